@@ -1,0 +1,284 @@
+"""What the numbers of --setting and --data stand for, and every default.
+
+Nothing here computes anything, and nothing is imported that takes time: the command line is read
+and checked against these tables before torch is loaded.
+"""
+
+from dataclasses import dataclass, replace
+
+VERSION = "1.0.0"
+"""Version of the program, written into every file that it makes."""
+
+
+class UserError(Exception):
+    """Something that the user can put right. Its text says what is wrong and what to do, in one line."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way of training.
+
+    `kind` is the kind of model it trains: settings of the same kind can evaluate each other's models.
+    `weighted` says whether its tasks have weights of their own; otherwise they all weigh the same.
+    `shared_inputs` says whether every task must have every image.
+    """
+
+    words: str
+    kind: str
+    weighted: bool = False
+    shared_inputs: bool = False
+
+
+SETTINGS = (
+    Setting("standard: one classifier over all classes", "standard"),
+    Setting("standard, scored task by task", "standard"),
+    Setting("single task: only the task given by --task", "single-task"),
+    Setting("multi-task: each step draws one task, all equally likely", "multi-task"),
+    Setting("multi-task: each step draws one task, some likelier than others", "multi-task", weighted=True),
+    Setting("multi-task: each step sums the losses of all tasks", "multi-task", shared_inputs=True),
+    Setting(
+        "multi-task: each step sums the losses of all tasks, some weighing more",
+        "multi-task",
+        weighted=True,
+        shared_inputs=True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set as it is defined, known without reading it.
+
+    `question` says what the tasks ask. `tasks` maps the name of each task to a row with one entry per
+    class: the number which the class has within the task, or -1 where the task leaves the class out.
+    Every class has the same number of images. `image_size` is the side of the square images as
+    published, `default_image_size` the side that is trained on; `mean` and `std` are per channel, of
+    the training pixels scaled to [0, 1].
+    """
+
+    name: str
+    question: str
+    channels: int
+    image_size: int
+    default_image_size: int
+    epochs: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    tasks: dict[str, tuple[int, ...]]
+    train_per_class: int
+    test_per_class: int
+    synthetic: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the whole data set."""
+        return len(next(iter(self.tasks.values())))
+
+    @property
+    def shared_inputs(self) -> bool:
+        """Whether every task has every image."""
+        return all(number >= 0 for row in self.tasks.values() for number in row)
+
+    @property
+    def title(self) -> str:
+        """The name, with a mark where the images are generated."""
+        return f"synthetic stand-in for {self.name}" if self.synthetic else self.name
+
+    def num_training_images(self, task: str) -> int:
+        """Number of training images of a task, given by its name."""
+        return self.train_per_class * sum(number >= 0 for number in self.tasks[task])
+
+
+def _one_against_rest(names: list[str]) -> dict[str, tuple[int, ...]]:
+    """A task per class: is it this class (1) or another (0)?"""
+    return {name: tuple(int(name == other) for other in names) for name in names}
+
+
+def _partition(groups: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """A task per group of class ids: which class of the group, numbered in ascending order, is it?"""
+    num_classes = sum(len(group) for group in groups.values())
+    return {
+        name: tuple(group.index(c) if c in group else -1 for c in range(num_classes))
+        for name, group in groups.items()
+    }
+
+
+def _consecutive(sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """A task per group of classes, whose class ids follow one another group by group."""
+    num_classes, first = sum(sizes.values()), 0
+    tasks = {}
+    for name, size in sizes.items():
+        tasks[name] = (-1,) * first + tuple(range(size)) + (-1,) * (num_classes - first - size)
+        first += size
+    return tasks
+
+
+CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+# Official coarse label ids in order, each with the fine label ids of its five classes.
+CIFAR100_SUPERCLASSES = {
+    "aquatic_mammals": (4, 30, 55, 72, 95),
+    "fish": (1, 32, 67, 73, 91),
+    "flowers": (54, 62, 70, 82, 92),
+    "food_containers": (9, 10, 16, 28, 61),
+    "fruit_and_vegetables": (0, 51, 53, 57, 83),
+    "household_electrical_devices": (22, 39, 40, 86, 87),
+    "household_furniture": (5, 20, 25, 84, 94),
+    "insects": (6, 7, 14, 18, 24),
+    "large_carnivores": (3, 42, 43, 88, 97),
+    "large_man-made_outdoor_things": (12, 17, 37, 68, 76),
+    "large_natural_outdoor_scenes": (23, 33, 49, 60, 71),
+    "large_omnivores_and_herbivores": (15, 19, 21, 31, 38),
+    "medium_mammals": (34, 63, 64, 66, 75),
+    "non-insect_invertebrates": (26, 45, 77, 79, 99),
+    "people": (2, 11, 35, 46, 98),
+    "reptiles": (27, 29, 44, 78, 93),
+    "small_mammals": (36, 50, 65, 74, 80),
+    "trees": (47, 52, 56, 59, 96),
+    "vehicles_1": (8, 13, 48, 58, 90),
+    "vehicles_2": (41, 69, 81, 85, 89),
+}
+
+# The alphabets of each folder of Omniglot in name order, each with its number of characters.
+OMNIGLOT_ALPHABETS = {
+    "images_background": {
+        "Alphabet_of_the_Magi": 20,
+        "Anglo-Saxon_Futhorc": 29,
+        "Arcadian": 26,
+        "Armenian": 41,
+        "Asomtavruli_(Georgian)": 40,
+        "Balinese": 24,
+        "Bengali": 46,
+        "Blackfoot_(Canadian_Aboriginal_Syllabics)": 14,
+        "Braille": 26,
+        "Burmese_(Myanmar)": 34,
+        "Cyrillic": 33,
+        "Early_Aramaic": 22,
+        "Futurama": 26,
+        "Grantha": 43,
+        "Greek": 24,
+        "Gujarati": 48,
+        "Hebrew": 22,
+        "Inuktitut_(Canadian_Aboriginal_Syllabics)": 16,
+        "Japanese_(hiragana)": 52,
+        "Japanese_(katakana)": 47,
+        "Korean": 40,
+        "Latin": 26,
+        "Malay_(Jawi_-_Arabic)": 40,
+        "Mkhedruli_(Georgian)": 41,
+        "N_Ko": 33,
+        "Ojibwe_(Canadian_Aboriginal_Syllabics)": 14,
+        "Sanskrit": 42,
+        "Syriac_(Estrangelo)": 23,
+        "Tagalog": 17,
+        "Tifinagh": 55,
+    },
+    "images_evaluation": {
+        "Angelic": 20,
+        "Atemayar_Qelisayer": 26,
+        "Atlantean": 26,
+        "Aurek-Besh": 26,
+        "Avesta": 26,
+        "Ge_ez": 26,
+        "Glagolitic": 45,
+        "Gurmukhi": 45,
+        "Kannada": 41,
+        "Keble": 26,
+        "Malayalam": 47,
+        "Manipuri": 40,
+        "Mongolian": 30,
+        "Old_Church_Slavonic_(Cyrillic)": 45,
+        "Oriya": 46,
+        "Sylheti": 28,
+        "Syriac_(Serto)": 23,
+        "Tengwar": 25,
+        "Tibetan": 42,
+        "ULOG": 26,
+    },
+}
+_alphabets = {name: size for folder in OMNIGLOT_ALPHABETS.values() for name, size in folder.items()}
+
+DATA_SETS = (
+    DataSpec(
+        name="CIFAR-10",
+        question="one per class: is it this class or another?",
+        channels=3,
+        image_size=32,
+        default_image_size=32,
+        epochs=20,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        tasks=_one_against_rest(CIFAR10_CLASSES),
+        train_per_class=5000,
+        test_per_class=1000,
+    ),
+    DataSpec(
+        name="CIFAR-100",
+        question="one per superclass: which of its 5 classes is it?",
+        channels=3,
+        image_size=32,
+        default_image_size=32,
+        epochs=20,
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        tasks=_partition(CIFAR100_SUPERCLASSES),
+        train_per_class=500,
+        test_per_class=100,
+    ),
+    DataSpec(
+        name="Omniglot",
+        question="one per alphabet: which of its 14 to 55 characters is it?",
+        channels=1,
+        image_size=105,
+        default_image_size=32,
+        epochs=100,
+        mean=(0.9192,),
+        std=(0.2725,),
+        tasks=_consecutive(_alphabets),
+        train_per_class=16,
+        test_per_class=4,
+    ),
+)
+
+SYNTHETIC = tuple(
+    replace(
+        spec,
+        image_size=32,
+        mean=(0.5,) * spec.channels,
+        std=(0.17,) * spec.channels,
+        tasks=tasks,
+        train_per_class=train_per_class,
+        test_per_class=test_per_class,
+        synthetic=True,
+    )
+    for spec, tasks, train_per_class, test_per_class in zip(
+        DATA_SETS,
+        (
+            DATA_SETS[0].tasks,
+            DATA_SETS[1].tasks,
+            _consecutive({name: 4 + t % 3 for t, name in enumerate(_alphabets)}),
+        ),
+        (64, 32, 32),
+        (32, 16, 8),
+        strict=True,
+    )
+)
+"""The generated stand-ins, in the order of DATA_SETS: enough images for one batch of 128 per task."""
+
+DATA_PATH = "./data"
+SAVE_PATH = "."
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How an agent trains; the defaults are those of the command line.
+
+    `task` is the task of setting 2; `weights`, one per task, are what the tasks of settings 4 and 6
+    weigh against each other, with None for all the same.
+    """
+
+    batch_size: int = 128
+    lr: float = 0.1
+    seed: int = 0
+    task: int | None = None
+    weights: tuple[float, ...] | None = None

@@ -1,0 +1,106 @@
+"""The tables of tasks against the definitions of the data sets."""
+
+import pytest
+
+from settings import DATA_SETS, OMNIGLOT_ALPHABETS, SETTINGS, SYNTHETIC
+
+# The superclasses as the data set's authors list them; class ids are the classes in name order.
+PUBLISHED_SUPERCLASSES = """
+beaver dolphin otter seal whale
+aquarium_fish flatfish ray shark trout
+orchid poppy rose sunflower tulip
+bottle bowl can cup plate
+apple mushroom orange pear sweet_pepper
+clock keyboard lamp telephone television
+bed chair couch table wardrobe
+bee beetle butterfly caterpillar cockroach
+bear leopard lion tiger wolf
+bridge castle house road skyscraper
+cloud forest mountain plain sea
+camel cattle chimpanzee elephant kangaroo
+fox porcupine possum raccoon skunk
+crab lobster snail spider worm
+baby boy girl man woman
+crocodile dinosaur lizard snake turtle
+hamster mouse rabbit shrew squirrel
+maple_tree oak_tree palm_tree pine_tree willow_tree
+bicycle bus motorcycle pickup_truck train
+lawn_mower rocket streetcar tank tractor
+"""
+SUPERCLASSES = [line.split() for line in PUBLISHED_SUPERCLASSES.strip().splitlines()]
+
+
+def rows(spec):
+    return list(spec.tasks.values())
+
+
+@pytest.mark.parametrize("spec", [DATA_SETS[0], SYNTHETIC[0]])
+def test_a_cifar10_task_asks_of_every_class_whether_it_is_the_one(spec):
+    assert len(spec.tasks) == spec.num_classes == 10
+    for task, row in enumerate(rows(spec)):
+        for label, number in enumerate(row):
+            assert number == (1 if label == task else 0)
+    assert spec.shared_inputs
+
+
+@pytest.mark.parametrize("spec", [DATA_SETS[1], SYNTHETIC[1]])
+def test_a_cifar100_task_numbers_its_superclass_by_ascending_class_id(spec):
+    class_ids = {name: i for i, name in enumerate(sorted(sum(SUPERCLASSES, [])))}
+    assert len(spec.tasks) == 20
+    assert len(class_ids) == spec.num_classes == 100
+    for row, members in zip(rows(spec), SUPERCLASSES, strict=True):
+        ids = sorted(class_ids[name] for name in members)
+        assert [row[i] for i in ids] == [0, 1, 2, 3, 4]
+        assert sum(number == -1 for number in row) == 95
+    assert not spec.shared_inputs
+
+
+@pytest.mark.parametrize("spec", [DATA_SETS[2], SYNTHETIC[2]])
+def test_an_omniglot_task_numbers_the_characters_of_its_alphabet(spec):
+    assert len(spec.tasks) == 50
+    first = 0
+    for row in rows(spec):
+        size = max(row) + 1
+        assert list(row) == [-1] * first + list(range(size)) + [-1] * (spec.num_classes - first - size)
+        first += size
+    assert first == spec.num_classes
+    assert not spec.shared_inputs
+
+
+def test_omniglot_has_its_published_size_and_its_alphabets_are_in_name_order():
+    background, evaluation = (list(part) for part in OMNIGLOT_ALPHABETS.values())
+    assert (len(background), len(evaluation)) == (30, 20)
+    assert background == sorted(background)
+    assert evaluation == sorted(evaluation)
+    omniglot = DATA_SETS[2]
+    assert list(omniglot.tasks) == background + evaluation
+    assert [max(row) + 1 for row in rows(omniglot)] == [
+        size for part in OMNIGLOT_ALPHABETS.values() for size in part.values()
+    ]
+    assert omniglot.num_classes == 1623
+
+
+@pytest.mark.parametrize(
+    ("spec", "train", "test"),
+    list(zip(DATA_SETS, (50_000, 50_000, 25_968), (10_000, 10_000, 6_492), strict=True)),
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_the_numbers_of_images_are_the_published_ones(spec, train, test):
+    assert spec.num_classes * spec.train_per_class == train
+    assert spec.num_classes * spec.test_per_class == test
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_stand_in_has_the_channels_and_tasks_of_what_it_stands_for(number):
+    real, generated = DATA_SETS[number], SYNTHETIC[number]
+    assert generated.synthetic
+    assert not real.synthetic
+    assert generated.channels == real.channels
+    assert list(generated.tasks) == list(real.tasks)
+    assert generated.shared_inputs == real.shared_inputs
+    assert all(generated.num_training_images(task) >= 128 for task in generated.tasks)
+
+
+def test_only_the_summed_losses_need_shared_inputs_and_only_4_and_6_are_weighted():
+    assert [setting.shared_inputs for setting in SETTINGS] == [False] * 5 + [True] * 2
+    assert [setting.weighted for setting in SETTINGS] == [False] * 4 + [True, False, True]
