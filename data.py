@@ -1,0 +1,350 @@
+"""The data sets as tensors in memory, the images of each task, and the streams of batches.
+
+A data set is two tensors, images and labels, for training and two for testing, and a table that gives
+each class its number within each task. All that differs between data sets is how their files are
+read; everything after that follows from the table.
+"""
+
+import contextlib
+import pickle
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from files import replacing
+from settings import CIFAR100_SUPERCLASSES, OMNIGLOT_ALPHABETS, DataSpec, UserError
+
+OMNIGLOT_SIDE = 105
+OMNIGLOT_DRAWINGS = 20
+UNPACK_AGAIN = "delete the folder omniglot-py and run again to have Omniglot downloaded and unpacked anew"
+
+
+class Split:
+    """The training images or the test images of a data set, with their labels, on one device.
+
+    Attributes:
+        images: uint8, N x C x H x W, values 0 to 255.
+        labels: int64, N, class ids of the whole data set.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, spec: DataSpec) -> None:
+        self.images = images
+        self.labels = labels
+        mean = torch.tensor(spec.mean, device=images.device).view(1, -1, 1, 1)
+        std = torch.tensor(spec.std, device=images.device).view(1, -1, 1, 1)
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Some of the images, normalised, and their labels.
+
+        Args:
+            indices: int64, B, on the device of the images.
+
+        Returns:
+            float32, B x C x H x W, in channels-last layout: (pixel / 255 - mean) / std; int64, B.
+        """
+        images = self.images[indices].to(torch.float32, memory_format=torch.channels_last)
+        return images.mul_(self._scale).add_(self._shift), self.labels[indices]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set in memory.
+
+    Attributes:
+        spec: what it is by definition.
+        tasks: int64, T x classes, on the CPU: the number of each class within each task, or -1.
+    """
+
+    spec: DataSpec
+    train: Split
+    test: Split
+    tasks: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images lie."""
+        return self.train.images.device
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.train.images.shape[-1]
+
+
+def images_of(numbers: Tensor, labels: Tensor) -> Tensor:
+    """Indices of the images that belong to a task.
+
+    Args:
+        numbers: int64, classes: the task's row of the table.
+        labels: int64, N: the class of every image.
+
+    Returns:
+        int64: the indices in ascending order, on the CPU.
+    """
+    return (numbers[labels.cpu()] >= 0).nonzero().flatten()
+
+
+class Stream:
+    """Batches of some images without end: pass after pass, each newly shuffled.
+
+    A pass shows every image once but for the last ones that do not fill a batch. Which images make
+    the k-th batch is decided by the key and k alone, so a stream can be entered anywhere.
+    """
+
+    def __init__(self, images: Tensor, batch_size: int, key: tuple[int, ...]) -> None:
+        """
+        Args:
+            images: int64: indices of the images, on the CPU.
+            batch_size: number of images in a batch.
+            key: non-negative integers that set the order of the images.
+        """
+        self.images = images.numpy()
+        self.batch_size = batch_size
+        self.key = key
+
+    @property
+    def batches_per_pass(self) -> int:
+        """Number of full batches in a pass."""
+        return len(self.images) // self.batch_size
+
+    def _pass(self, number: int) -> np.ndarray:
+        """The batches of one pass, batches_per_pass x batch_size."""
+        order = np.random.default_rng((*self.key, number)).permutation(self.images)
+        return order[: self.batches_per_pass * self.batch_size].reshape(-1, self.batch_size)
+
+    def batches(self, start: int, count: int) -> np.ndarray:
+        """The batches from number `start`, `count` of them: int64, count x batch_size, of image indices."""
+        if count == 0:
+            return np.empty((0, self.batch_size), dtype=np.int64)
+        first, last = start // self.batches_per_pass, (start + count - 1) // self.batches_per_pass
+        passes = np.concatenate([self._pass(number) for number in range(first, last + 1)])
+        offset = start - first * self.batches_per_pass
+        return passes[offset : offset + count]
+
+
+def load(spec: DataSpec, data_path: Path, image_size: int, device: torch.device) -> DataSet:
+    """Bring a data set into the memory of a device, downloading it first where it is not there yet.
+
+    Args:
+        spec: which data set.
+        data_path: directory of the downloaded files; not used by synthetic data.
+        image_size: side that the images are resized to.
+
+    Raises:
+        UserError: the files can be neither read nor downloaded, or are not what they should be.
+    """
+    splits = synthetic(spec) if spec.synthetic else READERS[spec.name](data_path)
+    train, test = (
+        Split(resize(images, image_size).to(device), labels.to(device), spec) for images, labels in splits
+    )
+    return DataSet(spec, train, test, torch.tensor(list(spec.tasks.values())))
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Resize uint8 images, N x C x H x W, to size x size by averaging areas, rounding to uint8."""
+    if images.shape[-2:] == (size, size):
+        return images
+    resized = images.new_empty(*images.shape[:2], size, size)
+    for before, after in zip(images.split(1000), resized.split(1000), strict=True):
+        after.copy_(F.interpolate(before.float(), size=(size, size), mode="area").round_())
+    return resized
+
+
+Splits = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Images and labels for training, then for testing, on the CPU."""
+
+
+def synthetic(spec: DataSpec) -> Splits:
+    """Generate the stand-in of a data set.
+
+    Every class is a coarse pattern of random colours. An image is the pattern of its class, shifted
+    by a few pixels, under a pattern of its own and noise. Only integers from a generator with a
+    frozen stream are used, so that the images are the same on every machine.
+    """
+    random = np.random.RandomState(2**31 - 1)
+    size, cell = spec.image_size, 8
+
+    def patterns(count: int) -> np.ndarray:
+        coarse = random.randint(0, 256, (count, spec.channels, size // cell, size // cell))
+        return coarse.repeat(cell, axis=2).repeat(cell, axis=3)
+
+    class_patterns = patterns(spec.num_classes)
+
+    def split(per_class: int) -> tuple[Tensor, Tensor]:
+        labels = np.arange(spec.num_classes).repeat(per_class)
+        own = class_patterns[labels]
+        for image, (down, right) in zip(own, random.randint(-3, 4, (len(labels), 2)), strict=True):
+            image[:] = np.roll(image, (down, right), axis=(1, 2))
+        noise = random.randint(0, 256, own.shape)
+        images = (2 * own + 3 * patterns(len(labels)) + 2 * noise) // 7
+        return torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels)
+
+    return split(spec.train_per_class), split(spec.test_per_class)
+
+
+@contextlib.contextmanager
+def _reading(name: str, data_path: Path, archives: dict[str, str]):
+    """Tell in one line what to do when a data set cannot be read or downloaded.
+
+    Args:
+        name: of the data set.
+        archives: the name under `data_path` of each archive, with the address that it comes from.
+    """
+    by_hand = " and ".join(f"{address} as {data_path / archive}" for archive, address in archives.items())
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # some versions of torchvision print there
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"cannot load {name} from {data_path}: {error or type(error).__name__}; "
+            f"delete what is damaged there, put {by_hand} by hand if there is no network, "
+            f"or use --synthetic, which needs no files"
+        ) from error
+
+
+def _cifar(data_set: type, data_path: Path) -> Splits:
+    """Read CIFAR-10 or CIFAR-100 with torchvision's class for it."""
+
+    def split(train: bool) -> tuple[Tensor, Tensor]:
+        read = data_set(data_path, train=train, download=True)
+        return torch.from_numpy(read.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(read.targets)
+
+    return split(train=True), split(train=False)
+
+
+def cifar10(data_path: Path) -> Splits:
+    """Read CIFAR-10 (Krizhevsky 2009)."""
+    from torchvision.datasets import CIFAR10  # takes a second, which other runs are spared
+
+    with _reading("CIFAR-10", data_path, {CIFAR10.filename: CIFAR10.url}):
+        return _cifar(CIFAR10, data_path)
+
+
+def cifar100(data_path: Path) -> Splits:
+    """Read CIFAR-100 (Krizhevsky 2009).
+
+    Raises:
+        UserError: also where the files put a class into another superclass than the tasks do.
+    """
+    from torchvision.datasets import CIFAR100
+
+    with _reading("CIFAR-100", data_path, {CIFAR100.filename: CIFAR100.url}):
+        splits = _cifar(CIFAR100, data_path)
+        folder = data_path / CIFAR100.base_folder
+        with open(folder / "test", "rb") as file:
+            entry = pickle.load(file, encoding="latin1")  # as torchvision has done, which drops these labels
+    superclasses = list(CIFAR100_SUPERCLASSES.values())
+    for fine, coarse in set(zip(entry["fine_labels"], entry["coarse_labels"], strict=True)):
+        if fine not in superclasses[coarse]:
+            raise UserError(
+                f"{folder} puts class {fine} into superclass {coarse}, where it does not belong; "
+                f"delete it and run again to have CIFAR-100 downloaded anew"
+            )
+    return splits
+
+
+def omniglot(data_path: Path) -> Splits:
+    """Read Omniglot (Lake, Salakhutdinov and Tenenbaum 2015).
+
+    The drawings are decoded once and kept in a file from which later runs read them.
+    """
+    folder = data_path / "omniglot-py"
+    kept = folder / "drawings.npz"
+    num_characters = sum(sum(alphabets.values()) for alphabets in OMNIGLOT_ALPHABETS.values())
+    drawings = _kept_drawings(kept, num_characters)
+    if drawings is None:
+        from torchvision.datasets import Omniglot
+
+        archives = {
+            f"{Omniglot.folder}/{part}.zip": f"{Omniglot.download_url_prefix}/{part}.zip"
+            for part in OMNIGLOT_ALPHABETS
+        }
+        with _reading("Omniglot", data_path, archives):
+            for part in OMNIGLOT_ALPHABETS:
+                Omniglot(data_path, background=part == "images_background", download=True)
+            drawings = read_drawings(folder, OMNIGLOT_ALPHABETS)
+        try:
+            with replacing(kept) as file:
+                np.savez(file, drawings=np.packbits(drawings))
+        except UserError as error:
+            print(f"the next start will decode the drawings again: {error}", file=sys.stderr)
+    images = torch.from_numpy(drawings).mul_(255)
+    labels = torch.arange(num_characters)[:, None].expand(-1, OMNIGLOT_DRAWINGS)
+
+    def split(which: slice) -> tuple[Tensor, Tensor]:
+        return images[:, which].flatten(0, 1).unsqueeze(1), labels[:, which].flatten()
+
+    return split(slice(0, 16)), split(slice(16, None))
+
+
+def _kept_drawings(kept: Path, num_characters: int) -> np.ndarray | None:
+    """The drawings as read_drawings gives them from the file kept by an earlier run, or None."""
+    shape = (num_characters, OMNIGLOT_DRAWINGS, OMNIGLOT_SIDE, OMNIGLOT_SIDE)
+    try:
+        with np.load(kept) as archive:
+            return np.unpackbits(archive["drawings"], count=int(np.prod(shape))).reshape(shape)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        print(f"{kept} is damaged and is made anew: {error}", file=sys.stderr)
+        return None
+
+
+def read_drawings(folder: Path, parts: dict[str, dict[str, int]]) -> np.ndarray:
+    """Decode the drawings of Omniglot, in an order that does not depend on the file system.
+
+    Args:
+        folder: directory that holds the parts.
+        parts: the alphabets of each part in order, each with its number of characters.
+
+    Returns:
+        uint8, characters x 20 x 105 x 105: 0 where there is ink, 1 elsewhere. Alphabets are in the
+        order given, characters in name order within their alphabet, drawings in name order.
+
+    Raises:
+        UserError: an alphabet, a character or a drawing is missing, or a drawing cannot be read.
+    """
+    from PIL import Image  # torchvision brings it
+
+    num_characters = sum(sum(alphabets.values()) for alphabets in parts.values())
+    drawings = np.empty((num_characters, OMNIGLOT_DRAWINGS, OMNIGLOT_SIDE, OMNIGLOT_SIDE), dtype=np.uint8)
+    targets = iter(drawings)
+    with tqdm(total=num_characters, desc="decoding Omniglot", unit="characters", disable=None) as bar:
+        for part, alphabets in parts.items():
+            for alphabet, size in alphabets.items():
+                for character in _entries(folder / part / alphabet, size, "characters"):
+                    target = next(targets)
+                    for i, path in enumerate(_entries(character, OMNIGLOT_DRAWINGS, "drawings")):
+                        try:
+                            with Image.open(path) as image:
+                                target[i] = np.asarray(image.convert("1"))
+                        except (OSError, ValueError, SyntaxError) as error:
+                            raise UserError(
+                                f"cannot read the drawing {path}: {error}; {UNPACK_AGAIN}"
+                            ) from error
+                    bar.update()
+    return drawings
+
+
+def _entries(folder: Path, count: int, noun: str) -> list[Path]:
+    """What a folder of Omniglot holds, in name order, checked to be `count` entries."""
+    entries = sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+    if len(entries) != count:
+        raise UserError(f"{folder} should hold {count} {noun} and holds {len(entries)}; {UNPACK_AGAIN}")
+    return entries
+
+
+READERS = {"CIFAR-10": cifar10, "CIFAR-100": cifar100, "Omniglot": omniglot}

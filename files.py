@@ -1,0 +1,104 @@
+"""The files of a run, each always whole: the old one or the new one, never a part of one."""
+
+import json
+import os
+import pickle
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from settings import UserError
+
+FORMAT = 1
+"""Of model.pt; goes up when an older program could no longer read it."""
+
+RECORDED = {"setting", "data", "task", "synthetic", "image_size"}
+"""The options in model.pt that decide what the model can be used for."""
+
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"
+"""How the files of torch.save begin, and how bare pickles do."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes the place of `path` once the block has ended without error.
+
+    What is written goes to a temporary file in the same directory, which is flushed to the disk and
+    then renamed, so that a crash at any moment leaves the old file or the new one.
+
+    Raises:
+        UserError: it cannot be written (no such directory, no permission, disk full).
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def save_model(path: Path, options: dict, state: dict[str, Tensor]) -> None:
+    """Write model.pt.
+
+    Args:
+        options: what the model was trained as: numbers, strings, lists and None only.
+        state: the network's state dict, on any device.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with replacing(path) as file:
+        torch.save({"format": FORMAT, "options": options, "model": plain}, file)
+
+
+def read_model(path: Path) -> dict:
+    """Read model.pt: `options` and `model` as they were saved, with the tensors on the CPU.
+
+    Raises:
+        UserError: there is no such file, it is no model of this program, or one of a newer version.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+            file.seek(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about files that are refused below
+                content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"there is no model {path}; train one with --train --save_model") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # torch.load raises what the bytes happen to lead it to
+        if not start:
+            what = "is empty; train the model again"
+        elif isinstance(error, pickle.UnpicklingError) and start.startswith((ZIP, PICKLE)):
+            what = "holds more than tensors, maybe code (none was run), and is not a model of this program"
+        elif start == ZIP:
+            what = "is damaged; train the model again"
+        else:
+            what = "is not a model file; give another --save_path"
+        raise UserError(f"{path} {what}") from error
+    ours = isinstance(content, dict) and {"format", "options", "model"} <= content.keys()
+    if ours and content["format"] != FORMAT:
+        raise UserError(
+            f"{path} has the newer format {content['format']}, {FORMAT} is read here: update the program"
+        )
+    if not ours or not isinstance(content["options"], dict) or not content["options"].keys() >= RECORDED:
+        raise UserError(f"{path} is not a model of this program; give another --save_path")
+    return content
+
+
+def save_history(path: Path, history: dict) -> None:
+    """Write history.json."""
+    with replacing(path) as file:
+        file.write(json.dumps(history, indent=1).encode() + b"\n")

@@ -1,0 +1,298 @@
+"""Reading the data sets, resizing, normalising, and the streams of batches."""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision.datasets.cifar
+import torchvision.datasets.omniglot
+from PIL import Image
+from test_settings import SUPERCLASSES
+
+import data
+from data import Split, Stream, images_of, load, read_drawings, resize, synthetic
+from settings import DATA_SETS, SYNTHETIC, UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def any_checksum(monkeypatch):
+    """Let torchvision take files that a test has made for the published ones."""
+    for module in (torchvision.datasets.cifar, torchvision.datasets.omniglot):
+        monkeypatch.setattr(module, "check_integrity", lambda *_: True)
+
+
+def write_pickle(path: Path, content: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content))
+
+
+def write_cifar100(root: Path, coarse_of: dict[int, int]) -> np.ndarray:
+    """CIFAR-100 with two images per class, laid out as published; gives back the training images."""
+    fine = list(range(100)) * 2
+    images = np.random.RandomState(0).randint(0, 256, (200, 3072)).astype(np.uint8)
+    for split in ("train", "test"):
+        coarse = [coarse_of[label] for label in fine]
+        entry = {"data": images, "fine_labels": fine, "coarse_labels": coarse}
+        write_pickle(root / "cifar-100-python" / split, entry)
+    write_pickle(root / "cifar-100-python" / "meta", {"fine_label_names": [], "coarse_label_names": []})
+    return images
+
+
+def published_coarse_labels() -> dict[int, int]:
+    names = sorted(sum(SUPERCLASSES, []))
+    return {names.index(name): coarse for coarse, group in enumerate(SUPERCLASSES) for name in group}
+
+
+def test_cifar100_is_read_as_it_lies_in_the_files(tmp_path, any_checksum):
+    written = write_cifar100(tmp_path, published_coarse_labels())
+    loaded = load(DATA_SETS[1], tmp_path, 32, CPU)
+    assert loaded.train.images.dtype == torch.uint8
+    assert np.array_equal(loaded.train.images.numpy().reshape(200, 3072), written)
+    assert loaded.train.labels.tolist() == list(range(100)) * 2
+
+
+def test_the_superclasses_are_the_coarse_labels_in_the_files(tmp_path, any_checksum):
+    write_cifar100(tmp_path, published_coarse_labels())
+    loaded = load(DATA_SETS[1], tmp_path, 32, CPU)
+    entry = pickle.loads((tmp_path / "cifar-100-python" / "test").read_bytes())
+    for task in range(20):
+        of_task = set(images_of(loaded.tasks[task], loaded.test.labels).tolist())
+        assert of_task == {i for i, coarse in enumerate(entry["coarse_labels"]) if coarse == task}
+
+
+def test_files_that_disagree_with_the_superclasses_are_refused(tmp_path, any_checksum):
+    coarse_of = published_coarse_labels()
+    coarse_of[17] = (coarse_of[17] + 1) % 20
+    write_cifar100(tmp_path, coarse_of)
+    with pytest.raises(UserError, match="class 17"):
+        load(DATA_SETS[1], tmp_path, 32, CPU)
+
+
+def test_cifar10_is_read_as_it_lies_in_the_files(tmp_path, any_checksum):
+    folder = tmp_path / "cifar-10-batches-py"
+    random = np.random.RandomState(0)
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        images = random.randint(0, 256, (10, 3072)).astype(np.uint8)
+        write_pickle(folder / name, {"data": images, "labels": random.randint(0, 10, 10).tolist()})
+    write_pickle(folder / "batches.meta", {"label_names": []})
+    loaded = load(DATA_SETS[0], tmp_path, 32, CPU)
+    third = pickle.loads((folder / "data_batch_3").read_bytes())
+    assert np.array_equal(loaded.train.images[20:30].numpy().reshape(10, 3072), third["data"])
+    assert loaded.train.labels[20:30].tolist() == third["labels"]
+    assert len(loaded.test) == 10
+
+
+ALPHABETS = {"images_background": {"Beta": 2, "Zeta": 3}, "images_evaluation": {"Alpha": 2}}
+"""A small Omniglot. Its evaluation alphabet sorts before the others, whom it must come after."""
+
+
+def write_omniglot(folder: Path) -> None:
+    """Drawings of one inked row each: the row is the number of the character, the column the drawing."""
+    number = 0
+    for part, alphabets in ALPHABETS.items():
+        for alphabet, size in alphabets.items():
+            for character in range(1, size + 1):
+                directory = folder / part / alphabet / f"character{character:02}"
+                directory.mkdir(parents=True)
+                for drawing in range(20):
+                    pixels = np.ones((105, 105), dtype=bool)
+                    pixels[number, drawing] = False
+                    Image.fromarray(pixels).save(directory / f"{number:04}_{drawing + 1:02}.png")
+                number += 1
+
+
+@pytest.fixture
+def omniglot_folder(tmp_path, monkeypatch, any_checksum) -> Path:
+    monkeypatch.setattr(data, "OMNIGLOT_ALPHABETS", ALPHABETS)
+    folder = tmp_path / "omniglot-py"
+    write_omniglot(folder)
+    return folder
+
+
+def where_inked(drawings: np.ndarray) -> list[list[tuple[int, int]]]:
+    return [[tuple(np.argwhere(drawing == 0)[0].tolist()) for drawing in character] for character in drawings]
+
+
+@pytest.mark.parametrize("order", [sorted, lambda names: sorted(names, reverse=True)], ids=["up", "down"])
+def test_omniglot_does_not_depend_on_the_order_of_a_directory_listing(omniglot_folder, monkeypatch, order):
+    listdir, scandir = os.listdir, os.scandir
+    monkeypatch.setattr(os, "listdir", lambda path=".": order(listdir(path)))
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter(order(iterdir(path))))
+    monkeypatch.setattr(os, "scandir", scandir)
+    drawings = read_drawings(omniglot_folder, ALPHABETS)
+    assert where_inked(drawings) == [[(character, i) for i in range(20)] for character in range(7)]
+
+
+def test_the_first_16_drawings_of_a_character_train_and_the_last_4_test(omniglot_folder):
+    (train_images, train_labels), (test_images, test_labels) = data.omniglot(omniglot_folder.parent)
+    for images, labels, drawings in (
+        (train_images, train_labels, range(16)),
+        (test_images, test_labels, range(16, 20)),
+    ):
+        assert images.shape == (7 * len(drawings), 1, 105, 105)
+        inked = [tuple((image[0] == 0).nonzero()[0].tolist()) for image in images]
+        assert inked == [(character, drawing) for character in range(7) for drawing in drawings]
+        assert labels.tolist() == [character for character in range(7) for _ in drawings]
+        assert set(images.unique().tolist()) == {0, 255}
+
+
+def test_the_second_start_needs_no_drawings(omniglot_folder):
+    first = data.omniglot(omniglot_folder.parent)
+    for drawing in omniglot_folder.rglob("*.png"):
+        drawing.unlink()
+    second = data.omniglot(omniglot_folder.parent)
+    for before, after in zip(first, second, strict=True):
+        assert torch.equal(before[0], after[0])
+        assert torch.equal(before[1], after[1])
+
+
+def truncate(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flip_in_the_middle(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_in_the_middle, lambda _: b"", lambda _: b"text"])
+def test_damaged_kept_drawings_are_made_anew(omniglot_folder, damage, capsys):
+    first = data.omniglot(omniglot_folder.parent)
+    kept = omniglot_folder / "drawings.npz"
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    second = data.omniglot(omniglot_folder.parent)
+    assert torch.equal(first[0][0], second[0][0])
+    assert "damaged" in capsys.readouterr().err
+    data.omniglot(omniglot_folder.parent)
+    assert "damaged" not in capsys.readouterr().err
+
+
+def remove_alphabet(folder: Path) -> str:
+    for path in sorted((folder / "images_background" / "Zeta").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    (folder / "images_background" / "Zeta").rmdir()
+    return "Zeta"
+
+
+def remove_drawing(folder: Path) -> str:
+    (folder / "images_background" / "Beta" / "character02" / "0001_07.png").unlink()
+    return "character02"
+
+
+def spoil_drawing(folder: Path) -> str:
+    (folder / "images_evaluation" / "Alpha" / "character01" / "0005_03.png").write_bytes(b"no image")
+    return "0005_03.png"
+
+
+def cut_drawing(folder: Path) -> str:
+    path = folder / "images_evaluation" / "Alpha" / "character01" / "0005_03.png"
+    path.write_bytes(path.read_bytes()[:60])
+    return "0005_03.png"
+
+
+def shrink_drawing(folder: Path) -> str:
+    path = folder / "images_evaluation" / "Alpha" / "character01" / "0005_03.png"
+    Image.fromarray(np.ones((10, 10), dtype=bool)).save(path)
+    return "0005_03.png"
+
+
+@pytest.mark.parametrize(
+    "harm", [remove_alphabet, remove_drawing, spoil_drawing, cut_drawing, shrink_drawing]
+)
+def test_what_is_wrong_with_omniglot_is_named(omniglot_folder, harm):
+    named = harm(omniglot_folder)
+    with pytest.raises(UserError, match=named) as caught:
+        data.omniglot(omniglot_folder.parent)
+    assert "\n" not in str(caught.value)
+    assert not (omniglot_folder / "drawings.npz").exists()
+
+
+def test_a_size_that_divides_evenly_averages_blocks():
+    images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4)
+    assert resize(images, 2).tolist() == [[[[2, 4], [10, 12]]]]  # 2.5 and 4.5 round to even
+
+
+@pytest.mark.parametrize("size", [1, 7, 32, 50])
+def test_resizing_keeps_flat_images_flat_and_the_type(size):
+    images = torch.full((3, 2, 32, 32), 200, dtype=torch.uint8)
+    resized = resize(images, size)
+    assert resized.shape == (3, 2, size, size)
+    assert resized.dtype == torch.uint8
+    assert (resized == 200).all()
+
+
+@pytest.mark.parametrize("spec", DATA_SETS, ids=lambda spec: spec.name)
+def test_a_batch_is_scaled_to_one_and_normalised_per_channel(spec):
+    images = torch.randint(0, 256, (5, spec.channels, 4, 4), dtype=torch.uint8)
+    labels = torch.arange(5)
+    inputs, got = Split(images, labels, spec).batch(torch.tensor([3, 0]))
+    assert got.tolist() == [3, 0]
+    for channel in range(spec.channels):
+        expected = (images[[3, 0], channel].double() / 255 - spec.mean[channel]) / spec.std[channel]
+        torch.testing.assert_close(inputs[:, channel].double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", SYNTHETIC, ids=lambda spec: spec.name)
+def test_generated_images_are_the_same_whatever_was_drawn_before(spec):
+    first = synthetic(spec)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    second = synthetic(spec)
+    for before, after in zip(first, second, strict=True):
+        assert torch.equal(before[0], after[0])
+        assert torch.equal(before[1], after[1])
+    (train, labels), (test, _) = first
+    assert train.dtype == torch.uint8
+    assert train.shape[1] == spec.channels
+    assert labels.bincount().tolist() == [spec.train_per_class] * spec.num_classes
+    flat = {image.numpy().tobytes() for image in train}
+    assert not any(image.numpy().tobytes() in flat for image in test)
+
+
+def test_generated_pixels_have_about_the_recorded_mean_and_deviation():
+    for spec in SYNTHETIC:
+        pixels = synthetic(spec)[0][0].double() / 255
+        for channel in range(spec.channels):
+            assert pixels[:, channel].mean() == pytest.approx(spec.mean[channel], abs=0.02)
+            assert pixels[:, channel].std() == pytest.approx(spec.std[channel], abs=0.02)
+
+
+@pytest.mark.parametrize(("num_images", "batch_size"), [(12, 4), (13, 4), (5, 5), (9, 2)])
+def test_a_pass_shows_every_image_at_most_once_and_leaves_out_less_than_a_batch(num_images, batch_size):
+    images = torch.arange(100, 100 + num_images)
+    stream = Stream(images, batch_size, key=(0, 0, 0))
+    assert stream.batches_per_pass == num_images // batch_size
+    for number in range(4):
+        shown = stream.batches(number * stream.batches_per_pass, stream.batches_per_pass).flatten().tolist()
+        assert len(set(shown)) == len(shown) == num_images // batch_size * batch_size
+        assert set(shown) <= set(images.tolist())
+
+
+def test_passes_are_shuffled_anew_and_in_the_end_show_every_image():
+    stream = Stream(torch.arange(13), 4, key=(0, 0, 0))
+    passes = [stream.batches(3 * number, 3).flatten().tolist() for number in range(30)]
+    assert len({tuple(shown) for shown in passes}) == 30
+    assert {image for shown in passes for image in shown} == set(range(13))
+
+
+def test_a_stream_can_be_entered_anywhere():
+    stream = Stream(torch.arange(13), 4, key=(0, 0, 0))
+    whole = stream.batches(0, 20)
+    for start in range(20):
+        for count in range(20 - start):
+            assert np.array_equal(stream.batches(start, count), whole[start : start + count])
+
+
+def test_streams_with_other_keys_have_other_orders():
+    orders = {
+        tuple(Stream(torch.arange(50), 50, key).batches(0, 1)[0].tolist())
+        for key in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    }
+    assert len(orders) == 4

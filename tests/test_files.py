@@ -1,0 +1,110 @@
+"""Files are whole or not there, and what is no model is told apart."""
+
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from files import FORMAT, read_model, replacing, save_model
+from settings import UserError
+
+OPTIONS = {"setting": 0, "data": 1, "task": None, "synthetic": True, "image_size": 8}
+
+
+def bytes_of(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "model.pt"
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(path):
+    path.write_bytes(b"old")
+
+    def write() -> None:
+        with replacing(path) as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_that_ends_well_replaces_the_file(path):
+    path.write_bytes(b"old")
+    with replacing(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_directory_that_is_gone_is_said_so(tmp_path):
+    with pytest.raises(UserError, match="cannot write"), replacing(tmp_path / "gone" / "file") as file:
+        file.write(b"")
+
+
+def test_what_is_saved_is_read_and_is_contiguous_whatever_the_layout(path):
+    weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last).requires_grad_()
+    save_model(path, OPTIONS, {"weight": weight})
+    content = read_model(path)
+    assert content["options"] == OPTIONS
+    assert torch.equal(content["model"]["weight"], weight)
+    assert content["model"]["weight"].is_contiguous()
+
+
+class Harm:
+    """Would make a file when unpickled."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("harm"),)
+
+
+WHOLE = bytes_of({"format": FORMAT, "options": OPTIONS, "model": {"weight": torch.zeros(1000)}})
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (WHOLE[: len(WHOLE) // 2], "damaged"),
+        (b"text", "not a model"),
+        (pickle.dumps(Harm()), "code"),
+        (bytes_of(Harm()), "code"),
+        (bytes_of(torch.zeros(3)), "not a model of this program"),
+        (bytes_of({"weight": torch.zeros(3)}), "not a model of this program"),
+        (bytes_of({"format": FORMAT, "options": {}, "model": {}}), "not a model of this program"),
+        (bytes_of({"format": FORMAT + 1, "options": OPTIONS, "model": {}}), "newer"),
+    ],
+    ids=[
+        "empty",
+        "truncated",
+        "text",
+        "code",
+        "code in an archive",
+        "tensor",
+        "weights",
+        "no options",
+        "newer",
+    ],
+)
+def test_what_is_no_model_is_told_in_a_line_and_runs_no_code(path, content, says, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=says) as caught:
+        read_model(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert not Path("harm").exists()
+
+
+def test_a_missing_model_is_said_so(path):
+    with pytest.raises(UserError, match="no model"):
+        read_model(path)
