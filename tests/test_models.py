@@ -1,0 +1,90 @@
+"""The network against its definition."""
+
+import pytest
+import torch
+from torch import nn
+
+from models import NUM_FEATURES, Encoder, Model
+
+
+@pytest.fixture(autouse=True, scope="module")
+def narrow_heads():
+    """Not here: these tests are of the network as it is."""
+
+
+def convolutions(module: nn.Module) -> list[tuple]:
+    return [
+        (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding)
+        for layer in module.modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_encoder_has_the_five_convolutions_each_followed_by_normalisation_and_relu(channels):
+    encoder = Encoder(channels)
+    three, one = (3, 3), (1, 1)
+    assert convolutions(encoder) == [
+        (channels, 32, three, one, one),
+        (32, 64, three, (2, 2), one),
+        (64, 64, three, one, one),
+        (64, 128, three, (2, 2), one),
+        (128, 128, three, one, one),
+    ]
+    kinds = [type(layer) for layer in encoder.layers]
+    assert kinds == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 5
+
+
+@pytest.mark.parametrize("size", [1, 8, 32, 33, 105])
+def test_images_of_any_size_give_8192_features_and_an_answer_per_class(size):
+    model = Model(3, [2, 5], seed=0).eval()
+    images = torch.randn(2, 3, size, size)
+    assert model.encoder(images).shape == (2, 8192)
+    assert [tuple(logits.shape) for logits in model(images, [1, 0])] == [(2, 5), (2, 2)]
+
+
+def test_pooling_averages_the_maps_to_8_by_8_and_changes_nothing_at_size_32():
+    encoder = Encoder(3).eval()
+    for size in (32, 64, 50):
+        images = torch.randn(2, 3, size, size)
+        maps = encoder.layers(images)
+        pooled = nn.AdaptiveAvgPool2d(8)(maps)
+        assert torch.equal(encoder(images), pooled.flatten(1))
+    assert maps.shape[-1] != 8
+
+
+def test_a_head_is_linear_normalisation_relu_linear():
+    (head,) = Model(3, [5], seed=0).heads
+    assert [type(layer) for layer in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert head[0].weight.shape == (512, NUM_FEATURES)
+    assert head[3].weight.shape == (5, 512)
+
+
+def test_equal_seeds_give_equal_encoders_whatever_the_heads_and_other_seeds_others():
+    def first_weights(sizes, seed):
+        torch.manual_seed(17 + len(sizes))  # global state that must not matter
+        return Model(3, sizes, seed).encoder.layers[0].weight
+
+    assert torch.equal(first_weights([2], 3), first_weights([4, 5], 3))
+    assert not torch.equal(first_weights([2], 3), first_weights([2], 4))
+
+
+def test_building_a_model_leaves_the_global_generator_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    Model(1, [2], seed=0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_each_head_has_weights_of_its_own():
+    model = Model(1, [3, 3], seed=0)
+    assert not torch.equal(model.heads[0][0].weight, model.heads[1][0].weight)
+
+
+def test_the_encoder_runs_once_however_many_heads_answer():
+    model = Model(1, [2] * 5, seed=0).eval()
+    calls = []
+    model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    model(torch.randn(2, 1, 8, 8), range(5))
+    assert len(calls) == 1
