@@ -1,0 +1,351 @@
+"""The ways of training: what each step trains and on which images, and how the result is scored.
+
+All agents share one loop and one evaluation. An agent says three things: which heads its model has,
+the sources that its training batches come from, and which tasks it is scored on.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from data import DataSet, Stream, images_of
+from models import Model
+from settings import TrainingOptions
+
+SHUFFLES, DRAWS = 0, 1
+"""The two uses of randomness in training, kept apart in the seeds."""
+
+EVALUATION_BATCH = {"cpu": 128, "cuda": 2048}
+"""Images per batch of an evaluation, by type of device: what is fastest there; it changes no result."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images that training batches are taken from, and what a batch of them trains.
+
+    Attributes:
+        images: int64, indices into the training images, on the CPU.
+        heads: the heads that a batch trains.
+        weights: of the loss of each of these heads in the sum that is minimised.
+        probability: that a step takes its batch from here; over all sources it sums to 1.
+    """
+
+    images: Tensor
+    heads: tuple[int, ...]
+    weights: tuple[float, ...] = (1.0,)
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Result of an evaluation, a number per scored task, each from 0 to 1.
+
+    Attributes:
+        accuracy: share of the task's test images that are answered rightly.
+        balanced_accuracy: mean over the task's classes of the share of their images answered rightly.
+    """
+
+    accuracy: list[float]
+    balanced_accuracy: list[float]
+
+
+class Agent:
+    """Trains and evaluates one model on one data set.
+
+    Attributes:
+        model: the network.
+        names: what is scored, in the order of every list of accuracies.
+        constant_accuracy: what always giving the commonest answer scores in each of `names`.
+    """
+
+    def __init__(
+        self,
+        data: DataSet,
+        options: TrainingOptions,
+        *,
+        heads: Tensor,
+        sources: Sequence[Source],
+        names: Sequence[str],
+        scored: Tensor | None = None,
+    ) -> None:
+        """
+        Args:
+            heads: int64, heads x classes: the number of each class among the answers of each head, or -1.
+            sources: what the training batches are taken from.
+            names: of the scored tasks.
+            scored: int64, tasks x classes, like `heads`: the tasks of an evaluation; default: the heads.
+        """
+        self.data = data
+        self.options = options
+        self.sources = sources
+        self.names = list(names)
+        scored = heads if scored is None else scored
+        self._heads, self._scored = heads.to(data.device), scored.to(data.device)
+        self._source_numbers = [self._heads[list(source.heads)] for source in sources]
+        self._source_weights = [torch.tensor(source.weights, device=data.device) for source in sources]
+        self._streams = [
+            Stream(source.images, options.batch_size, (options.seed, SHUFFLES, i))
+            for i, source in enumerate(sources)
+        ]
+        self._groups = _groups(scored, data.test.labels)
+        self._asked = _count_answers(scored, data.test.labels.cpu())
+        self.constant_accuracy = (self._asked.amax(dim=1) / self._asked.sum(dim=1)).tolist()
+        self.model = Model(data.spec.channels, (heads.amax(dim=1) + 1).tolist(), options.seed)
+        self.model.to(data.device, memory_format=torch.channels_last)
+        self._optimizer = torch.optim.SGD(self.model.parameters(), lr=options.lr, fused=True)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of full batches in one pass over every source."""
+        return sum(stream.batches_per_pass for stream in self._streams)
+
+    def _draws(self, epoch: int) -> np.ndarray:
+        """The source of each step of an epoch: int64, steps."""
+        probabilities = [source.probability for source in self.sources]
+        random = np.random.default_rng((self.options.seed, DRAWS, epoch))
+        return random.choice(len(self.sources), size=self.steps_per_epoch, p=probabilities)
+
+    def plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """What each step of an epoch trains on, decided by the seed and the epoch alone.
+
+        Args:
+            epoch: from 1.
+
+        Returns:
+            int64, steps: the source of each step; int64, steps x batch size: its training images.
+        """
+        counts = np.zeros(len(self.sources), dtype=np.int64)
+        for earlier in range(1, epoch):
+            counts += np.bincount(self._draws(earlier), minlength=len(counts))
+        sources = self._draws(epoch)
+        images = np.empty((len(sources), self.options.batch_size), dtype=np.int64)
+        for i, stream in enumerate(self._streams):
+            here = sources == i
+            images[here] = stream.batches(counts[i], np.count_nonzero(here))
+        return sources, images
+
+    def loss(self, source: int, images: Tensor) -> Tensor:
+        """Loss of one step: the weighted sum of the cross-entropies of the source's heads.
+
+        Args:
+            source: number of the source.
+            images: int64, B: indices of training images of that source, on the device of the data.
+        """
+        inputs, labels = self.data.train.batch(images)
+        outputs = self.model(inputs, self.sources[source].heads)
+        numbers = self._source_numbers[source][:, labels]
+        losses = [F.cross_entropy(logits, target) for logits, target in zip(outputs, numbers, strict=True)]
+        return torch.stack(losses) @ self._source_weights[source]
+
+    def train_epoch(self, epoch: int, bar: tqdm) -> float:
+        """Train for one epoch.
+
+        Args:
+            epoch: from 1.
+            bar: is moved on by one at each step.
+
+        Returns:
+            the mean loss of a step.
+        """
+        self.model.train()
+        sources, images = self.plan(epoch)
+        # The loop never reads a tensor's value, so that it need not wait for the device.
+        on_device = torch.from_numpy(images).to(self.data.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.data.device)
+        for source, batch in zip(sources.tolist(), on_device, strict=True):
+            loss = self.loss(source, batch)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self._optimizer.step()
+            total += loss.detach()
+            bar.update()
+        return total.item() / len(sources)
+
+    def train(self, epochs: int) -> Iterator[dict]:
+        """Train, and evaluate after every epoch.
+
+        Yields:
+            after each epoch: `epoch` (from 1), `accuracy` and `balanced_accuracy` (of each scored task
+            on the test images), `loss` (mean over the steps), `seconds` (of training alone) and
+            `images_per_second`.
+        """
+        num_steps = self.steps_per_epoch
+        with tqdm(total=epochs * num_steps, desc="training", unit="steps", disable=None) as bar:
+            for epoch in range(1, epochs + 1):
+                start = time.perf_counter()
+                loss = self.train_epoch(epoch, bar)
+                seconds = time.perf_counter() - start
+                scores = self.evaluate()
+                bar.set_postfix_str(f"epoch {epoch}/{epochs}, accuracy {np.mean(scores.accuracy):.4f}")
+                yield {
+                    "epoch": epoch,
+                    "accuracy": scores.accuracy,
+                    "balanced_accuracy": scores.balanced_accuracy,
+                    "loss": loss,
+                    "seconds": seconds,
+                    "images_per_second": num_steps * self.options.batch_size / seconds,
+                }
+
+    def answers(self, images: Tensor, tasks: Sequence[int]) -> list[Tensor]:
+        """What the model answers to each of some tasks.
+
+        Args:
+            images: float32, N x C x H x W, normalised.
+            tasks: numbers of scored tasks.
+
+        Returns:
+            per task, int64, N: numbers of classes within the task.
+        """
+        return [logits.argmax(dim=1) for logits in self.model(images, tasks)]
+
+    @torch.inference_mode()
+    def evaluate(self, batch_size: int | None = None, progress: bool = False) -> Scores:
+        """Score the model on all test images.
+
+        Args:
+            batch_size: images at once; default: what is fastest. The result does not depend on it.
+            progress: whether to show a bar.
+        """
+        self.model.eval()
+        batch_size = batch_size or EVALUATION_BATCH[self.data.device.type]
+        right = torch.zeros(self._asked.shape, dtype=torch.int64, device=self.data.device)
+        batches = [(tasks, batch) for tasks, images in self._groups for batch in images.split(batch_size)]
+        for tasks, batch in tqdm(batches, desc="evaluating", disable=None if progress else True):
+            images, labels = self.data.test.batch(batch)
+            for task, answer in zip(tasks, self.answers(images, tasks), strict=True):
+                target = self._scored[task][labels]
+                right[task].index_add_(0, target, (answer == target).long())
+        right = right.cpu().double()
+        recall = (right / self._asked).nan_to_num(0)  # of answers that no test image asks for: 0 / 0
+        return Scores(
+            accuracy=(right.sum(dim=1) / self._asked.sum(dim=1)).tolist(),
+            balanced_accuracy=(recall.sum(dim=1) / (self._asked > 0).sum(dim=1)).tolist(),
+        )
+
+
+def _count_answers(scored: Tensor, labels: Tensor) -> Tensor:
+    """How many images there are for each answer of each task.
+
+    Args:
+        scored: int64, tasks x classes.
+        labels: int64, N.
+
+    Returns:
+        float64, tasks x the most answers that a task has.
+    """
+    num_answers = int(scored.max()) + 1
+    numbers = [row[labels] for row in scored]
+    return torch.stack([row[row >= 0].bincount(minlength=num_answers) for row in numbers]).double()
+
+
+def _groups(scored: Tensor, labels: Tensor) -> list[tuple[list[int], Tensor]]:
+    """Part the test images by the tasks that they are in, so that a batch runs the heads it needs only.
+
+    Args:
+        scored: int64, tasks x classes, on the CPU.
+        labels: int64, N.
+
+    Returns:
+        pairs of tasks and the indices of the images that are in exactly these tasks.
+    """
+    members, group_of_class = torch.unique(scored >= 0, dim=1, return_inverse=True)
+    group_of_image = group_of_class.to(labels.device)[labels]
+    groups = [
+        (members[:, i].nonzero().flatten().tolist(), (group_of_image == i).nonzero().flatten())
+        for i in range(members.shape[1])
+    ]
+    return [(tasks, images) for tasks, images in groups if tasks and len(images)]
+
+
+class StandardAgent(Agent):
+    """Setting 0: one head over all classes."""
+
+    def __init__(
+        self,
+        data: DataSet,
+        options: TrainingOptions,
+        names: Sequence[str] = ("all classes",),
+        scored: Tensor | None = None,
+    ) -> None:
+        every_image = Source(torch.arange(len(data.train)), heads=(0,))
+        every_class = torch.arange(data.spec.num_classes)[None]
+        super().__init__(data, options, heads=every_class, sources=[every_image], names=names, scored=scored)
+
+
+class StandardByTaskAgent(StandardAgent):
+    """Setting 1: trained as setting 0, scored task by task."""
+
+    def __init__(self, data: DataSet, options: TrainingOptions) -> None:
+        super().__init__(data, options, names=data.spec.tasks, scored=data.tasks)
+
+    def answers(self, images: Tensor, tasks: Sequence[int]) -> list[Tensor]:
+        """The best of the task's own classes by the scores of the one head, read as the task reads it."""
+        (scores,) = self.model(images, [0])
+        answers = []
+        for task in tasks:
+            numbers = self._scored[task]
+            best = scores.masked_fill(numbers < 0, -torch.inf).argmax(dim=1)
+            answers.append(numbers[best])
+        return answers
+
+
+class SingleTaskAgent(Agent):
+    """Setting 2: the images and the classes of one task, one head."""
+
+    def __init__(self, data: DataSet, options: TrainingOptions) -> None:
+        numbers = data.tasks[options.task]
+        super().__init__(
+            data,
+            options,
+            heads=numbers[None],
+            sources=[Source(images_of(numbers, data.train.labels), heads=(0,))],
+            names=[list(data.spec.tasks)[options.task]],
+        )
+
+
+def _normalised(weights: Sequence[float] | None, num_tasks: int) -> list[float]:
+    """Weights of the tasks scaled to sum to 1; None stands for equal ones."""
+    weights = np.ones(num_tasks) if weights is None else np.array(weights, dtype=np.float64)
+    return (weights / weights.sum()).tolist()
+
+
+class TaskSamplingAgent(Agent):
+    """Settings 3 and 4: each step draws a task by its weight and trains the encoder and that task's head."""
+
+    def __init__(self, data: DataSet, options: TrainingOptions) -> None:
+        probabilities = _normalised(options.weights, len(data.tasks))
+        sources = [
+            Source(images_of(numbers, data.train.labels), heads=(task,), probability=probability)
+            for task, (numbers, probability) in enumerate(zip(data.tasks, probabilities, strict=True))
+        ]
+        super().__init__(data, options, heads=data.tasks, sources=sources, names=data.spec.tasks)
+
+
+class SummedLossAgent(Agent):
+    """Settings 5 and 6: each step trains the encoder and all heads on the weighted sum of the task losses."""
+
+    def __init__(self, data: DataSet, options: TrainingOptions) -> None:
+        source = Source(
+            torch.arange(len(data.train)),
+            heads=tuple(range(len(data.tasks))),
+            weights=tuple(_normalised(options.weights, len(data.tasks))),
+        )
+        super().__init__(data, options, heads=data.tasks, sources=[source], names=data.spec.tasks)
+
+
+AGENTS = (
+    StandardAgent,
+    StandardByTaskAgent,
+    SingleTaskAgent,
+    TaskSamplingAgent,
+    TaskSamplingAgent,
+    SummedLossAgent,
+    SummedLossAgent,
+)
+"""The agent of each setting."""
