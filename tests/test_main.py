@@ -1,0 +1,328 @@
+"""The program through its command line: every pair of setting and data set, every refusal, every output."""
+
+import ast
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from settings import DATA_SETS, SETTINGS, SYNTHETIC
+
+PAIRS = [
+    (setting, data)
+    for setting in range(len(SETTINGS))
+    for data in range(len(DATA_SETS))
+    if DATA_SETS[data].shared_inputs or not SETTINGS[setting].shared_inputs
+]
+
+SMALL = ("--synthetic", "--image_size", 8)
+
+
+def numbers(line: str) -> list[float]:
+    """The accuracies in an `Accuracy:` line."""
+    assert line.startswith("Accuracy: ")
+    value = ast.literal_eval(line.removeprefix("Accuracy: "))
+    return value if isinstance(value, list) else [value]
+
+
+def task_of(setting: int) -> tuple:
+    return ("--task", 3) if setting == 2 else ()
+
+
+@pytest.mark.parametrize(("setting", "data"), PAIRS)
+def test_every_pair_trains_for_an_epoch_and_is_evaluated(run, tmp_path, setting, data):
+    options = ("--setting", setting, "--data", data, *task_of(setting), *SMALL, "--save_path", tmp_path)
+    trained = run("--train", "--epochs", 1, "--save_model", *options)
+    assert trained.code == 0
+    evaluated = run("--eval", *options)
+    assert evaluated.code == 0
+    assert evaluated.accuracy == trained.accuracy
+    accuracies = numbers(trained.accuracy)
+    assert len(accuracies) == (1 if setting in (0, 2) else len(DATA_SETS[data].tasks))
+    assert ("[" in trained.accuracy) == (setting not in (0, 2))
+    assert all(0 <= accuracy <= 1 for accuracy in accuracies)
+    assert "Traceback" not in trained.err + evaluated.err
+
+
+def test_what_is_printed_saved_and_evaluated_agrees(run, tmp_path):
+    options = ("--setting", 3, "--data", 1, *SMALL, "--save_path", tmp_path / "new" / "directory")
+    trained = run(
+        "--train", "--epochs", 2, "--seed", 5, "--verbose", "--save_model", "--save_history", *options
+    )
+    assert trained.code == 0
+    history = json.loads((tmp_path / "new" / "directory" / "history.json").read_text())
+    assert history["tasks"] == list(DATA_SETS[1].tasks)
+    assert [epoch["epoch"] for epoch in history["epochs"]] == [1, 2]
+    for epoch in history["epochs"]:
+        assert f"[Epoch {epoch['epoch']}] Accuracy: {epoch['accuracy']}" in trained.out.splitlines()
+        assert len(epoch["accuracy"]) == len(epoch["balanced_accuracy"]) == 20
+        assert epoch["loss"] > 0
+        assert epoch["images_per_second"] == pytest.approx(20 * 128 / epoch["seconds"])
+    assert numbers(trained.accuracy) == history["epochs"][-1]["accuracy"]
+    assert numbers(run("--eval", *options).accuracy) == history["epochs"][-1]["accuracy"]
+    recorded = history["options"]
+    assert (recorded["setting"], recorded["data"], recorded["seed"], recorded["epochs"]) == (3, 1, 5, 2)
+    assert recorded["synthetic"] is True
+    assert recorded["image_size"] == 8
+    assert not list((tmp_path / "new" / "directory").glob(".*"))
+
+
+def test_a_model_file_is_plain_tensors_that_load_without_running_code(run, tmp_path):
+    assert run("--train", "--epochs", 1, "--save_model", "--save_path", tmp_path, *SMALL).code == 0
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert isinstance(content["format"], int)
+    assert content["options"]["setting"] == 0
+    assert content["options"]["lr"] == 0.1
+    assert content["options"]["synthetic"] is True
+    for name, tensor in content["model"].items():
+        assert name.startswith(("encoder.", "heads.0."))
+        assert tensor.is_contiguous()
+        assert tensor.device.type == "cpu"
+        assert not tensor.requires_grad
+
+
+def test_a_training_that_saves_nothing_writes_nothing(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained = run("--train", "--epochs", 1, "--setting", 2, "--task", 0, *SMALL)
+    assert trained.code == 0
+    assert "saved nothing" in trained.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_messages_go_to_standard_error_and_results_to_standard_output(run, tmp_path):
+    options = ("--setting", 2, "--task", 0, *SMALL)
+    trained = run("--train", "--epochs", 3, "--verbose", "--save_model", "--save_path", tmp_path, *options)
+    first, *epochs, last = trained.out.splitlines()
+    assert "ynthetic" in first
+    assert [re.match(r"\[Epoch (\d)\] Accuracy: 0\.\d+$", line)[1] for line in epochs] == ["1", "2", "3"]
+    assert re.match(r"Accuracy: 0\.\d+$", last)
+    assert str(tmp_path / "model.pt") in trained.err.splitlines()[-1]
+    quiet = run("--train", "--epochs", 3, *options)
+    assert quiet.out.splitlines() == [first, last]
+
+
+@pytest.mark.parametrize(
+    ("trains", "evaluate"),
+    [((0,), (0, 1)), ((1,), (0, 1)), ((3, 6), (3, 4, 5, 6))],
+    ids=["0", "1", "3 and 6"],
+)
+def test_settings_of_one_kind_evaluate_each_others_models(run, tmp_path, trains, evaluate):
+    for setting in trains:
+        options = ("--data", 0, "--save_path", tmp_path, *SMALL)
+        trained = run("--train", "--epochs", 1, "--setting", setting, "--save_model", *options)
+        results = {s: run("--eval", "--setting", s, *options) for s in evaluate}
+        assert {result.code for result in results.values()} == {0}
+        assert results[setting].accuracy == trained.accuracy
+        if 3 in evaluate:
+            assert len({result.accuracy for result in results.values()}) == 1
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    """A directory with a model of setting 2, task 3."""
+    import main
+
+    path = tmp_path_factory.mktemp("saved")
+    options = ["--train", "--setting", "2", "--task", "3", "--epochs", "1", "--save_model"]
+    assert main.main([*options, "--save_path", str(path), *map(str, SMALL)]) == 0
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--setting", 0, *SMALL), "single-task"),
+        (("--setting", 3, *SMALL), "--setting 2"),
+        (("--setting", 2, "--task", 4, *SMALL), "--task 3"),
+        (("--setting", 2, "--task", 3, "--data", 2, *SMALL), "--data 1"),
+        (("--setting", 2, "--task", 3, "--synthetic", "--image_size", 16), "--image_size 8"),
+        (("--setting", 2, "--task", 3), "--synthetic"),
+    ],
+)
+def test_a_model_of_another_kind_or_of_other_data_is_refused(run, saved, options, says):
+    refused = run("--eval", "--save_path", saved, *options)
+    assert refused.code == 1
+    assert says in refused.err
+    assert one_line(refused)
+
+
+def test_an_evaluation_takes_the_image_size_of_the_model(run, saved):
+    assert run("--eval", "--setting", 2, "--task", 3, "--synthetic", "--save_path", saved).code == 0
+
+
+def one_line(refused) -> bool:
+    return refused.out == "" and refused.err.count("\n") == 1 and "Traceback" not in refused.err
+
+
+RISING = [task + 1 for task in range(20)]
+
+REFUSALS = [
+    ((), "--train"),
+    (("--synthetic",), "--eval"),
+    (("--train", "--eval"), "not allowed"),
+    (("--train", "--setting", 7), "--setting"),
+    (("--train", "--setting", "three"), "--setting"),
+    (("--train", "--data", 3), "--data"),
+    (("--train", "--setting", 2), "--task"),
+    (("--train", "--setting", 3, "--task", 1), "--setting 2"),
+    (("--train", "--setting", 2, "--task", 20), "0 to 19"),
+    (("--train", "--setting", 2, "--task", -1), "0 to 19"),
+    (("--train", "--setting", 2, "--task", 10, "--data", 0), "0 to 9"),
+    (("--train", "--setting", 2, "--task", 50, "--data", 2), "0 to 49"),
+    (("--train", "--setting", 5, "--data", 1), "every image"),
+    (("--train", "--setting", 6, "--data", 2), "every image"),
+    (("--eval", "--setting", 5, "--data", 1), "every image"),
+    (("--train", "--setting", 4, "--weights", 1, 2), "20"),
+    (("--train", "--setting", 4, "--weights", *RISING[1:], -1), "--weights"),
+    (("--train", "--setting", 4, "--weights", *RISING[1:], "nan"), "--weights"),
+    (("--train", "--setting", 4, "--weights", *RISING[1:], "inf"), "--weights"),
+    (("--train", "--setting", 4, "--weights", *[0] * 20), "positive"),
+    (("--train", "--setting", 4, "--weights", *["1e308"] * 20), "finite"),
+    *(
+        (("--train", "--setting", setting, "--weights", *RISING, *task_of(setting)), "no weights")
+        for setting in (0, 1, 2, 3)
+    ),
+    (("--train", "--setting", 5, "--data", 0, "--weights", *RISING[:10]), "no weights"),
+    (("--train", "--epochs", 0), "--epochs"),
+    (("--train", "--epochs", 1.5), "--epochs"),
+    (("--train", "--batch_size", 0), "--batch_size"),
+    (("--train", "--batch_size", 1), "at least 2"),
+    (("--train", "--image_size", 0), "--image_size"),
+    *((("--train", "--lr", rate), "--lr") for rate in (0, -0.1, "nan", "inf", "fast")),
+    (("--train", "--seed", -1), "--seed"),
+    (("--train", "--seed", 2**63), "--seed"),
+    (("--train", "--device", "tpu"), "--device"),
+    (("--train", "--batch_size", 50_001), "50000"),
+    (("--train", "--setting", 2, "--task", 4, "--batch_size", 2501), "fruit_and_vegetables"),
+    (("--train", "--setting", 3, "--batch_size", 2501), "2500"),
+    (("--train", "--setting", 3, "--data", 2, "--batch_size", 225), "task 7 (Blackfoot"),
+    (("--train", "--setting", 4, "--data", 2, "--batch_size", 225), "224"),
+    (("--train", "--setting", 2, "--task", 0, "--batch_size", 161, "--synthetic"), "160"),
+    (("--train", "--unknown"), "--unknown"),
+    (("--train", "--verb"), "--verb"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), REFUSALS)
+def test_what_means_nothing_is_refused_before_any_data_is_read(run, tmp_path, options, says):
+    refused = run(*options, "--data_path", tmp_path / "none", "--save_path", tmp_path / "none")
+    assert refused.code == 2
+    assert says in refused.err
+    assert one_line(refused)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--setting", 3, "--batch_size", 160),
+        ("--setting", 2, "--task", 0, "--batch_size", 160),
+        ("--setting", 0, "--batch_size", 3200),
+        ("--setting", 4, "--weights", *[0] * 19, 1, "--batch_size", 150),
+    ],
+)
+def test_a_batch_may_be_as_large_as_the_training_set(run, options):
+    assert run("--train", "--epochs", 1, *options, *SMALL).code == 0
+
+
+def test_a_task_without_weight_does_not_limit_the_batch_size(run):
+    weights = [float(size >= 46) for size in (max(row) + 1 for row in DATA_SETS[2].tasks.values())]
+    options = ("--train", "--setting", 4, "--data", 2, "--weights", *weights, "--batch_size")
+    assert "Bengali" in run(*options, 46 * 16 + 1).err  # the smallest of those with weight
+    assert sum(weights) < 50
+
+
+@pytest.mark.parametrize("mode", ["--train", "--eval"])
+def test_no_cuda_device_is_said_so(run, saved, mode):
+    if torch.cuda.device_count() > 99:
+        pytest.skip("there are that many devices")
+    options = ("--setting", 2, "--task", 3, "--save_path", saved, "--device", "cuda:99", *SMALL)
+    refused = run(mode, *options)
+    assert refused.code == 1
+    assert "cuda:99" in refused.err
+    assert one_line(refused)
+
+
+def test_help_tells_the_settings_and_the_data_sets_apart(run):
+    helped = run("--help")
+    assert helped.code == 0
+    for choice in SETTINGS:
+        assert choice.words in helped.out
+    for spec in DATA_SETS:
+        assert spec.name in helped.out
+        assert spec.question in helped.out
+    for option in re.findall(r"add\(\s*\"(--\w+)", Path("main.py").read_text()):
+        assert option in helped.out
+
+
+def test_no_network_and_no_data_is_one_line_that_says_what_to_do(run, tmp_path, monkeypatch):
+    import urllib.request
+
+    def unreachable(*_, **__):
+        raise urllib.request.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    for data, archive in (
+        (0, "cifar-10-python.tar.gz"),
+        (1, "cifar-100-python.tar.gz"),
+        (2, "images_background.zip"),
+    ):
+        refused = run("--train", "--data", data, "--data_path", tmp_path)
+        assert refused.code == 1
+        assert archive in refused.err
+        assert "--synthetic" in refused.err
+        assert one_line(refused)
+
+
+def test_the_same_command_gives_the_same_bytes_in_another_process(tmp_path):
+    options = [
+        "--train",
+        "--setting",
+        "3",
+        "--epochs",
+        "1",
+        *map(str, SMALL),
+        "--save_model",
+        "--save_history",
+    ]
+    contents = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        command = [sys.executable, "main.py", *options, "--seed", str(seed), "--save_path", tmp_path / name]
+        finished = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert numbers(finished.stdout.splitlines()[-1])
+        model = torch.load(tmp_path / name / "model.pt", weights_only=True)["model"]
+        epochs = json.loads((tmp_path / name / "history.json").read_text())["epochs"]
+        for epoch in epochs:
+            del epoch["seconds"], epoch["images_per_second"]
+        contents.append((b"".join(tensor.numpy().tobytes() for tensor in model.values()), epochs))
+    assert contents[0] == contents[1]
+    assert contents[0][0] != contents[2][0]
+    assert contents[0][1] != contents[2][1]
+
+
+def test_a_refusal_does_not_wait_for_torch():
+    code = """
+import sys, main
+try:
+    main.main(["--train", "--epochs", "0"])
+except SystemExit:
+    print("torch" in sys.modules)
+"""
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout == "False\n"
+
+
+def test_the_default_weights_of_settings_4_and_6_rise_from_task_to_task(run, tmp_path):
+    for setting, data in ((4, 1), (6, 0)):
+        options = ("--setting", setting, "--data", data, *SMALL, "--save_history", "--save_path", tmp_path)
+        run("--train", "--epochs", 1, *options)
+        recorded = json.loads((tmp_path / "history.json").read_text())["options"]["weights"]
+        assert recorded == [task + 1 for task in range(len(SYNTHETIC[data].tasks))]
+        given = run("--train", "--epochs", 1, *options, "--weights", *[10.0 * weight for weight in recorded])
+        assert given.accuracy == run("--train", "--epochs", 1, *options).accuracy
+        assert math.isclose(sum(recorded), len(recorded) * (len(recorded) + 1) / 2)
