@@ -5,7 +5,7 @@ the sources that its training batches come from, and which tasks it is scored on
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from data import DataSet, Stream, images_of
 from models import Model
-from settings import TrainingOptions
+from settings import TrainingOptions, UserError
 
 SHUFFLES, DRAWS = 0, 1
 """The two uses of randomness in training, kept apart in the seeds."""
@@ -30,12 +30,14 @@ class Source:
     """Images that training batches are taken from, and what a batch of them trains.
 
     Attributes:
+        name: of the task, or of what the images stand for.
         images: int64, indices into the training images, on the CPU.
         heads: the heads that a batch trains.
         weights: of the loss of each of these heads in the sum that is minimised.
         probability: that a step takes its batch from here; over all sources it sums to 1.
     """
 
+    name: str
     images: Tensor
     heads: tuple[int, ...]
     weights: tuple[float, ...] = (1.0,)
@@ -62,6 +64,10 @@ class Agent:
         model: the network.
         names: what is scored, in the order of every list of accuracies.
         constant_accuracy: what always giving the commonest answer scores in each of `names`.
+        epochs: the records of the epochs done, as `train` yields them.
+        step: number of steps done in the epoch after these.
+        losses: float32, steps of an epoch: the losses of these steps, on the device of the data.
+        seconds: spent on these steps.
     """
 
     def __init__(
@@ -98,6 +104,10 @@ class Agent:
         self.constant_accuracy = (self._asked.amax(dim=1) / self._asked.sum(dim=1)).tolist()
         self.model = Model(data.spec.channels, (heads.amax(dim=1) + 1).tolist(), options.seed)
         self.model.to(data.device, memory_format=torch.channels_last)
+        self.epochs: list[dict] = []
+        self.step = 0
+        self.losses = torch.zeros(self.steps_per_epoch, device=data.device)
+        self.seconds = 0.0
         self._optimizer = torch.optim.SGD(self.model.parameters(), lr=options.lr, fused=True)
 
     @property
@@ -143,54 +153,105 @@ class Agent:
         losses = [F.cross_entropy(logits, target) for logits, target in zip(outputs, numbers, strict=True)]
         return torch.stack(losses) @ self._source_weights[source]
 
-    def train_epoch(self, epoch: int, bar: tqdm) -> float:
-        """Train for one epoch.
+    def _train_epoch(self, bar: tqdm, pause: Callable[[], None]) -> None:
+        """Do the steps that are left of the running epoch."""
+        self.model.train()
+        sources, images = self.plan(len(self.epochs) + 1)
+        # The loop never reads a tensor's value, so that it need not wait for the device.
+        batches = torch.from_numpy(images[self.step :]).to(self.data.device)
+        start = time.perf_counter()
+        try:
+            for source, batch in zip(sources[self.step :].tolist(), batches, strict=True):
+                loss = self.loss(source, batch)
+                self._optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                self._optimizer.step()
+                self.losses[self.step] = loss.detach()
+                self.step += 1
+                bar.update()
+                pause()
+            self.check_losses()
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def check_losses(self) -> None:
+        """Make sure that the training has not diverged.
+
+        Raises:
+            UserError: a loss of the running epoch is not finite.
+        """
+        wrong = (~self.losses[: self.step].isfinite()).nonzero().flatten().tolist()
+        if wrong:
+            epoch = len(self.epochs) + 1
+            source = self.sources[self.plan(epoch)[0][wrong[0]]]
+            raise UserError(
+                f"the loss of {source.name} is not finite from step {wrong[0] + 1} of epoch {epoch} on, at "
+                f"learning rate {self.options.lr}: use a smaller --lr; nothing was saved since"
+            )
+
+    def train(self, epochs: int, pause: Callable[[], None] = lambda: None) -> Iterator[dict]:
+        """Train until a number of epochs is done, from wherever the agent stands.
 
         Args:
-            epoch: from 1.
-            bar: is moved on by one at each step.
-
-        Returns:
-            the mean loss of a step.
-        """
-        self.model.train()
-        sources, images = self.plan(epoch)
-        # The loop never reads a tensor's value, so that it need not wait for the device.
-        on_device = torch.from_numpy(images).to(self.data.device)
-        total = torch.zeros((), dtype=torch.float64, device=self.data.device)
-        for source, batch in zip(sources.tolist(), on_device, strict=True):
-            loss = self.loss(source, batch)
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self._optimizer.step()
-            total += loss.detach()
-            bar.update()
-        return total.item() / len(sources)
-
-    def train(self, epochs: int) -> Iterator[dict]:
-        """Train, and evaluate after every epoch.
+            epochs: number of epochs in all, those already done included.
+            pause: is called after every step and every batch of an evaluation. If it raises, the
+                agent is left in a state that `train` can go on from to the same result.
 
         Yields:
             after each epoch: `epoch` (from 1), `accuracy` and `balanced_accuracy` (of each scored task
             on the test images), `loss` (mean over the steps), `seconds` (of training alone) and
             `images_per_second`.
+
+        Raises:
+            UserError: a loss was not finite.
         """
         num_steps = self.steps_per_epoch
-        with tqdm(total=epochs * num_steps, desc="training", unit="steps", disable=None) as bar:
-            for epoch in range(1, epochs + 1):
-                start = time.perf_counter()
-                loss = self.train_epoch(epoch, bar)
-                seconds = time.perf_counter() - start
-                scores = self.evaluate()
-                bar.set_postfix_str(f"epoch {epoch}/{epochs}, accuracy {np.mean(scores.accuracy):.4f}")
-                yield {
-                    "epoch": epoch,
-                    "accuracy": scores.accuracy,
-                    "balanced_accuracy": scores.balanced_accuracy,
-                    "loss": loss,
-                    "seconds": seconds,
-                    "images_per_second": num_steps * self.options.batch_size / seconds,
-                }
+        done = len(self.epochs) * num_steps + self.step
+        with tqdm(total=epochs * num_steps, initial=done, desc="training", unit="steps", disable=None) as bar:
+            while len(self.epochs) < epochs:
+                self._train_epoch(bar, pause)
+                scores = self.evaluate(pause=pause)
+                self.epochs.append(
+                    {
+                        "epoch": len(self.epochs) + 1,
+                        "accuracy": scores.accuracy,
+                        "balanced_accuracy": scores.balanced_accuracy,
+                        "loss": self.losses.double().mean().item(),
+                        "seconds": self.seconds,
+                        "images_per_second": num_steps * self.options.batch_size / self.seconds,
+                    }
+                )
+                self.step, self.seconds = 0, 0.0
+                done = f"epoch {len(self.epochs)}/{epochs}"
+                bar.set_postfix_str(f"{done}, accuracy {np.mean(scores.accuracy):.4f}")
+                yield self.epochs[-1]
+
+    def training_state(self) -> dict:
+        """What `resume` needs beside the network; numbers, lists and tensors on the CPU.
+
+        Which images and tasks come next follows from the seed and from how many steps have been done.
+        """
+        return {
+            "epochs": self.epochs,
+            "step": self.step,
+            "losses": self.losses[: self.step].cpu(),
+            "seconds": self.seconds,
+        }
+
+    def resume(self, network: dict[str, Tensor], training: dict) -> None:
+        """Go on where another agent with the same data and options has left off.
+
+        Args:
+            network: state dict of its model.
+            training: its `training_state`.
+
+        Raises:
+            RuntimeError: the network is another one.
+        """
+        self.model.load_state_dict(network)
+        self.epochs = list(training["epochs"])
+        self.step, self.seconds = training["step"], training["seconds"]
+        self.losses[: self.step] = training["losses"].to(self.losses.device)
 
     def answers(self, images: Tensor, tasks: Sequence[int]) -> list[Tensor]:
         """What the model answers to each of some tasks.
@@ -205,12 +266,15 @@ class Agent:
         return [logits.argmax(dim=1) for logits in self.model(images, tasks)]
 
     @torch.inference_mode()
-    def evaluate(self, batch_size: int | None = None, progress: bool = False) -> Scores:
+    def evaluate(
+        self, batch_size: int | None = None, progress: bool = False, pause: Callable[[], None] = lambda: None
+    ) -> Scores:
         """Score the model on all test images.
 
         Args:
             batch_size: images at once; default: what is fastest. The result does not depend on it.
             progress: whether to show a bar.
+            pause: is called after every batch and may raise.
         """
         self.model.eval()
         batch_size = batch_size or EVALUATION_BATCH[self.data.device.type]
@@ -221,6 +285,7 @@ class Agent:
             for task, answer in zip(tasks, self.answers(images, tasks), strict=True):
                 target = self._scored[task][labels]
                 right[task].index_add_(0, target, (answer == target).long())
+            pause()
         right = right.cpu().double()
         recall = (right / self._asked).nan_to_num(0)  # of answers that no test image asks for: 0 / 0
         return Scores(
@@ -273,7 +338,7 @@ class StandardAgent(Agent):
         names: Sequence[str] = ("all classes",),
         scored: Tensor | None = None,
     ) -> None:
-        every_image = Source(torch.arange(len(data.train)), heads=(0,))
+        every_image = Source("all classes", torch.arange(len(data.train)), heads=(0,))
         every_class = torch.arange(data.spec.num_classes)[None]
         super().__init__(data, options, heads=every_class, sources=[every_image], names=names, scored=scored)
 
@@ -299,13 +364,13 @@ class SingleTaskAgent(Agent):
     """Setting 2: the images and the classes of one task, one head."""
 
     def __init__(self, data: DataSet, options: TrainingOptions) -> None:
-        numbers = data.tasks[options.task]
+        name, numbers = list(data.spec.tasks)[options.task], data.tasks[options.task]
         super().__init__(
             data,
             options,
             heads=numbers[None],
-            sources=[Source(images_of(numbers, data.train.labels), heads=(0,))],
-            names=[list(data.spec.tasks)[options.task]],
+            sources=[Source(name, images_of(numbers, data.train.labels), heads=(0,))],
+            names=[name],
         )
 
 
@@ -321,8 +386,10 @@ class TaskSamplingAgent(Agent):
     def __init__(self, data: DataSet, options: TrainingOptions) -> None:
         probabilities = _normalised(options.weights, len(data.tasks))
         sources = [
-            Source(images_of(numbers, data.train.labels), heads=(task,), probability=probability)
-            for task, (numbers, probability) in enumerate(zip(data.tasks, probabilities, strict=True))
+            Source(name, images_of(numbers, data.train.labels), heads=(task,), probability=probability)
+            for task, (name, numbers, probability) in enumerate(
+                zip(data.spec.tasks, data.tasks, probabilities, strict=True)
+            )
         ]
         super().__init__(data, options, heads=data.tasks, sources=sources, names=data.spec.tasks)
 
@@ -332,6 +399,7 @@ class SummedLossAgent(Agent):
 
     def __init__(self, data: DataSet, options: TrainingOptions) -> None:
         source = Source(
+            "all tasks",
             torch.arange(len(data.train)),
             heads=tuple(range(len(data.tasks))),
             weights=tuple(_normalised(options.weights, len(data.tasks))),

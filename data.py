@@ -9,6 +9,7 @@ import contextlib
 import pickle
 import sys
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,43 +195,59 @@ def synthetic(spec: DataSpec) -> Splits:
 
 
 @contextlib.contextmanager
-def _reading(name: str, data_path: Path, archives: dict[str, str]):
-    """Tell in one line what to do when a data set cannot be read or downloaded.
+def _reading(name: str, urls: dict[Path, str], checksums: dict[Path, str]) -> Iterator[None]:
+    """Tell in one line what to do when a data set can be neither read nor downloaded.
 
     Args:
         name: of the data set.
-        archives: the name under `data_path` of each archive, with the address that it comes from.
+        urls: where each of its archives comes from.
+        checksums: of its files, with None for those that may be missing.
     """
-    by_hand = " and ".join(f"{address} as {data_path / archive}" for archive, address in archives.items())
+    from torchvision.datasets.utils import check_integrity
+
     try:
         with contextlib.redirect_stdout(sys.stderr):  # some versions of torchvision print there
             yield
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # of the network, of the disk, or what bytes that are no data set lead to
+        damaged = [
+            path for path, md5 in checksums.items() if path.exists() and not check_integrity(path, md5)
+        ]
+        missing = [path for path in checksums if not path.exists() and path not in urls]
+        if damaged:
+            what = f"{damaged[0]} is damaged"
+        elif missing:
+            what = f"{missing[0]} is missing"
+        else:
+            what = "its files cannot be read"
+        by_hand = " and ".join(f"{url} as {path}" for path, url in urls.items())
         raise UserError(
-            f"cannot load {name} from {data_path}: {error or type(error).__name__}; "
-            f"delete what is damaged there, put {by_hand} by hand if there is no network, "
-            f"or use --synthetic, which needs no files"
+            f"cannot load {name}: {what} and downloading did not help "
+            f"({type(error).__name__}: {' '.join(str(error).split())}); without a network, put {by_hand} by "
+            f"hand, or use --synthetic, which needs no files"
         ) from error
 
 
-def _cifar(data_set: type, data_path: Path) -> Splits:
+def _cifar(name: str, data_set: type, data_path: Path) -> Splits:
     """Read CIFAR-10 or CIFAR-100 with torchvision's class for it."""
+    folder, archive = data_path / data_set.base_folder, data_path / data_set.filename
+    checksums = {archive: data_set.tgz_md5}
+    checksums |= {folder / file: md5 for file, md5 in data_set.train_list + data_set.test_list}
 
     def split(train: bool) -> tuple[Tensor, Tensor]:
         read = data_set(data_path, train=train, download=True)
         return torch.from_numpy(read.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(read.targets)
 
-    return split(train=True), split(train=False)
+    with _reading(name, {archive: data_set.url}, checksums):
+        return split(train=True), split(train=False)
 
 
 def cifar10(data_path: Path) -> Splits:
     """Read CIFAR-10 (Krizhevsky 2009)."""
     from torchvision.datasets import CIFAR10  # takes a second, which other runs are spared
 
-    with _reading("CIFAR-10", data_path, {CIFAR10.filename: CIFAR10.url}):
-        return _cifar(CIFAR10, data_path)
+    return _cifar("CIFAR-10", CIFAR10, data_path)
 
 
 def cifar100(data_path: Path) -> Splits:
@@ -241,11 +258,10 @@ def cifar100(data_path: Path) -> Splits:
     """
     from torchvision.datasets import CIFAR100
 
-    with _reading("CIFAR-100", data_path, {CIFAR100.filename: CIFAR100.url}):
-        splits = _cifar(CIFAR100, data_path)
-        folder = data_path / CIFAR100.base_folder
-        with open(folder / "test", "rb") as file:
-            entry = pickle.load(file, encoding="latin1")  # as torchvision has done, which drops these labels
+    splits = _cifar("CIFAR-100", CIFAR100, data_path)
+    folder = data_path / CIFAR100.base_folder
+    with open(folder / "test", "rb") as file:
+        entry = pickle.load(file, encoding="latin1")  # as torchvision has just done, dropping these labels
     superclasses = list(CIFAR100_SUPERCLASSES.values())
     for fine, coarse in set(zip(entry["fine_labels"], entry["coarse_labels"], strict=True)):
         if fine not in superclasses[coarse]:
@@ -268,11 +284,11 @@ def omniglot(data_path: Path) -> Splits:
     if drawings is None:
         from torchvision.datasets import Omniglot
 
-        archives = {
-            f"{Omniglot.folder}/{part}.zip": f"{Omniglot.download_url_prefix}/{part}.zip"
-            for part in OMNIGLOT_ALPHABETS
-        }
-        with _reading("Omniglot", data_path, archives):
+        archives = {part: folder / f"{part}.zip" for part in OMNIGLOT_ALPHABETS}
+        urls = {path: f"{Omniglot.download_url_prefix}/{path.name}" for path in archives.values()}
+        checksums = {path: Omniglot.zips_md5[part] for part, path in archives.items()}
+        checksums |= {folder / part: None for part in OMNIGLOT_ALPHABETS}
+        with _reading("Omniglot", urls, checksums):
             for part in OMNIGLOT_ALPHABETS:
                 Omniglot(data_path, background=part == "images_background", download=True)
             drawings = read_drawings(folder, OMNIGLOT_ALPHABETS)

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +16,19 @@ from torch import Tensor
 
 from settings import UserError
 
+try:
+    import fcntl
+except ImportError:  # on Windows, where nothing keeps two runs apart
+    fcntl = None
+
 FORMAT = 1
 """Of model.pt; goes up when an older program could no longer read it."""
 
-RECORDED = {"setting", "data", "task", "synthetic", "image_size"}
-"""The options in model.pt that decide what the model can be used for."""
+DATA_OPTIONS = ("data", "task", "synthetic", "image_size")
+"""The options that decide, with the setting, what a model can be evaluated on."""
+
+TRAINING_OPTIONS = ("setting", *DATA_OPTIONS, "seed", "batch_size", "lr", "weights")
+"""The options that decide, with the number of epochs, what a training gives."""
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 """How the files of torch.save begin, and how bare pickles do."""
@@ -46,23 +56,33 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; what was there before is unchanged"
+        ) from error
 
 
-def save_model(path: Path, options: dict, state: dict[str, Tensor]) -> None:
+def save_model(path: Path, options: dict, network: dict[str, Tensor], training: dict) -> None:
     """Write model.pt.
 
     Args:
         options: what the model was trained as: numbers, strings, lists and None only.
-        state: the network's state dict, on any device.
+        network: state dict, on any device.
+        training: what it takes to go on: numbers, strings, lists and tensors on the CPU.
+
+    Raises:
+        UserError: it cannot be written.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in network.items()}
+    content = {"format": FORMAT, "options": options, "model": plain, "training": training}
     with replacing(path) as file:
-        torch.save({"format": FORMAT, "options": options, "model": plain}, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # how torch reports that the file could not be written
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def read_model(path: Path) -> dict:
-    """Read model.pt: `options` and `model` as they were saved, with the tensors on the CPU.
+    """Read model.pt: `options`, `model` and `training` as they were saved, with the tensors on the CPU.
 
     Raises:
         UserError: there is no such file, it is no model of this program, or one of a newer version.
@@ -88,14 +108,65 @@ def read_model(path: Path) -> dict:
         else:
             what = "is not a model file; give another --save_path"
         raise UserError(f"{path} {what}") from error
-    ours = isinstance(content, dict) and {"format", "options", "model"} <= content.keys()
+    ours = isinstance(content, dict) and {"format", "options", "model", "training"} <= content.keys()
     if ours and content["format"] != FORMAT:
         raise UserError(
             f"{path} has the newer format {content['format']}, {FORMAT} is read here: update the program"
         )
-    if not ours or not isinstance(content["options"], dict) or not content["options"].keys() >= RECORDED:
+    if (
+        not ours
+        or not isinstance(content["options"], dict)
+        or not content["options"].keys() >= {*TRAINING_OPTIONS}
+    ):
         raise UserError(f"{path} is not a model of this program; give another --save_path")
     return content
+
+
+@contextmanager
+def reserved(directory: Path) -> Iterator[None]:
+    """Keep a directory, made if missing, for this process; the end of the process frees it in any case.
+
+    Raises:
+        UserError: it cannot be made or written to, or another process has reserved it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to --save_path {directory}: {error.strerror or error}; give another directory"
+        ) from error
+    try:
+        if fcntl is not None:
+            _lock(descriptor, directory)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another training is writing to {directory}: wait for it to end, or give another --save_path"
+        ) from error
+
+
+def check_room(directory: Path, num_bytes: int) -> None:
+    """Make sure that a directory has room for a file beside what is there.
+
+    Raises:
+        UserError: it has not.
+    """
+    free = shutil.disk_usage(directory).free
+    if free < num_bytes:
+        raise UserError(
+            f"the model takes {num_bytes / 1e6:.1f} MB and {directory} has {free / 1e6:.1f} MB left: "
+            f"make room, give another --save_path, or leave --save_model out"
+        )
 
 
 def save_history(path: Path, history: dict) -> None:

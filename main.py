@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,13 +21,21 @@ from settings import (
     TrainingOptions,
     UserError,
 )
+from stopping import Stopped, StopSignals
 
 
 class Parser(argparse.ArgumentParser):
     """Answers a wrong command line with one line and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help explains the options)\n")
+        sys.exit(fail(f"{message} (--help explains the options)", 2))
+
+
+def fail(message: str, code: int) -> int:
+    """Print a message in one line to standard error; gives back the exit code."""
+    label = "error: " if code <= 2 else ""
+    print(f"main.py: {label}{' '.join(message.split())}", file=sys.stderr)
+    return code
 
 
 def _number(kind: type, wanted: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:
@@ -94,6 +104,11 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"directory of the model and the history, made if missing ({SAVE_PATH})",
     )
     add("--save_model", action="store_true", help="save the trained model as model.pt")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the model in --save_path, if any; implies --save_model",
+    )
     add("--save_history", action="store_true", help="save the results of every epoch as history.json")
     add("--verbose", action="store_true", help="print the accuracies after each epoch")
     add("--epochs", type=count, metavar="N", help=f"epochs to train ({_list(DATA_SETS, 'epochs')})")
@@ -218,6 +233,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataSpec]:
     if problem:
         parser.error(problem)
     args.epochs = args.epochs or spec.epochs
+    args.save_model = args.save_model or args.resume
     if args.train:
         args.image_size = args.image_size or spec.default_image_size
     if SETTINGS[args.setting].weighted and args.weights is None:
@@ -228,16 +244,25 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataSpec]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; gives back its exit code."""
     args, spec = parse(argv)
-    import runs  # brings torch, which takes seconds: what was refused above need not wait for it
-
     try:
-        (runs.train if args.train else runs.evaluate)(args, spec)
+        with StopSignals() as signals:
+            import runs  # brings torch, which takes seconds: what was refused above need not wait for it
+
+            if args.train:
+                runs.train(args, spec, signals)
+            else:
+                runs.evaluate(args, spec)
     except UserError as error:
-        print(f"main.py: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("main.py: interrupted", file=sys.stderr)
-        return 130
+        return fail(str(error), 1)
+    except Stopped as stopped:
+        return fail(str(stopped), 128 + stopped.number)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads what is left to flush
+        return fail("standard output was closed before the end; nothing was saved since", 1)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search("(out of|allocate) memory", str(error)):
+            raise
+        return fail("there is not enough memory: use a smaller --batch_size or --image_size", 1)
     return 0
 
 

@@ -5,6 +5,8 @@ Results go to standard output, messages to standard error.
 
 import argparse
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean
 
@@ -13,8 +15,14 @@ from tqdm import tqdm
 
 from agents import AGENTS, Agent
 from data import load
-from files import read_model, save_history, save_model
+from files import DATA_OPTIONS, TRAINING_OPTIONS, check_room, read_model, reserved, save_history, save_model
 from settings import SETTINGS, VERSION, DataSpec, TrainingOptions, UserError
+from stopping import Stopped, StopSignals
+
+MODEL, HISTORY = "model.pt", "history.json"
+
+SAVE_INTERVAL = 60
+"""Seconds between two writings of the model in the course of a training."""
 
 
 def say(message: str) -> None:
@@ -84,36 +92,105 @@ def options_of(args: argparse.Namespace, agent: Agent) -> dict:
     return {**options, "device": str(agent.data.device), "version": VERSION}
 
 
-def train(args: argparse.Namespace, spec: DataSpec) -> None:
+def train(args: argparse.Namespace, spec: DataSpec, signals: StopSignals) -> None:
     """Train, report after every epoch, and save what --save_model and --save_history ask for."""
-    if args.save_model or args.save_history:
-        try:
-            args.save_path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the directory {args.save_path}: {error.strerror}") from error
-    agent = make_agent(args, spec)
+    with reserved(args.save_path) if args.save_model or args.save_history else nullcontext():
+        saved = resumable(args) if args.resume else None
+        agent = make_agent(args, spec)
+        if saved:
+            restore(agent, args, saved)
+        if args.save_model:
+            check_room(args.save_path, model_size(agent))
+        with signals.deferred():
+            _train(args, agent, signals)
+
+
+def _train(args: argparse.Namespace, agent: Agent, signals: StopSignals) -> None:
+    """Train an agent from where it stands, saving as it goes."""
     options = options_of(args, agent)
-    model_path, history_path = args.save_path / "model.pt", args.save_path / "history.json"
-    epochs = []
-    for record in agent.train(args.epochs):
-        epochs.append(record)
+
+    def save(model: bool) -> str:
+        """Write the files that are asked for; gives back which."""
+        files = []
+        if model and args.save_model:
+            path = args.save_path / MODEL
+            save_model(path, options, agent.model.state_dict(), agent.training_state())
+            files.append(f"the model in {path}")
         if args.save_history:
-            save_history(history_path, {"options": options, "tasks": agent.names, "epochs": epochs})
-        if args.verbose:
-            give(f"[Epoch {record['epoch']}] {accuracy_line(args, record['accuracy'])}")
-    if args.save_model:
-        save_model(model_path, options, agent.model.state_dict())
-    saved = [f"the model in {model_path}"] * args.save_model + [
-        f"the history in {history_path}"
-    ] * args.save_history
-    say(summary(agent, epochs[-1]["accuracy"]))
-    say(f"saved {' and '.join(saved)}" if saved else "saved nothing: --save_model and --save_history save")
-    give(accuracy_line(args, epochs[-1]["accuracy"]))
+            path = args.save_path / HISTORY
+            save_history(path, {"options": options, "tasks": agent.names, "epochs": agent.epochs})
+            files.append(f"the history in {path}")
+        return " and ".join(files)
+
+    last_saved = time.monotonic()
+    try:
+        for record in agent.train(args.epochs, pause=signals.check):
+            due = time.monotonic() - last_saved >= SAVE_INTERVAL and record["epoch"] < args.epochs
+            save(model=due)
+            if due:
+                last_saved = time.monotonic()
+            if args.verbose:
+                give(f"[Epoch {record['epoch']}] {accuracy_line(args, record['accuracy'])}")
+    except Stopped as stopped:
+        agent.check_losses()
+        files = save(model=True)
+        where = f" after {agent.step} of {agent.steps_per_epoch} steps of epoch {len(agent.epochs) + 1}"
+        if args.save_model:
+            details = f"saved {files}; the same command with --resume goes on from there"
+        else:
+            details = f"saved {files or 'nothing'}; it takes --save_model to go on from there"
+        raise Stopped(stopped.number, f"{where}: {details}") from None
+    files = save(model=True)
+    accuracy = agent.epochs[-1]["accuracy"]
+    say(summary(agent, accuracy))
+    say(f"saved {files}" if files else "saved nothing: --save_model and --save_history save")
+    give(accuracy_line(args, accuracy))
+
+
+def model_size(agent: Agent) -> int:
+    """About how many bytes model.pt takes."""
+    return sum(tensor.nbytes for tensor in agent.model.state_dict().values()) + 1_000_000
+
+
+def resumable(args: argparse.Namespace) -> dict | None:
+    """The content of the model file to go on from, or None where there is none yet.
+
+    Raises:
+        UserError: the file cannot be read, or was made with other options.
+    """
+    path = args.save_path / MODEL
+    if not path.exists():
+        say(f"there is no {path} to resume from: starting anew")
+        return None
+    saved = read_model(path)
+    trained = saved["options"]
+    others = [name for name in TRAINING_OPTIONS if getattr(args, name) != trained[name]]
+    if others:
+        raise UserError(
+            f"{path} was made with other options ("
+            + ", ".join(f"--{name} {trained[name]}, not {getattr(args, name)}" for name in others)
+            + "): give the same ones, another --save_path, or leave --resume out to start anew"
+        )
+    done = len(saved["training"]["epochs"]) + (saved["training"]["step"] > 0)
+    if done > args.epochs:
+        raise UserError(f"{path} has come to epoch {done} already: give --epochs {done} or more")
+    return saved
+
+
+def restore(agent: Agent, args: argparse.Namespace, saved: dict) -> None:
+    """Bring an agent to where a model file was written; the options are those of the file."""
+    try:
+        agent.resume(saved["model"], saved["training"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{args.save_path / MODEL} does not hold this program's network; train it again"
+        ) from error
+    say(f"going on after epoch {len(agent.epochs)} and {agent.step} steps of {agent.steps_per_epoch}")
 
 
 def evaluate(args: argparse.Namespace, spec: DataSpec) -> None:
     """Evaluate the model saved in --save_path."""
-    path = args.save_path / "model.pt"
+    path = args.save_path / MODEL
     saved = read_model(path)
     check_fits(args, path, saved["options"])
     args.image_size = saved["options"]["image_size"]
@@ -121,7 +198,7 @@ def evaluate(args: argparse.Namespace, spec: DataSpec) -> None:
     try:
         agent.model.load_state_dict(saved["model"])
     except RuntimeError as error:
-        raise UserError(f"the network in {path} is not this program's; train it again") from error
+        raise UserError(f"{path} does not hold this program's network; train it again") from error
     accuracy = agent.evaluate(progress=True).accuracy
     say(summary(agent, accuracy))
     give(accuracy_line(args, accuracy))
@@ -144,7 +221,7 @@ def check_fits(args: argparse.Namespace, path: Path, trained: dict) -> None:
             f"{path} is a {kind} model, trained with --setting {setting}, and --setting {args.setting} "
             f"evaluates {wanted} models: change --setting or --save_path"
         )
-    for option in ("data", "task", "synthetic", "image_size"):
+    for option in DATA_OPTIONS:
         asked, was = getattr(args, option), trained[option]
         if asked != was and not (option == "image_size" and asked is None):
             was = (

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from files import FORMAT, read_model, replacing, save_model
+from files import FORMAT, TRAINING_OPTIONS, read_model, replacing, save_model
 from settings import UserError
 
-OPTIONS = {"setting": 0, "data": 1, "task": None, "synthetic": True, "image_size": 8}
+OPTIONS = dict.fromkeys(TRAINING_OPTIONS, 1)
 
 
 def bytes_of(content: object) -> bytes:
@@ -53,7 +53,7 @@ def test_a_directory_that_is_gone_is_said_so(tmp_path):
 
 def test_what_is_saved_is_read_and_is_contiguous_whatever_the_layout(path):
     weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last).requires_grad_()
-    save_model(path, OPTIONS, {"weight": weight})
+    save_model(path, OPTIONS, {"weight": weight}, training={})
     content = read_model(path)
     assert content["options"] == OPTIONS
     assert torch.equal(content["model"]["weight"], weight)
@@ -67,7 +67,9 @@ class Harm:
         return Path.touch, (Path("harm"),)
 
 
-WHOLE = bytes_of({"format": FORMAT, "options": OPTIONS, "model": {"weight": torch.zeros(1000)}})
+WHOLE = bytes_of(
+    {"format": FORMAT, "options": OPTIONS, "model": {"weight": torch.zeros(1000)}, "training": {}}
+)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +82,11 @@ WHOLE = bytes_of({"format": FORMAT, "options": OPTIONS, "model": {"weight": torc
         (bytes_of(Harm()), "code"),
         (bytes_of(torch.zeros(3)), "not a model of this program"),
         (bytes_of({"weight": torch.zeros(3)}), "not a model of this program"),
-        (bytes_of({"format": FORMAT, "options": {}, "model": {}}), "not a model of this program"),
-        (bytes_of({"format": FORMAT + 1, "options": OPTIONS, "model": {}}), "newer"),
+        (
+            bytes_of({"format": FORMAT, "options": {}, "model": {}, "training": {}}),
+            "not a model of this program",
+        ),
+        (bytes_of({"format": FORMAT + 1, "options": OPTIONS, "model": {}, "training": {}}), "newer"),
     ],
     ids=[
         "empty",

@@ -1,0 +1,60 @@
+"""Signals that ask the program to stop: from the keyboard, from a scheduler, ahead of a time limit."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]  # Windows has no SIGUSR1
+
+
+class Stopped(BaseException):  # no Exception, so that nothing takes it for an error and goes on
+    """A signal has asked the program to stop."""
+
+    def __init__(self, number: int, details: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}{details}")
+        self.number = number
+
+
+class StopSignals:
+    """Turns the first signal to stop into Stopped: at once, or where the program can be left.
+
+    A second signal ends the program on the spot, whatever it is doing.
+    """
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._deferred = False
+
+    def __enter__(self) -> "StopSignals":
+        self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self._number is not None:
+            os.write(2, b"main.py: stopped at once by a second signal\n")
+            os._exit(128 + number)
+        self._number = number
+        if not self._deferred:
+            raise Stopped(number)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """While this lasts, a signal is noted and raised by `check` alone."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def check(self) -> None:
+        """Raise Stopped if there has been a signal."""
+        if self._number is not None:
+            raise Stopped(self._number)
