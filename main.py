@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="\n".join(
             [
                 "settings:",
-                *(f"  {number}  {setting.words}" for number, setting in enumerate(SETTINGS)),
+                *(f"  {number}  {setting.name}: {setting.words}" for number, setting in enumerate(SETTINGS)),
                 "\ndata sets:",
                 *(f"  {number}  {words}" for number, words in enumerate(data_sets)),
                 "\na first run, which downloads nothing:",
@@ -91,6 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--train", action="store_true", help="train a model and evaluate it after every epoch")
     mode.add_argument("--eval", action="store_true", help="evaluate the model saved in --save_path")
+    mode.add_argument(
+        "--report", action="store_true", help="compare the runs saved at any depth in --save_path"
+    )
 
     add = parser.add_argument
     add("--setting", type=int, default=0, choices=range(len(SETTINGS)), help="way of training, see below (0)")
@@ -110,7 +113,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="go on from the model in --save_path, if any; implies --save_model",
     )
     add("--save_history", action="store_true", help="save the results of every epoch as history.json")
-    add("--verbose", action="store_true", help="print the accuracies after each epoch")
+    add(
+        "--verbose",
+        action="store_true",
+        help="print the accuracies after each epoch; with --report, every task",
+    )
     add("--epochs", type=count, metavar="N", help=f"epochs to train ({_list(DATA_SETS, 'epochs')})")
     add(
         "--batch_size",
@@ -229,7 +236,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataSpec]:
     parser = build_parser()
     args = parser.parse_args(argv)
     spec = (SYNTHETIC if args.synthetic else DATA_SETS)[args.data]
-    problem = check(args, spec)
+    problem = None if args.report else check(args, spec)
     if problem:
         parser.error(problem)
     args.epochs = args.epochs or spec.epochs
@@ -241,11 +248,29 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataSpec]:
     return args, spec
 
 
+def make_report(directory: Path, verbose: bool) -> None:
+    """Compare the runs under a directory, in print and, if matplotlib is there, in a figure."""
+    import report
+
+    comparisons = report.report(directory, verbose)
+    try:
+        import figure
+    except ImportError:
+        saved = f"saved {directory / report.ROWS}; the figure needs matplotlib: pip install matplotlib"
+    else:
+        figure.draw(comparisons, directory / "report.png")
+        saved = f"saved {directory / report.ROWS} and {directory / 'report.png'}"
+    print(saved, file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; gives back its exit code."""
     args, spec = parse(argv)
     try:
         with StopSignals() as signals:
+            if args.report:
+                make_report(args.save_path, args.verbose)
+                return 0
             import runs  # brings torch, which takes seconds: what was refused above need not wait for it
 
             if args.train:
@@ -258,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(str(stopped), 128 + stopped.number)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads what is left to flush
-        return fail("standard output was closed before the end; nothing was saved since", 1)
+        return fail("standard output was closed before the end", 1)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not re.search("(out of|allocate) memory", str(error)):
             raise

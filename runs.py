@@ -14,12 +14,11 @@ import torch
 from tqdm import tqdm
 
 from agents import AGENTS, Agent
+from checkpoint import DATA_OPTIONS, MODEL, TRAINING_OPTIONS, read_model, save_model
 from data import load
-from files import DATA_OPTIONS, TRAINING_OPTIONS, check_room, read_model, reserved, save_history, save_model
+from files import HISTORY, check_room, reserved, save_history
 from settings import SETTINGS, VERSION, DataSpec, TrainingOptions, UserError
 from stopping import Stopped, StopSignals
-
-MODEL, HISTORY = "model.pt", "history.json"
 
 SAVE_INTERVAL = 60
 """Seconds between two writings of the model in the course of a training."""
@@ -75,13 +74,14 @@ def pick_device(name: str) -> torch.device:
 def make_agent(args: argparse.Namespace, spec: DataSpec) -> Agent:
     """Load the data and build the agent that the options ask for."""
     data = load(spec, args.data_path, args.image_size, pick_device(args.device))
+    setting = SETTINGS[args.setting]
     weights = None if args.weights is None else tuple(args.weights)
     options = TrainingOptions(args.batch_size, args.lr, args.seed, args.task, weights)
     if spec.synthetic:
         give(f"Synthetic data: a generated stand-in for {spec.name}, not its images")
     say(
         f"{spec.title}, {len(data.train)} training and {len(data.test)} test images of "
-        f"{args.image_size} x {args.image_size} pixels, on {data.device}; {SETTINGS[args.setting].words}"
+        f"{args.image_size} x {args.image_size} pixels, on {data.device}; {setting.name}: {setting.words}"
     )
     return AGENTS[args.setting](data, options)
 

@@ -16,13 +16,14 @@ class UserError(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """One way of training.
+    """One way of training, with a name and its meaning in a few words.
 
     `kind` is the kind of model it trains: settings of the same kind can evaluate each other's models.
     `weighted` says whether its tasks have weights of their own; otherwise they all weigh the same.
     `shared_inputs` says whether every task must have every image.
     """
 
+    name: str
     words: str
     kind: str
     weighted: bool = False
@@ -30,14 +31,25 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("standard: one classifier over all classes", "standard"),
-    Setting("standard, scored task by task", "standard"),
-    Setting("single task: only the task given by --task", "single-task"),
-    Setting("multi-task: each step draws one task, all equally likely", "multi-task"),
-    Setting("multi-task: each step draws one task, some likelier than others", "multi-task", weighted=True),
-    Setting("multi-task: each step sums the losses of all tasks", "multi-task", shared_inputs=True),
+    Setting("standard", "one classifier over all classes", "standard"),
+    Setting("standard by task", "trained as 0, scored task by task", "standard"),
+    Setting("single task", "only the task given by --task", "single-task"),
+    Setting("uniform draws", "multi-task, each step draws one task, all equally likely", "multi-task"),
     Setting(
-        "multi-task: each step sums the losses of all tasks, some weighing more",
+        "weighted draws",
+        "multi-task, each step draws one task, some likelier than others",
+        "multi-task",
+        weighted=True,
+    ),
+    Setting(
+        "summed losses",
+        "multi-task, each step sums the losses of all tasks",
+        "multi-task",
+        shared_inputs=True,
+    ),
+    Setting(
+        "weighted losses",
+        "multi-task, each step sums the losses of all tasks, some weighing more",
         "multi-task",
         weighted=True,
         shared_inputs=True,

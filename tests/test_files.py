@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from files import FORMAT, TRAINING_OPTIONS, read_model, replacing, save_model
+from checkpoint import FORMAT, TRAINING_OPTIONS, read_model, save_model
+from files import replacing
 from settings import UserError
 
 OPTIONS = dict.fromkeys(TRAINING_OPTIONS, 1)

@@ -1,0 +1,86 @@
+"""The model file: the network, what it was trained as, and what it takes to go on training."""
+
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from files import replacing
+from settings import UserError
+
+FORMAT = 1
+"""Of model.pt; goes up when an older program could no longer read it."""
+
+MODEL = "model.pt"
+
+DATA_OPTIONS = ("data", "task", "synthetic", "image_size")
+"""The options that decide, with the setting, what a model can be evaluated on."""
+
+TRAINING_OPTIONS = ("setting", *DATA_OPTIONS, "seed", "batch_size", "lr", "weights")
+"""The options that decide, with the number of epochs, what a training gives."""
+
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"
+"""How the files of torch.save begin, and how bare pickles do."""
+
+
+def save_model(path: Path, options: dict, network: dict[str, Tensor], training: dict) -> None:
+    """Write model.pt.
+
+    Args:
+        options: what the model was trained as: numbers, strings, lists and None only.
+        network: state dict, on any device.
+        training: what it takes to go on: numbers, strings, lists and tensors on the CPU.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in network.items()}
+    content = {"format": FORMAT, "options": options, "model": plain, "training": training}
+    with replacing(path) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # how torch reports that the file could not be written
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def read_model(path: Path) -> dict:
+    """Read model.pt: `options`, `model` and `training` as they were saved, with the tensors on the CPU.
+
+    Raises:
+        UserError: there is no such file, it is no model of this program, or one of a newer version.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+            file.seek(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about files that are refused below
+                content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"there is no model {path}; train one with --train --save_model") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # torch.load raises what the bytes happen to lead it to
+        if not start:
+            what = "is empty; train the model again"
+        elif isinstance(error, pickle.UnpicklingError) and start.startswith((ZIP, PICKLE)):
+            what = "holds more than tensors, maybe code (none was run), and is not a model of this program"
+        elif start == ZIP:
+            what = "is damaged; train the model again"
+        else:
+            what = "is not a model file; give another --save_path"
+        raise UserError(f"{path} {what}") from error
+    ours = isinstance(content, dict) and {"format", "options", "model", "training"} <= content.keys()
+    if ours and content["format"] != FORMAT:
+        raise UserError(
+            f"{path} has the newer format {content['format']}, {FORMAT} is read here: update the program"
+        )
+    if (
+        not ours
+        or not isinstance(content["options"], dict)
+        or not content["options"].keys() >= {*TRAINING_OPTIONS}
+    ):
+        raise UserError(f"{path} is not a model of this program; give another --save_path")
+    return content
