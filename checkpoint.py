@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from files import replacing
-from settings import UserError
+from files import is_number, replacing
+from settings import SETTINGS, UserError
 
 FORMAT = 1
 """Of model.pt; goes up when an older program could no longer read it."""
@@ -72,15 +72,31 @@ def read_model(path: Path) -> dict:
         else:
             what = "is not a model file; give another --save_path"
         raise UserError(f"{path} {what}") from error
-    ours = isinstance(content, dict) and {"format", "options", "model", "training"} <= content.keys()
-    if ours and content["format"] != FORMAT:
+    if not isinstance(content, dict) or type(version := content.get("format")) is not int:
+        raise UserError(f"{path} is not a model of this program; give another --save_path")
+    if version > FORMAT:
         raise UserError(
-            f"{path} has the newer format {content['format']}, {FORMAT} is read here: update the program"
+            f"{path} has format {version}, newer than {FORMAT}, which is read here: update the program"
         )
-    if (
-        not ours
-        or not isinstance(content["options"], dict)
-        or not content["options"].keys() >= {*TRAINING_OPTIONS}
-    ):
+    if not _is_ours(content):
         raise UserError(f"{path} is not a model of this program; give another --save_path")
     return content
+
+
+def _is_ours(content: dict) -> bool:
+    """Whether a model file holds what save_model writes, as far as can be told without the network."""
+    options, network, training = (content.get(key) for key in ("options", "model", "training"))
+    return (
+        isinstance(options, dict)
+        and all(isinstance(options.get(n, ...), int | float | str | list | None) for n in TRAINING_OPTIONS)
+        and type(options["setting"]) is int
+        and 0 <= options["setting"] < len(SETTINGS)
+        and isinstance(network, dict)
+        and all(isinstance(n, str) and isinstance(tensor, Tensor) for n, tensor in network.items())
+        and isinstance(training, dict)
+        and isinstance(training.get("epochs"), list)
+        and type(training.get("step")) is int
+        and isinstance(training.get("losses"), Tensor)
+        and training["losses"].shape == (training["step"],)
+        and is_number(training.get("seconds"))
+    )

@@ -6,6 +6,7 @@ read; everything after that follows from the table.
 """
 
 import contextlib
+import math
 import pickle
 import sys
 import zipfile
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from files import replacing
+from files import replacing, waiting_turn
 from settings import CIFAR100_SUPERCLASSES, OMNIGLOT_ALPHABETS, DataSpec, UserError
 
 OMNIGLOT_SIDE = 105
@@ -76,11 +77,6 @@ class DataSet:
     def device(self) -> torch.device:
         """Where the images lie."""
         return self.train.images.device
-
-    @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
-        return self.train.images.shape[-1]
 
 
 def images_of(numbers: Tensor, labels: Tensor) -> Tensor:
@@ -195,32 +191,36 @@ def synthetic(spec: DataSpec) -> Splits:
 
 
 @contextlib.contextmanager
-def _reading(name: str, urls: dict[Path, str], checksums: dict[Path, str]) -> Iterator[None]:
-    """Tell in one line what to do when a data set can be neither read nor downloaded.
+def _reading(
+    name: str, data_path: Path, urls: dict[Path, str], checksums: dict[Path, str | None]
+) -> Iterator[None]:
+    """Let one process at a time download, and tell in one line what to do when it does not work.
 
     Args:
         name: of the data set.
+        data_path: directory of the data sets, made if missing.
         urls: where each of its archives comes from.
         checksums: of its files, with None for those that may be missing.
     """
     from torchvision.datasets.utils import check_integrity
 
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # some versions of torchvision print there
+        data_path.mkdir(parents=True, exist_ok=True)
+        # Some versions of torchvision print to standard output.
+        with contextlib.redirect_stdout(sys.stderr), waiting_turn(data_path):
             yield
     except UserError:
         raise
     except Exception as error:  # of the network, of the disk, or what bytes that are no data set lead to
-        damaged = [
-            path for path, md5 in checksums.items() if path.exists() and not check_integrity(path, md5)
-        ]
-        missing = [path for path in checksums if not path.exists() and path not in urls]
-        if damaged:
-            what = f"{damaged[0]} is damaged"
-        elif missing:
-            what = f"{missing[0]} is missing"
-        else:
-            what = "its files cannot be read"
+        what = "its files cannot be read"
+        with contextlib.suppress(OSError):  # where not even this can be found out
+            there = [path for path in checksums if path.exists()]
+            damaged = [path for path in there if not check_integrity(path, checksums[path])]
+            missing = [path for path in checksums if path not in there and path not in urls]
+            if damaged:
+                what = f"{damaged[0]} is damaged"
+            elif missing:
+                what = f"{missing[0]} is missing"
         by_hand = " and ".join(f"{url} as {path}" for path, url in urls.items())
         raise UserError(
             f"cannot load {name}: {what} and downloading did not help "
@@ -239,7 +239,7 @@ def _cifar(name: str, data_set: type, data_path: Path) -> Splits:
         read = data_set(data_path, train=train, download=True)
         return torch.from_numpy(read.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(read.targets)
 
-    with _reading(name, {archive: data_set.url}, checksums):
+    with _reading(name, data_path, {archive: data_set.url}, checksums):
         return split(train=True), split(train=False)
 
 
@@ -288,7 +288,7 @@ def omniglot(data_path: Path) -> Splits:
         urls = {path: f"{Omniglot.download_url_prefix}/{path.name}" for path in archives.values()}
         checksums = {path: Omniglot.zips_md5[part] for part, path in archives.items()}
         checksums |= {folder / part: None for part in OMNIGLOT_ALPHABETS}
-        with _reading("Omniglot", urls, checksums):
+        with _reading("Omniglot", data_path, urls, checksums):
             for part in OMNIGLOT_ALPHABETS:
                 Omniglot(data_path, background=part == "images_background", download=True)
             drawings = read_drawings(folder, OMNIGLOT_ALPHABETS)
@@ -311,10 +311,13 @@ def _kept_drawings(kept: Path, num_characters: int) -> np.ndarray | None:
     shape = (num_characters, OMNIGLOT_DRAWINGS, OMNIGLOT_SIDE, OMNIGLOT_SIDE)
     try:
         with np.load(kept) as archive:
-            return np.unpackbits(archive["drawings"], count=int(np.prod(shape))).reshape(shape)
+            packed = archive["drawings"]
+        if packed.dtype != np.uint8 or packed.shape != ((math.prod(shape) + 7) // 8,):
+            raise ValueError("it holds something else")
+        return np.unpackbits(packed, count=math.prod(shape)).reshape(shape)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         print(f"{kept} is damaged and is made anew: {error}", file=sys.stderr)
         return None
 

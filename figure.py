@@ -1,18 +1,19 @@
 """The figure of a report. Needs matplotlib, which nothing else does."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from files import replacing
 from report import Comparison, spread
 
-matplotlib.use("Agg")  # draws into files, on machines without a screen too
+os.environ["MPLBACKEND"] = "Agg"  # whatever else the user has there: nothing is shown on a screen
 
-from matplotlib import pyplot as plt
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 MARKERS = "osD^vX*P"
@@ -29,21 +30,14 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
         UserError: the file cannot be written.
     """
     heights = [max(4.5, 0.24 * len(comparison.spec.tasks) + 1) for comparison in comparisons]
-    figure, panels = plt.subplots(
-        len(comparisons),
-        2,
-        figsize=(12, sum(heights)),
-        height_ratios=heights,
-        squeeze=False,
-        layout="constrained",
-    )
+    figure = Figure(figsize=(12, sum(heights)), layout="constrained")
+    panels = figure.subplots(len(comparisons), 2, height_ratios=heights, squeeze=False)
     for comparison, (left, right) in zip(comparisons, panels, strict=True):
-        shades = plt.get_cmap("cividis")(np.linspace(0, 0.85, len(comparison.groups)))
+        shades = colormaps["cividis"](np.linspace(0, 0.85, len(comparison.groups)))
         _draw_accuracy(left, comparison, shades)
         _draw_change(right, comparison, shades)
     with replacing(path) as file:
         figure.savefig(file, dpi=150, format="png")
-    plt.close(figure)
 
 
 def _draw_accuracy(axes: Axes, comparison: Comparison, shades: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Files that are always whole, the old one or the new one, and directories that one run has to itself."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -24,7 +25,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that takes the place of `path` once the block has ended without error.
 
     What is written goes to a temporary file in the same directory, which is flushed to the disk and
-    then renamed, so that a crash at any moment leaves the old file or the new one.
+    then renamed, so that a crash at any moment leaves the old file or the new one. Two processes must
+    not do this to the same file at once.
 
     Raises:
         UserError: it cannot be written (no such directory, no permission, disk full).
@@ -57,26 +59,39 @@ def reserved(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
-        descriptor = os.open(directory, os.O_RDONLY)
     except OSError as error:
         raise UserError(
             f"cannot write to --save_path {directory}: {error.strerror or error}; give another directory"
         ) from error
+    with _locked(directory, wait=False):
+        yield
+
+
+@contextmanager
+def waiting_turn(directory: Path) -> Iterator[None]:
+    """Have a directory that exists to this process alone, after waiting for any other that has it."""
+    with _locked(directory, wait=True):
+        yield
+
+
+@contextmanager
+def _locked(directory: Path, wait: bool) -> Iterator[None]:
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        if fcntl is not None:
-            _lock(descriptor, directory)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise UserError(
+                f"another training is writing to {directory}: wait for it to end, or give another --save_path"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, directory: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(
-            f"another training is writing to {directory}: wait for it to end, or give another --save_path"
-        ) from error
 
 
 def check_room(directory: Path, num_bytes: int) -> None:
@@ -97,3 +112,27 @@ def save_history(path: Path, history: dict) -> None:
     """Write history.json."""
     with replacing(path) as file:
         file.write(json.dumps(history, indent=1).encode() + b"\n")
+
+
+def are_records(epochs: object, num_tasks: int) -> bool:
+    """Whether something read from a file is a list of records of epochs 1, 2, ... with a score per task."""
+
+    def is_record(number: int, record: object) -> bool:
+        return (
+            isinstance(record, dict)
+            and record.get("epoch") == number
+            and is_number(record.get("loss"))
+            and all(
+                isinstance(scores := record.get(key), list)
+                and len(scores) == num_tasks
+                and all(is_number(score) and 0 <= score <= 1 for score in scores)
+                for key in ("accuracy", "balanced_accuracy")
+            )
+        )
+
+    return isinstance(epochs, list) and all(is_record(i, record) for i, record in enumerate(epochs, 1))
+
+
+def is_number(value: object) -> bool:
+    """Whether something read from a file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

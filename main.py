@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,7 +35,8 @@ class Parser(argparse.ArgumentParser):
 def fail(message: str, code: int) -> int:
     """Print a message in one line to standard error; gives back the exit code."""
     label = "error: " if code <= 2 else ""
-    print(f"main.py: {label}{' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"main.py: {label}{' '.join(message.split())}", file=sys.stderr)
     return code
 
 
@@ -54,8 +56,7 @@ def _number(kind: type, wanted: str, accepts: Callable[[float], bool]) -> Callab
 
 
 def _device(text: str) -> str:
-    name, _, number = text.partition(":")
-    if text not in ("auto", "cpu", "cuda") and not (name == "cuda" and number.isdecimal()):
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...")
     return text
 
@@ -244,7 +245,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataSpec]:
     if args.train:
         args.image_size = args.image_size or spec.default_image_size
     if SETTINGS[args.setting].weighted and args.weights is None:
-        args.weights = [task + 1 for task in range(len(spec.tasks))]
+        args.weights = [task + 1.0 for task in range(len(spec.tasks))]
     return args, spec
 
 
@@ -260,11 +261,16 @@ def make_report(directory: Path, verbose: bool) -> None:
     else:
         figure.draw(comparisons, directory / "report.png")
         saved = f"saved {directory / report.ROWS} and {directory / 'report.png'}"
-    print(saved, file=sys.stderr)
+    with suppress(OSError):
+        print(saved, file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; gives back its exit code."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - None if the user has closed it
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack a letter
     args, spec = parse(argv)
     try:
         with StopSignals() as signals:
@@ -281,9 +287,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(str(error), 1)
     except Stopped as stopped:
         return fail(str(stopped), 128 + stopped.number)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads what is left to flush
-        return fail("standard output was closed before the end", 1)
+    except OSError as error:  # of standard output: everything else has become a UserError
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the end of Python does not try once more
+        return fail(f"standard output cannot be written to: {error.strerror or error}", 1)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not re.search("(out of|allocate) memory", str(error)):
             raise

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import HISTORY, replacing
+from files import HISTORY, are_records, is_number, replacing
 from settings import DATA_SETS, SETTINGS, SYNTHETIC, DataSpec, UserError
 
 ROWS = "report.csv"
@@ -39,7 +39,10 @@ class Run:
     @property
     def group(self) -> tuple:
         """What it shares with the runs that it is averaged with."""
-        return (self.options["setting"], *(str(self.options[name]) for name in GROUPED_BY))
+        weights = self.options["weights"]
+        shares = None if weights is None else [round(weight / sum(weights), 12) for weight in weights]
+        options = self.options | {"weights": shares}
+        return (self.options["setting"], *(str(options[name]) for name in GROUPED_BY))
 
 
 def read_run(path: Path) -> Run:
@@ -50,24 +53,38 @@ def read_run(path: Path) -> Run:
     """
     try:
         history = json.loads(path.read_bytes())
-        run = Run(path, dict(history["options"]), list(history["tasks"]), list(history["epochs"]))
-        wanted, setting = run.options["epochs"], run.options["setting"]
-        names = {0: ["all classes"], SINGLE_TASK: [list(run.spec.tasks)[run.options["task"] or 0]]}
-        if run.tasks != names.get(setting, list(run.spec.tasks)):
-            raise ValueError("other tasks")
-        for record in run.epochs:
-            for key in ("accuracy", "balanced_accuracy"):
-                if len(record[key]) != len(run.tasks) or not all(0 <= number <= 1 for number in record[key]):
-                    raise ValueError(key)
-        if not 0 <= setting < len(SETTINGS) or not isinstance(run.options["seed"], int) or not run.group:
-            raise ValueError("other options")
+        run = Run(path, history["options"], history["tasks"], history["epochs"])
+        wanted, fits = run.options["epochs"], _fits(run)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError("is not a history of this program") from error
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        fits = False
+    if not fits:
+        raise ValueError("is not a history of this program")
     if len(run.epochs) != wanted:
         raise ValueError(f"unfinished: {len(run.epochs)} of {wanted} epochs")
     return run
+
+
+def _fits(run: Run) -> bool:
+    """Whether a history holds what a run writes; what is missing or of another type may raise, too."""
+    setting, weights, task = (run.options[name] for name in ("setting", "weights", "task"))
+    numbers = [setting, run.options["epochs"], run.options["seed"], run.options["data"], task or 0]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        return False
+    names = list(run.spec.tasks)
+    scored = {0: ["all classes"], SINGLE_TASK: names[task or 0 : (task or 0) + 1]}.get(setting, names)
+    if weights is not None:
+        fits = len(weights) == len(names) and all(map(is_number, weights)) and sum(weights) > 0
+    else:
+        fits = not SETTINGS[setting].weighted
+    return (
+        fits
+        and run.options["epochs"] > 0
+        and run.tasks == scored
+        and are_records(run.epochs, len(scored))
+        and len(run.group) > 0
+    )
 
 
 def find_runs(directory: Path) -> tuple[list[Run], list[str]]:
@@ -76,7 +93,12 @@ def find_runs(directory: Path) -> tuple[list[Run], list[str]]:
     Raises:
         UserError: there is no directory or no history in it.
     """
-    paths = sorted(directory.rglob(HISTORY))
+    try:
+        paths = sorted(directory.rglob(HISTORY))
+    except OSError as error:
+        raise UserError(
+            f"cannot look into {directory}: {error.strerror}; give another --save_path"
+        ) from error
     if not paths:
         raise UserError(
             f"there is no {HISTORY} under {directory}: train with --save_history, or give --save_path"
@@ -104,7 +126,6 @@ class Group:
     """Runs on one data set that differ in the seed alone, in setting 2 also in the task."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.runs = runs
         self.options = runs[0].options
         self.setting = self.options["setting"]
         self.tasks = ["all classes"] if self.setting == 0 else list(runs[0].spec.tasks)
@@ -112,36 +133,39 @@ class Group:
         for run in runs:
             by_seed.setdefault(run.options["seed"], []).append(run)
         num_tasks = {seed: sum(len(run.tasks) for run in runs) for seed, runs in by_seed.items()}
-        self._all_seeds = by_seed
         self._by_seed = {s: runs for s, runs in by_seed.items() if num_tasks[s] == len(self.tasks)} or by_seed
         self.is_complete = len(self.tasks) in num_tasks.values()
         self.lacking = {seed: len(self.tasks) - n for seed, n in num_tasks.items() if n < len(self.tasks)}
 
-    def scores(self, key: str = "accuracy", epoch: int = -1, all_seeds: bool = False) -> np.ndarray:
-        """Scores of an epoch, seeds x tasks, NaN where there is no run.
+    @property
+    def num_runs(self) -> int:
+        """Number of runs that the scores are of."""
+        return sum(map(len, self._by_seed.values()))
+
+    def scores(self, key: str = "accuracy", epoch: int = -1) -> np.ndarray:
+        """Scores of an epoch, seeds x tasks.
+
+        Seeds that lack a task are left out, unless all do; then NaN stands where there is no run.
 
         Args:
             key: `accuracy` or `balanced_accuracy`.
             epoch: from 0; the last one by default.
-            all_seeds: whether to take in seeds that lack a task though others have them all.
         """
-        seeds = self._all_seeds if all_seeds else self._by_seed
-        scores = np.full((len(seeds), len(self.tasks)), np.nan)
-        for row, runs in zip(scores, seeds.values(), strict=True):
+        scores = np.full((len(self._by_seed), len(self.tasks)), np.nan)
+        for row, runs in zip(scores, self._by_seed.values(), strict=True):
             for run in runs:
                 for name, score in zip(run.tasks, run.epochs[epoch][key], strict=True):
                     row[self.tasks.index(name)] = score
         return scores
 
-    def per_task(self, all_seeds: bool = False) -> dict[str, float]:
+    def per_task(self) -> dict[str, float]:
         """Accuracy of each task that there are runs of, averaged over seeds."""
-        columns = zip(self.tasks, self.scores(all_seeds=all_seeds).T, strict=True)
+        columns = zip(self.tasks, self.scores().T, strict=True)
         return {name: float(np.nanmean(column)) for name, column in columns if not np.isnan(column).all()}
 
-    @property
-    def means(self) -> np.ndarray:
-        """Mean accuracy over the tasks, per seed."""
-        return np.nanmean(self.scores(), axis=1)
+    def means(self, key: str = "accuracy") -> np.ndarray:
+        """Mean of a score over the tasks, per seed."""
+        return np.nanmean(self.scores(key), axis=1)
 
     @property
     def curve(self) -> np.ndarray:
@@ -227,11 +251,27 @@ class Comparison:
     def label(self, group: Group) -> str:
         """Setting in words, with the options that tell it from other groups."""
         options = [f"{name} {group.options[name]}" for name in self._shown]
-        same_setting = {str(g.options["weights"]) for g in self.groups if g.setting == group.setting}
-        if len(same_setting) > 1:
-            weights = " ".join(f"{weight:g}" for weight in group.options["weights"])
-            options.append(f"weights {weights if len(weights) <= 20 else weights[:19] + '…'}")
+        weightings = self._weightings(group.setting)
+        if len(weightings) > 1:
+            options.append(f"weights {weightings.index(group.options['weights']) + 1}")
         return ", ".join([f"{group.setting} {SETTINGS[group.setting].name}", *options])
+
+    def _weightings(self, setting: int) -> list[list[float]]:
+        """The different weights among the groups of a setting."""
+        weightings = []
+        for group in self.groups:
+            if group.setting == setting and group.options["weights"] not in weightings:
+                weightings.append(group.options["weights"])
+        return weightings
+
+    def weights_explained(self) -> list[str]:
+        """A line per weighting that a label calls by a number."""
+        return [
+            f"weights {number} of setting {setting}: {' '.join(f'{weight:g}' for weight in weights)}"
+            for setting in sorted({group.setting for group in self.groups})
+            if len(self._weightings(setting)) > 1
+            for number, weights in enumerate(self._weightings(setting), 1)
+        ]
 
     def baseline(self, group: Group) -> np.ndarray | None:
         """Accuracy per task of single-task training with the group's options, or None if a task lacks it."""
@@ -240,7 +280,7 @@ class Comparison:
         for other in self.groups:
             options = [name for name in GROUPED_BY if name != "weights"]
             if other.setting == SINGLE_TASK and all(other.options[n] == group.options[n] for n in options):
-                per_task = other.per_task(all_seeds=True)
+                per_task = other.per_task()
                 if len(per_task) == len(group.tasks) and all(per_task.values()):
                     return np.array([per_task[name] for name in group.tasks])
         return None
@@ -270,9 +310,9 @@ def table(comparison: Comparison) -> list[str]:
         rows.append(
             (
                 comparison.label(group),
-                str(len(group.runs)),
-                with_spread(group.means),
-                f"{np.nanmean(group.scores('balanced_accuracy')):.4f}",
+                str(group.num_runs),
+                with_spread(group.means()),
+                f"{group.means('balanced_accuracy').mean():.4f}",
                 "-" if group.setting == 0 else f"{worst_name} {worst:.3f}",
                 "-" if group.setting == 0 else f"{best_name} {best:.3f}",
                 delta_words(group, change),
@@ -307,15 +347,20 @@ def statement(comparison: Comparison) -> str:
     scored = [group for group in comparison.groups if group.setting != 0 and group.is_complete]
     if len(scored) < 2:
         return "Fewer than two groups are scored on all tasks: there is nothing to compare."
-    first, second = sorted(scored, key=lambda group: group.means.mean(), reverse=True)[:2]
-    difference = first.means.mean() - second.means.mean()
+    first, second = sorted(scored, key=lambda group: group.means().mean(), reverse=True)[:2]
+    difference = first.means().mean() - second.means().mean()
     text = (
-        f"Best: {comparison.label(first)}, with a mean accuracy over tasks of {first.means.mean():.4f}, "
+        f"Best: {comparison.label(first)}, with a mean accuracy over tasks of {first.means().mean():.4f}, "
         f"{difference:.4f} above the next, {comparison.label(second)}. "
     )
-    spreads = [spread(group.means) for group in (first, second)]
+    if difference == 0:
+        text = f"{comparison.label(first)} and {comparison.label(second)} do best, equally well. "
+    spreads = [spread(group.means()) for group in (first, second)]
     if any(math.isnan(value) for value in spreads):
-        return text + "One of the two has a single seed, so whether seeds differ by as much is not known."
+        return (
+            text
+            + "At least one of the two has a single seed, so whether seeds differ by as much is not known."
+        )
     verdict = "larger than" if difference > max(spreads) else "within"
     return text + f"That is {verdict} the spread between seeds (standard deviation {max(spreads):.4f})."
 
@@ -359,6 +404,7 @@ def text(comparison: Comparison, verbose: bool) -> str:
         f"constant answer: always giving a task's commonest answer scores {comparison.constant_accuracy:.4f}",
         "",
         statement(comparison),
+        *comparison.weights_explained(),
         *incomplete(comparison),
         *transfer(comparison, verbose),
     ]
@@ -388,7 +434,7 @@ def write_rows(path: Path, runs: Sequence[Run]) -> None:
             row = [run.path, run.spec.title, task, *scores, last["loss"], run.options["task"], *options]
             writer.writerow(row)
     with replacing(path) as file:
-        file.write(buffer.getvalue().encode())
+        file.write(buffer.getvalue().encode(errors="backslashreplace"))
 
 
 def report(directory: Path, verbose: bool) -> list[Comparison]:

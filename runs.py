@@ -6,7 +6,7 @@ Results go to standard output, messages to standard error.
 import argparse
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from statistics import fmean
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from agents import AGENTS, Agent
 from checkpoint import DATA_OPTIONS, MODEL, TRAINING_OPTIONS, read_model, save_model
 from data import load
-from files import HISTORY, check_room, reserved, save_history
+from files import HISTORY, are_records, check_room, reserved, save_history
 from settings import SETTINGS, VERSION, DataSpec, TrainingOptions, UserError
 from stopping import Stopped, StopSignals
 
@@ -26,7 +26,8 @@ SAVE_INTERVAL = 60
 
 def say(message: str) -> None:
     """Print a message to standard error, above a progress bar where there is one."""
-    tqdm.write(message, file=sys.stderr)
+    with suppress(OSError):  # a training does not end because nobody hears of it
+        tqdm.write(message, file=sys.stderr)
 
 
 def give(result: str) -> None:
@@ -64,11 +65,11 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    kind, _, index = name.partition(":")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no device {name} here; use --device cpu")
     torch.backends.cudnn.deterministic = True
-    return device
+    return torch.device(name)
 
 
 def make_agent(args: argparse.Namespace, spec: DataSpec) -> Agent:
@@ -95,6 +96,11 @@ def options_of(args: argparse.Namespace, agent: Agent) -> dict:
 def train(args: argparse.Namespace, spec: DataSpec, signals: StopSignals) -> None:
     """Train, report after every epoch, and save what --save_model and --save_history ask for."""
     with reserved(args.save_path) if args.save_model or args.save_history else nullcontext():
+        for name, wanted in ((MODEL, args.save_model), (HISTORY, args.save_history)):
+            if wanted and (path := args.save_path / name).exists() and not path.is_file():
+                raise UserError(
+                    f"{path} is in the way and is not a file: move it, or give another --save_path"
+                )
         saved = resumable(args) if args.resume else None
         agent = make_agent(args, spec)
         if saved:
@@ -140,6 +146,9 @@ def _train(args: argparse.Namespace, agent: Agent, signals: StopSignals) -> None
         else:
             details = f"saved {files or 'nothing'}; it takes --save_model to go on from there"
         raise Stopped(stopped.number, f"{where}: {details}") from None
+    except OSError:  # of printing; saving raises UserError
+        save(model=True)
+        raise
     files = save(model=True)
     accuracy = agent.epochs[-1]["accuracy"]
     say(summary(agent, accuracy))
@@ -168,20 +177,35 @@ def resumable(args: argparse.Namespace) -> dict | None:
     if others:
         raise UserError(
             f"{path} was made with other options ("
-            + ", ".join(f"--{name} {trained[name]}, not {getattr(args, name)}" for name in others)
+            + ", ".join(f"{as_given(n, trained[n])}, not {as_given(n, getattr(args, n))}" for n in others)
             + "): give the same ones, another --save_path, or leave --resume out to start anew"
         )
     done = len(saved["training"]["epochs"]) + (saved["training"]["step"] > 0)
     if done > args.epochs:
         raise UserError(f"{path} has come to epoch {done} already: give --epochs {done} or more")
+    version = trained.get("version")
+    if version != VERSION:
+        say(f"{path} was made by version {version}, this is {VERSION}: the result may be neither's")
     return saved
+
+
+def as_given(option: str, value: object) -> str:
+    """An option as it would stand on the command line."""
+    if option == "synthetic":
+        return f"with{'' if value else 'out'} --synthetic"
+    if value is None:
+        return f"without --{option}"
+    return f"--{option} {' '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def restore(agent: Agent, args: argparse.Namespace, saved: dict) -> None:
     """Bring an agent to where a model file was written; the options are those of the file."""
+    training = saved["training"]
     try:
-        agent.resume(saved["model"], saved["training"])
-    except (RuntimeError, KeyError, TypeError) as error:
+        if not are_records(training["epochs"], len(agent.names)) or training["step"] > agent.steps_per_epoch:
+            raise ValueError("the training is of another kind")
+        agent.resume(saved["model"], training)
+    except (RuntimeError, ValueError) as error:
         raise UserError(
             f"{args.save_path / MODEL} does not hold this program's network; train it again"
         ) from error
@@ -224,9 +248,6 @@ def check_fits(args: argparse.Namespace, path: Path, trained: dict) -> None:
     for option in DATA_OPTIONS:
         asked, was = getattr(args, option), trained[option]
         if asked != was and not (option == "image_size" and asked is None):
-            was = (
-                f"with --{option} {was}"
-                if option != "synthetic"
-                else f"with{'' if was else 'out'} --synthetic"
+            raise UserError(
+                f"{path} was trained {as_given(option, was)}: evaluate it like that, or change --save_path"
             )
-            raise UserError(f"{path} was trained {was}: evaluate it like that, or change --save_path")

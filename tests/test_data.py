@@ -1,5 +1,6 @@
 """Reading the data sets, resizing, normalising, and the streams of batches."""
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -161,7 +162,21 @@ def flip_in_the_middle(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_in_the_middle, lambda _: b"", lambda _: b"text"])
+def other_array(_: bytes) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, drawings=np.zeros(3, dtype=np.uint8))
+    return buffer.getvalue()
+
+
+def bare_array(_: bytes) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(3, dtype=np.uint8))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, flip_in_the_middle, other_array, bare_array, lambda _: b"", lambda _: b"text"]
+)
 def test_damaged_kept_drawings_are_made_anew(omniglot_folder, damage, capsys):
     first = data.omniglot(omniglot_folder.parent)
     kept = omniglot_folder / "drawings.npz"

@@ -12,6 +12,7 @@ from files import replacing
 from settings import UserError
 
 OPTIONS = dict.fromkeys(TRAINING_OPTIONS, 1)
+TRAINING = {"epochs": [], "step": 0, "losses": torch.zeros(0), "seconds": 0.0}
 
 
 def bytes_of(content: object) -> bytes:
@@ -47,6 +48,16 @@ def test_a_write_that_ends_well_replaces_the_file(path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_the_old_file_itself_is_never_written_to(path):
+    path.write_bytes(b"old")
+    path.with_name("other").hardlink_to(path)  # another name of the old file
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.with_name("other").read_bytes() == b"old"
+
+
 def test_a_directory_that_is_gone_is_said_so(tmp_path):
     with pytest.raises(UserError, match="cannot write"), replacing(tmp_path / "gone" / "file") as file:
         file.write(b"")
@@ -54,7 +65,7 @@ def test_a_directory_that_is_gone_is_said_so(tmp_path):
 
 def test_what_is_saved_is_read_and_is_contiguous_whatever_the_layout(path):
     weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last).requires_grad_()
-    save_model(path, OPTIONS, {"weight": weight}, training={})
+    save_model(path, OPTIONS, {"weight": weight}, TRAINING)
     content = read_model(path)
     assert content["options"] == OPTIONS
     assert torch.equal(content["model"]["weight"], weight)
@@ -109,6 +120,45 @@ def test_what_is_no_model_is_told_in_a_line_and_runs_no_code(path, content, says
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
     assert not Path("harm").exists()
+
+
+def altered(**changes: object) -> bytes:
+    """A model file that is right but for some entries, given as options_lr=..., training_step=..."""
+    content = {
+        "format": FORMAT,
+        "options": dict(OPTIONS),
+        "model": {"weight": torch.zeros(3)},
+        "training": dict(TRAINING),
+    }
+    for name, value in changes.items():
+        *parents, last = name.split("_", 1)
+        for parent in parents:
+            entry = content[parent]
+        (entry if parents else content)[last] = value
+    return bytes_of(content)
+
+
+def test_a_model_file_that_is_right_is_taken(path):
+    path.write_bytes(altered())
+    assert read_model(path)["model"].keys() == {"weight"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": "1"}, {"format": torch.ones(2)}, {"options": None}, {"options_setting": 99},
+        {"options_setting": "x"}, {"options_lr": torch.ones(2)}, {"model": [1]},
+        {"model": {1: torch.ones(1)}},
+        {"model": {"weight": "x"}}, {"training": None}, {"training": []}, {"training_epochs": 3},
+        {"training_step": "x"}, {"training_step": -1}, {"training_step": 2}, {"training_losses": None},
+        {"training_seconds": "x"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_model_file_with_a_wrong_entry_is_refused(path, changes):
+    path.write_bytes(altered(**changes))
+    with pytest.raises(UserError, match="not a model of this program"):
+        read_model(path)
 
 
 def test_a_missing_model_is_said_so(path):

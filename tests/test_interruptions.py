@@ -6,6 +6,8 @@ import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -330,6 +332,55 @@ def test_a_drawn_task_whose_loss_is_not_finite_is_named(cifar100):
     first = agent.plan(1)[0].tolist().index(7) + 1
     with pytest.raises(UserError, match=rf"{names[7]} is not finite from step {first} of epoch 1"):
         list(agent.train(1))
+
+
+@pytest.mark.parametrize("closed", ["| head -1", ">&-", "2>&-", "2>&1 > /dev/null | true"])
+def test_a_training_whose_output_nobody_reads_still_saves_its_model(tmp_path, closed):
+    options = "--setting 2 --task 0 --synthetic --image_size 4 --epochs 1 --verbose --save_model"
+    command = f"{sys.executable} main.py --train {options} --save_path {tmp_path} {closed}"
+    finished = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert "Traceback" not in finished.stderr + finished.stdout
+    assert (tmp_path / "model.pt").exists()
+
+
+def test_results_that_cannot_be_written_are_found_before_training():
+    command = f"{sys.executable} main.py --train --synthetic > /dev/full"
+    finished = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("main.py: error: standard output cannot be written to")
+    assert finished.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["model.pt", "history.json"])
+def test_what_is_in_the_way_of_a_file_is_found_before_training(run, tmp_path, name):
+    (tmp_path / name).mkdir()
+    refused = run(*TRAIN, "--save_model", "--save_history", "--save_path", tmp_path)
+    assert str(tmp_path / name) in error_line(refused)
+    assert refused.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "training",
+    [{"epochs": [1]}, {"epochs": [{}]}, {"epochs": [{"epoch": 1, "loss": 1.0, "accuracy": [1.0]}]}],
+    ids=str,
+)
+def test_resuming_from_records_that_are_none_is_refused(run, saved, tmp_path, training):
+    content = torch.load(saved / "model.pt", weights_only=True)
+    content["training"] |= training
+    torch.save(content, tmp_path / "model.pt")
+    before = (tmp_path / "model.pt").read_bytes()
+    refused = run("--train", "--resume", "--setting", 4, *SMALL, "--epochs", 3, "--save_path", tmp_path)
+    assert "model.pt" in error_line(refused)
+    assert (tmp_path / "model.pt").read_bytes() == before
+
+
+def test_resuming_from_another_version_is_said(run, saved, tmp_path):
+    content = torch.load(saved / "model.pt", weights_only=True)
+    content["options"]["version"] = "0.0.1"
+    torch.save(content, tmp_path / "model.pt")
+    resumed = run("--train", "--resume", "--setting", 4, *SMALL, "--epochs", 2, "--save_path", tmp_path)
+    assert resumed.code == 0
+    assert "version 0.0.1" in resumed.err
 
 
 @pytest.mark.parametrize("option", ["--save_model", "--save_history", "--resume"])

@@ -196,7 +196,10 @@ REFUSALS = [
     *((("--train", "--lr", rate), "--lr") for rate in (0, -0.1, "nan", "inf", "fast")),
     (("--train", "--seed", -1), "--seed"),
     (("--train", "--seed", 2**63), "--seed"),
-    (("--train", "--device", "tpu"), "--device"),
+    *(
+        (("--train", "--device", name), "--device")
+        for name in ("tpu", "cuda:", "cuda:01", "cuda:٣", "cuda:1000")
+    ),
     (("--train", "--batch_size", 50_001), "50000"),
     (("--train", "--setting", 2, "--task", 4, "--batch_size", 2501), "fruit_and_vegetables"),
     (("--train", "--setting", 3, "--batch_size", 2501), "2500"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -128,14 +129,12 @@ def test_a_baseline_without_one_task_gives_no_change_and_says_so(run, tmp_path):
     assert "gain" not in reported.out
 
 
-def test_a_task_that_one_seed_lacks_is_taken_from_the_other(run, tmp_path):
+def test_a_seed_that_lacks_a_task_is_left_out_of_the_means_and_of_the_baseline(run, tmp_path):
     write(tmp_path / "a", [0.6] * 10)
     write_baseline(tmp_path, {0: [0.5] * 10, 1: [0.4] * 10}, missing=((1, 4),))
     reported = run("--report", "--save_path", tmp_path)
-    single = [0.45] * 9 + [0.5]
-    mean = sum(100 * (0.6 - alone) / alone for alone in single) / 10
-    assert cells(reported.out, "3 uniform draws")[-1] == f"{mean:+.2f} [-]"
-    assert cells(reported.out, "2 single task")[2] == "0.5000 ± -"
+    assert cells(reported.out, "3 uniform draws")[-1] == "+20.00 [-]"
+    assert cells(reported.out, "2 single task")[1:3] == ["10", "0.5000 ± -"]
     assert "seed 1 lacks 1 of 10 tasks and is left out of the means" in reported.out
 
 
@@ -163,9 +162,17 @@ def test_groups_are_told_apart_by_what_differs(run, tmp_path):
     assert labels == [
         "3 uniform draws, lr 0.1",
         "3 uniform draws, lr 0.2",
-        "4 weighted draws, lr 0.1, weights 0 1 2 3 4 5 6 7 8 9",
-        "4 weighted draws, lr 0.1, weights 1 1 1 1 1 1 1 1 1 1",
+        "4 weighted draws, lr 0.1, weights 1",
+        "4 weighted draws, lr 0.1, weights 2",
     ]
+    assert "weights 1 of setting 4: 0 1 2 3 4 5 6 7 8 9" in out.splitlines()
+    assert "weights 2 of setting 4: 1 1 1 1 1 1 1 1 1 1" in out.splitlines()
+
+
+def test_weights_that_say_the_same_are_one_group(run, tmp_path):
+    for seed, weights in enumerate(([1] * 10, [1.0] * 10, [2.5] * 10)):
+        write(tmp_path / str(seed), [0.6] * 10, setting=4, weights=weights, seed=seed)
+    assert cells(run("--report", "--save_path", tmp_path).out, "4 weighted draws")[1] == "3"
 
 
 @pytest.mark.parametrize(("gap", "verdict"), [(0.2, "larger than"), (0.01, "within")])
@@ -191,6 +198,11 @@ def test_what_is_left_out_is_said_with_its_reason(run, tmp_path):
         ("text", "no json"),
         ("list", "[]"),
         ("other", '{"options": {}}'),
+        ("deep", "[" * 100_000),
+        ("half", json.dumps({"options": OPTIONS | {"setting": 2.5}, "tasks": NAMES, "epochs": []})),
+        ("none", json.dumps({"options": OPTIONS | {"epochs": 0}, "tasks": NAMES, "epochs": []})),
+        ("unweighted", json.dumps({"options": OPTIONS | {"setting": 4}, "tasks": NAMES, "epochs": []})),
+        ("loss", (tmp_path / "good" / "history.json").read_text().replace('"loss"', '"lost"')),
         ("short", (tmp_path / "good" / "history.json").read_text().replace("0.6, ", "", 1)),
     ):
         (tmp_path / name).mkdir()
@@ -205,7 +217,7 @@ def test_what_is_left_out_is_said_with_its_reason(run, tmp_path):
     assert "1 of 2 epochs" in left_out.pop("unfinished")
     assert "generated" in left_out.pop("generated")
     assert "same options and seed" in left_out.pop("twice")
-    assert left_out.keys() == {"empty", "text", "list", "other", "short"}
+    assert len(left_out) == 10
     assert set(left_out.values()) == {"is not a history of this program"}
 
 
@@ -266,6 +278,15 @@ def test_the_figure_is_drawn_with_and_without_a_baseline(run, tmp_path):
     assert reported.code == 0
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path / "report.png") in reported.err
+
+
+def test_names_that_cannot_be_printed_or_written_do_not_end_the_report(tmp_path):
+    write(tmp_path / os.fsdecode(b"\xff"), [0.6] * 10)
+    command = [sys.executable, "main.py", "--report", "--save_path", tmp_path]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "none such"}
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "0.6000" in finished.stdout
+    assert (tmp_path / "report.csv").read_text().count("CIFAR-10,") == 10
 
 
 def test_without_matplotlib_the_table_is_printed_and_a_line_says_what_to_install(tmp_path):
