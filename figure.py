@@ -97,6 +97,7 @@ def _draw_change(axes: Axes, comparison: Comparison, shades: np.ndarray) -> None
     axes.set_yticks(places, comparison.spec.tasks, fontsize="small")
     axes.invert_yaxis()
     axes.margins(y=0.01)
-    axes.set(title=title, xlabel="relative change of accuracy in per cent (below 0: negative transfer)")
+    axes.set(title=title, xlabel="change of accuracy in per cent (below 0: negative transfer)")
     axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
     axes.legend(fontsize="small")
