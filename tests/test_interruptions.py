@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_files import WHOLE, Harm, altered, bytes_of
 
+from checkpoint import FORMAT
 from files import reserved
 from settings import TrainingOptions
 
@@ -237,6 +239,20 @@ def test_raising_the_epochs_of_a_finished_run_is_as_if_it_had_never_ended(run, t
     assert result_of(parts) == result_of(whole)
 
 
+@pytest.mark.parametrize(("interval", "writings"), [(0, [1, 2, 3]), (3600, [3])])
+def test_the_model_is_written_at_the_end_and_before_when_it_is_due(
+    run, tmp_path, monkeypatch, interval, writings
+):
+    import runs
+
+    assert runs.SAVE_INTERVAL == 60
+    monkeypatch.setattr(runs, "SAVE_INTERVAL", interval)
+    epochs, write = [], runs.save_model
+    monkeypatch.setattr(runs, "save_model", lambda *a: epochs.append(len(a[3]["epochs"])) or write(*a))
+    assert run(*SUMMED, "--epochs", 3, "--save_model", "--save_path", tmp_path).code == 0
+    assert epochs == writings
+
+
 def test_resuming_without_a_file_starts_anew_and_says_so(run, tmp_path):
     first = run(*TRAIN, "--epochs", 1, "--resume", "--save_path", tmp_path)
     assert first.code == 0
@@ -401,13 +417,26 @@ def test_a_second_training_in_the_same_directory_is_refused(run, tmp_path, optio
 
 @pytest.mark.parametrize("mode", [("--eval",), ("--train", "--resume")], ids=["eval", "resume"])
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"", "empty"), (b"text", "not a model"), (b"PK\x03\x04half", "damaged")]
+    ("content", "says"),
+    [
+        (b"", "empty"),
+        (b"text", "not a model"),
+        (WHOLE[: len(WHOLE) // 2], "damaged"),
+        (bytes_of(Harm()), "code"),
+        (altered(format=FORMAT + 1), "newer"),
+        (altered(training=None), "not a model of this program"),
+    ],
+    ids=["empty", "text", "truncated", "code", "newer", "malformed"],
 )
-def test_a_file_that_is_no_model_is_refused_and_left_as_it_is(run, tmp_path, mode, content, says):
+def test_a_file_that_is_no_model_is_refused_and_left_as_it_is(
+    run, tmp_path, monkeypatch, mode, content, says
+):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "model.pt").write_bytes(content)
     refused = run(*mode, "--setting", 3, *SMALL, "--save_path", tmp_path)
     assert says in error_line(refused)
     assert (tmp_path / "model.pt").read_bytes() == content
+    assert list(tmp_path.iterdir()) == [tmp_path / "model.pt"]  # the code would have made a file
 
 
 def test_a_missing_model_is_refused_and_says_how_to_make_one(run, tmp_path):
