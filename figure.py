@@ -33,7 +33,7 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     figure = Figure(figsize=(12, sum(heights)), layout="constrained")
     panels = figure.subplots(len(comparisons), 2, height_ratios=heights, squeeze=False)
     for comparison, (left, right) in zip(comparisons, panels, strict=True):
-        shades = colormaps["cividis"](np.linspace(0, 0.85, len(comparison.groups)))
+        shades = colormaps["cividis"](np.linspace(0, 0.7, len(comparison.groups)))
         _draw_accuracy(left, comparison, shades)
         _draw_change(right, comparison, shades)
     with replacing(path) as file:

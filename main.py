@@ -287,7 +287,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(str(error), 1)
     except Stopped as stopped:
         return fail(str(stopped), 128 + stopped.number)
-    except OSError as error:  # of standard output: everything else has become a UserError
+    except OSError as error:
+        if error.filename is not None:
+            return fail(f"cannot use {error.filename}: {error.strerror}; give another path", 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the end of Python does not try once more
         return fail(f"standard output cannot be written to: {error.strerror or error}", 1)
     except (MemoryError, RuntimeError) as error:
