@@ -13,7 +13,6 @@ possible speed it reaches. Images are counted once per step, however many tasks 
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -269,14 +268,16 @@ def main() -> None:
         variant = Ours(agent) if args.memory_of == "A" else Usual(agent, args.settings[0])
         variant.train(3)
         variant.evaluate()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        # Not getrusage, whose peak starts from that of the process which started this one.
+        (peak,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+        print(int(peak.split()[1]) / 1024)
         return
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     print(f"{DATA_SETS[args.data].name}, torch {torch.__version__} on {device}{threads}; images per second:")
     print(f"{'':18} {'A':>8} {'B':>8} {'C':>8}")
     for setting in args.settings:
         measure(setting, args, device)
-    if device.type == "cpu":
+    if device.type == "cpu" and Path("/proc/self/status").exists():
         for setting in args.settings:
             ours, usual = (peak_memory(variant, setting, args) for variant in "AB")
             print(
