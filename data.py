@@ -317,7 +317,7 @@ def _kept_drawings(kept: Path, num_characters: int) -> np.ndarray | None:
         return np.unpackbits(packed, count=math.prod(shape)).reshape(shape)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         print(f"{kept} is damaged and is made anew: {error}", file=sys.stderr)
         return None
 
