@@ -92,8 +92,8 @@ class Agent:
         self.sources = sources
         self.names = list(names)
         scored = heads if scored is None else scored
-        self._heads, self._scored = heads.to(data.device), scored.to(data.device)
-        self._source_numbers = [self._heads[list(source.heads)] for source in sources]
+        self._scored = scored.to(data.device)
+        self._source_numbers = [heads[list(source.heads)].to(data.device) for source in sources]
         self._source_weights = [torch.tensor(source.weights, device=data.device) for source in sources]
         self._streams = [
             Stream(source.images, options.batch_size, (options.seed, SHUFFLES, i))

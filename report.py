@@ -21,6 +21,9 @@ SINGLE_TASK = 2
 GROUPED_BY = ("epochs", "batch_size", "lr", "image_size", "weights", "version")
 """The options that runs to be averaged must share, beside data set and setting."""
 
+COMPARED_BY = tuple(name for name in GROUPED_BY if name != "weights")
+"""Those of them that a group must share with its single-task baseline, which has no weights."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -241,11 +244,9 @@ class Comparison:
         groups: dict[tuple, list[Run]] = {}
         for run in runs:
             groups.setdefault(run.group, []).append(run)
-        self.groups = [Group(groups[key]) for key in sorted(groups, key=lambda key: (key[0], *map(str, key)))]
+        self.groups = [Group(groups[key]) for key in sorted(groups)]
         self._shown = [
-            name
-            for name in GROUPED_BY
-            if name != "weights" and len({str(group.options[name]) for group in self.groups}) > 1
+            name for name in COMPARED_BY if len({str(group.options[name]) for group in self.groups}) > 1
         ]
 
     def label(self, group: Group) -> str:
@@ -278,8 +279,8 @@ class Comparison:
         if group.setting in (0, SINGLE_TASK):
             return None
         for other in self.groups:
-            options = [name for name in GROUPED_BY if name != "weights"]
-            if other.setting == SINGLE_TASK and all(other.options[n] == group.options[n] for n in options):
+            same = all(other.options[name] == group.options[name] for name in COMPARED_BY)
+            if other.setting == SINGLE_TASK and same:
                 per_task = other.per_task()
                 if len(per_task) == len(group.tasks) and all(per_task.values()):
                     return np.array([per_task[name] for name in group.tasks])
@@ -412,7 +413,7 @@ def text(comparison: Comparison, verbose: bool) -> str:
 
 
 NOTES = """\
-accuracy: mean over tasks of the last epoch, and over seeds ± their standard deviation; balanced: the same of
+accuracy: mean over tasks of the last epoch, and over seeds ± their standard deviation; balanced: the mean of
 the mean recall over a task's classes; delta_m: mean over tasks of the change relative to single-task training
 (setting 2 with the same options, averaged over its seeds). Setting 0 is scored on all classes at once and
 cannot be compared with the others."""
