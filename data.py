@@ -32,16 +32,19 @@ class Split:
     """The training images or the test images of a data set, with their labels, on one device.
 
     Attributes:
-        images: uint8, N x C x H x W, values 0 to 255.
+        images: uint8, N x C x H x W, values 0 to 255, in channels-last layout.
         labels: int64, N, class ids of the whole data set.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, spec: DataSpec) -> None:
-        self.images = images
+        self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = labels
-        mean = torch.tensor(spec.mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(spec.std, device=images.device).view(1, -1, 1, 1)
-        self._scale, self._shift = 1 / (255 * std), -mean / std
+        mean, std = (
+            torch.tensor(each, device=images.device).view(-1, 1, 1) for each in (spec.mean, spec.std)
+        )
+        # As large as an image: the same for each pixel, but several times as fast as numbers per channel.
+        pixels = torch.ones_like(self.images[:1], dtype=torch.float32)
+        self._scale, self._shift = pixels / (255 * std), pixels * (-mean / std)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,7 +58,8 @@ class Split:
         Returns:
             float32, B x C x H x W, in channels-last layout: (pixel / 255 - mean) / std; int64, B.
         """
-        images = self.images[indices].to(torch.float32, memory_format=torch.channels_last)
+        rows = self.images.permute(0, 2, 3, 1)
+        images = rows.index_select(0, indices).permute(0, 3, 1, 2).float()
         return images.mul_(self._scale).add_(self._shift), self.labels[indices]
 
 

@@ -4,6 +4,7 @@ Results go to standard output, messages to standard error.
 """
 
 import argparse
+import ctypes
 import sys
 import time
 from contextlib import nullcontext, suppress
@@ -72,9 +73,22 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next step, where it is one that can (glibc).
+
+    It would give large blocks back to the system, which then has to clear the same pages for every step.
+    """
+    max_mappings, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of mallopt
+    with suppress(OSError, TypeError, AttributeError):
+        c_library = ctypes.CDLL(None)
+        c_library.mallopt(max_mappings, 0)
+        c_library.mallopt(trim_threshold, 2**31 - 1)
+
+
 def make_agent(args: argparse.Namespace, spec: DataSpec) -> Agent:
     """Load the data and build the agent that the options ask for."""
     data = load(spec, args.data_path, args.image_size, pick_device(args.device))
+    keep_freed_memory()
     setting = SETTINGS[args.setting]
     weights = None if args.weights is None else tuple(args.weights)
     options = TrainingOptions(args.batch_size, args.lr, args.seed, args.task, weights)
