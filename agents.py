@@ -16,13 +16,15 @@ from tqdm import tqdm
 
 from data import DataSet, Stream, images_of
 from models import Model
+from recording import Recorded
 from settings import TrainingOptions, UserError
 
 SHUFFLES, DRAWS = 0, 1
 """The two uses of randomness in training, kept apart in the seeds."""
 
-EVALUATION_BATCH = {"cpu": 128, "cuda": 2048}
-"""Images per batch of an evaluation, by type of device: what is fastest there; it changes no result."""
+ENCODED_AT_ONCE = {"cpu": 128, "cuda": 2048}
+ANSWERED_AT_ONCE = {"cpu": 2048, "cuda": 2048}
+"""Images that the encoder and the heads work on at once in an evaluation, by type of device."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ class Agent:
         self.names = list(names)
         scored = heads if scored is None else scored
         self._scored = scored.to(data.device)
-        self._source_numbers = [heads[list(source.heads)].to(data.device) for source in sources]
-        self._source_weights = [torch.tensor(source.weights, device=data.device) for source in sources]
+        self.source_numbers = [heads[list(source.heads)].to(data.device) for source in sources]
+        self.source_weights = [torch.tensor(source.weights, device=data.device) for source in sources]
         self._streams = [
             Stream(source.images, options.batch_size, (options.seed, SHUFFLES, i))
             for i, source in enumerate(sources)
@@ -102,13 +104,28 @@ class Agent:
         self._groups = _groups(scored, data.test.labels)
         self._asked = _count_answers(scored, data.test.labels.cpu())
         self.constant_accuracy = (self._asked.amax(dim=1) / self._asked.sum(dim=1)).tolist()
-        self.model = Model(data.spec.channels, (heads.amax(dim=1) + 1).tolist(), options.seed)
+        every_head = tuple(range(len(heads)))
+        self.model = Model(
+            data.spec.channels,
+            (heads.amax(dim=1) + 1).tolist(),
+            options.seed,
+            all_heads_at_once=all(source.heads == every_head for source in sources),
+        )
         self.model.to(data.device, memory_format=torch.channels_last)
+        if options.compile:
+            self.model.encoder.compile(dynamic=False)
         self.epochs: list[dict] = []
         self.step = 0
         self.losses = torch.zeros(self.steps_per_epoch, device=data.device)
         self.seconds = 0.0
         self._optimizer = torch.optim.SGD(self.model.parameters(), lr=options.lr, fused=True)
+        # A step finds its images by its number in the epoch, both on the device, so that it can be recorded.
+        self._images = torch.zeros(
+            self.steps_per_epoch, options.batch_size, dtype=torch.int64, device=data.device
+        )
+        self._next = torch.zeros(1, dtype=torch.int64, device=data.device)
+        on_gpu = data.device.type == "cuda"
+        self._do_step = Recorded(self._train_step, data.device) if on_gpu else self._train_step
 
     @property
     def steps_per_epoch(self) -> int:
@@ -140,37 +157,58 @@ class Agent:
             images[here] = stream.batches(counts[i], np.count_nonzero(here))
         return sources, images
 
-    def loss(self, source: int, images: Tensor) -> Tensor:
+    def loss(self, source: int, images: Tensor, labels: Tensor) -> Tensor:
         """Loss of one step: the weighted sum of the cross-entropies of the source's heads.
 
         Args:
             source: number of the source.
-            images: int64, B: indices of training images of that source, on the device of the data.
+            images: float32, B x C x H x W: training images of that source, normalised.
+            labels: int64, B: their classes in the whole data set.
         """
-        inputs, labels = self.data.train.batch(images)
-        outputs = self.model(inputs, self.sources[source].heads)
-        numbers = self._source_numbers[source][:, labels]
-        losses = [F.cross_entropy(logits, target) for logits, target in zip(outputs, numbers, strict=True)]
-        return torch.stack(losses) @ self._source_weights[source]
+        with self._precision():
+            logits = self.model(images, self.sources[source].heads)
+        targets = self.source_numbers[source][:, labels]
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        return losses.view_as(targets).mean(dim=1) @ self.source_weights[source]
+
+    def update(self, loss: Tensor) -> None:
+        """A step of gradient descent on a loss. Heads that it does not come from are left alone."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+
+    def _precision(self) -> torch.autocast:
+        """In this context the network computes in the precision that the options ask for."""
+        return torch.autocast(self.data.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
+
+    def _train_step(self, source: int) -> None:
+        """The next step of the epoch, on a batch from a source; reads no value from the device."""
+        images = self._images.index_select(0, self._next).squeeze(0)
+        loss = self.loss(source, *self.data.train.batch(images))
+        self.update(loss)
+        self.losses.index_copy_(0, self._next, loss.detach().view(1))
+        self._next += 1
 
     def _train_epoch(self, bar: tqdm, pause: Callable[[], None]) -> None:
         """Do the steps that are left of the running epoch."""
         self.model.train()
         sources, images = self.plan(len(self.epochs) + 1)
-        # The loop never reads a tensor's value, so that it need not wait for the device.
-        batches = torch.from_numpy(images[self.step :]).to(self.data.device)
+        self._images[: len(images)] = torch.from_numpy(images)
+        self._next.fill_(self.step)
         start = time.perf_counter()
         try:
-            for source, batch in zip(sources[self.step :].tolist(), batches, strict=True):
-                loss = self.loss(source, batch)
-                self._optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                self._optimizer.step()
-                self.losses[self.step] = loss.detach()
+            for source in sources[self.step :].tolist():
+                self._do_step(source)
                 self.step += 1
                 bar.update()
                 pause()
             self.check_losses()
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"torch.compile cannot compile the network ({reason}): install a C++ compiler such as g++, "
+                "for a GPU also Triton, or leave --compile out"
+            ) from error
         finally:
             self.seconds += time.perf_counter() - start
 
@@ -203,7 +241,7 @@ class Agent:
             `images_per_second`.
 
         Raises:
-            UserError: a loss was not finite.
+            UserError: a loss was not finite, or the network could not be compiled.
         """
         num_steps = self.steps_per_epoch
         done = len(self.epochs) * num_steps + self.step
@@ -253,17 +291,21 @@ class Agent:
         self.step, self.seconds = training["step"], training["seconds"]
         self.losses[: self.step] = training["losses"].to(self.losses.device)
 
-    def answers(self, images: Tensor, tasks: Sequence[int]) -> list[Tensor]:
+    def heads_of(self, tasks: Sequence[int]) -> Sequence[int]:
+        """The heads that answer some scored tasks; here each task has its own."""
+        return tasks
+
+    def answers(self, logits: Tensor, tasks: Sequence[int]) -> Tensor:
         """What the model answers to each of some tasks.
 
         Args:
-            images: float32, N x C x H x W, normalised.
+            logits: float32, heads x N x classes, of the heads of these tasks.
             tasks: numbers of scored tasks.
 
         Returns:
-            per task, int64, N: numbers of classes within the task.
+            int64, tasks x N: numbers of classes within the task.
         """
-        return [logits.argmax(dim=1) for logits in self.model(images, tasks)]
+        return logits.argmax(dim=2)
 
     @torch.inference_mode()
     def evaluate(
@@ -277,14 +319,18 @@ class Agent:
             pause: is called after every batch and may raise.
         """
         self.model.eval()
-        batch_size = batch_size or EVALUATION_BATCH[self.data.device.type]
-        right = torch.zeros(self._asked.shape, dtype=torch.int64, device=self.data.device)
-        batches = [(tasks, batch) for tasks, images in self._groups for batch in images.split(batch_size)]
+        device = self.data.device
+        test, encode = self.data.test, self.model.encoder.folded()
+        encoded, answered = (batch_size or size[device.type] for size in (ENCODED_AT_ONCE, ANSWERED_AT_ONCE))
+        right = torch.zeros(self._asked.shape, dtype=torch.int64, device=device)
+        batches = [(tasks, batch) for tasks, images in self._groups for batch in images.split(answered)]
         for tasks, batch in tqdm(batches, desc="evaluating", disable=None if progress else True):
-            images, labels = self.data.test.batch(batch)
-            for task, answer in zip(tasks, self.answers(images, tasks), strict=True):
-                target = self._scored[task][labels]
-                right[task].index_add_(0, target, (answer == target).long())
+            with self._precision():
+                features = torch.cat([encode(test.batch(part)[0]) for part in batch.split(encoded)])
+                logits = self.model.logits(features, self.heads_of(tasks))
+            targets = self._scored[tasks][:, test.labels[batch]]
+            hits = (self.answers(logits, tasks) == targets).long()
+            right[tasks] = right[tasks].scatter_add(1, targets, hits)
             pause()
         right = right.cpu().double()
         recall = (right / self._asked).nan_to_num(0)  # of answers that no test image asks for: 0 / 0
@@ -349,15 +395,15 @@ class StandardByTaskAgent(StandardAgent):
     def __init__(self, data: DataSet, options: TrainingOptions) -> None:
         super().__init__(data, options, names=data.spec.tasks, scored=data.tasks)
 
-    def answers(self, images: Tensor, tasks: Sequence[int]) -> list[Tensor]:
+    def heads_of(self, tasks: Sequence[int]) -> Sequence[int]:
+        """The one head, whatever the tasks."""
+        return [0]
+
+    def answers(self, logits: Tensor, tasks: Sequence[int]) -> Tensor:
         """The best of the task's own classes by the scores of the one head, read as the task reads it."""
-        (scores,) = self.model(images, [0])
-        answers = []
-        for task in tasks:
-            numbers = self._scored[task]
-            best = scores.masked_fill(numbers < 0, -torch.inf).argmax(dim=1)
-            answers.append(numbers[best])
-        return answers
+        numbers = self._scored[tasks]
+        best = logits.masked_fill((numbers < 0)[:, None], -torch.inf).argmax(dim=2)
+        return numbers.gather(1, best)
 
 
 class SingleTaskAgent(Agent):

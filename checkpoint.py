@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from files import is_number, replacing
-from settings import SETTINGS, UserError
+from settings import LATER_OPTIONS, SETTINGS, UserError
 
 FORMAT = 1
 """Of model.pt; goes up when an older program could no longer read it."""
@@ -18,7 +18,7 @@ MODEL = "model.pt"
 DATA_OPTIONS = ("data", "task", "synthetic", "image_size")
 """The options that decide, with the setting, what a model can be evaluated on."""
 
-TRAINING_OPTIONS = ("setting", *DATA_OPTIONS, "seed", "batch_size", "lr", "weights")
+TRAINING_OPTIONS = ("setting", *DATA_OPTIONS, "seed", "batch_size", "lr", "weights", "precision")
 """The options that decide, with the number of epochs, what a training gives."""
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
@@ -36,7 +36,11 @@ def save_model(path: Path, options: dict, network: dict[str, Tensor], training: 
     Raises:
         UserError: it cannot be written.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in network.items()}
+    # Copies, as tensors that share their memory would be saved as parts of one.
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.items()
+    }
     content = {"format": FORMAT, "options": options, "model": plain, "training": training}
     with replacing(path) as file:
         try:
@@ -78,6 +82,8 @@ def read_model(path: Path) -> dict:
         raise UserError(
             f"{path} has format {version}, newer than {FORMAT}, which is read here: update the program"
         )
+    if isinstance(content.get("options"), dict):
+        content["options"] = LATER_OPTIONS | content["options"]
     if not _is_ours(content):
         raise UserError(f"{path} is not a model of this program; give another --save_path")
     return content

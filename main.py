@@ -15,6 +15,7 @@ from typing import NoReturn
 from settings import (
     DATA_PATH,
     DATA_SETS,
+    PRECISIONS,
     SAVE_PATH,
     SETTINGS,
     SYNTHETIC,
@@ -166,6 +167,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--synthetic",
         action="store_true",
         help="use small generated images in the data set's place: no download",
+    )
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default=defaults.precision,
+        help=f"numbers that the network computes in: bf16 is less exact, and faster on hardware made for it "
+        f"({defaults.precision})",
+    )
+    add(
+        "--compile",
+        action="store_true",
+        help="compile the encoder first, to speed up long trainings; takes a C++ compiler and half a minute",
     )
     add(
         "--device",

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from files import HISTORY, are_records, is_number, replacing
-from settings import DATA_SETS, SETTINGS, SYNTHETIC, DataSpec, UserError
+from settings import DATA_SETS, LATER_OPTIONS, SETTINGS, SYNTHETIC, DataSpec, UserError
 
 ROWS = "report.csv"
 
 SINGLE_TASK = 2
 
-GROUPED_BY = ("epochs", "batch_size", "lr", "image_size", "weights", "version")
+GROUPED_BY = ("epochs", "batch_size", "lr", "image_size", "precision", "weights", "version")
 """The options that runs to be averaged must share, beside data set and setting."""
 
 COMPARED_BY = tuple(name for name in GROUPED_BY if name != "weights")
@@ -56,7 +56,7 @@ def read_run(path: Path) -> Run:
     """
     try:
         history = json.loads(path.read_bytes())
-        run = Run(path, history["options"], history["tasks"], history["epochs"])
+        run = Run(path, LATER_OPTIONS | history["options"], history["tasks"], history["epochs"])
         wanted, fits = run.options["epochs"], _fits(run)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error

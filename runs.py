@@ -70,6 +70,8 @@ def pick_device(name: str) -> torch.device:
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no device {name} here; use --device cpu")
     torch.backends.cudnn.deterministic = True
+    if kind == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as convolutions on a GPU have it by default
     return torch.device(name)
 
 
@@ -91,12 +93,21 @@ def make_agent(args: argparse.Namespace, spec: DataSpec) -> Agent:
     keep_freed_memory()
     setting = SETTINGS[args.setting]
     weights = None if args.weights is None else tuple(args.weights)
-    options = TrainingOptions(args.batch_size, args.lr, args.seed, args.task, weights)
+    options = TrainingOptions(
+        batch_size=args.batch_size,
+        lr=args.lr,
+        seed=args.seed,
+        task=args.task,
+        weights=weights,
+        precision=args.precision,
+        compile=args.compile,
+    )
     if spec.synthetic:
         give(f"Synthetic data: a generated stand-in for {spec.name}, not its images")
     say(
         f"{spec.title}, {len(data.train)} training and {len(data.test)} test images of "
-        f"{args.image_size} x {args.image_size} pixels, on {data.device}; {setting.name}: {setting.words}"
+        f"{args.image_size} x {args.image_size} pixels, on {data.device} in {args.precision}; "
+        f"{setting.name}: {setting.words}"
     )
     return AGENTS[args.setting](data, options)
 
@@ -121,6 +132,8 @@ def train(args: argparse.Namespace, spec: DataSpec, signals: StopSignals) -> Non
             restore(agent, args, saved)
         if args.save_model:
             check_room(args.save_path, model_size(agent))
+        if args.compile:
+            say("compiling the encoder: the first step takes up to half a minute longer")
         with signals.deferred():
             _train(args, agent, signals)
 

@@ -6,7 +6,7 @@ and checked against these tables before torch is loaded.
 
 from dataclasses import dataclass, replace
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 """Version of the program, written into every file that it makes."""
 
 
@@ -277,6 +277,12 @@ SYNTHETIC = tuple(
 )
 """The generated stand-ins, in the order of DATA_SETS: enough images for one batch of 128 per task."""
 
+PRECISIONS = ("fp32", "bf16")
+"""What the network computes in; its weights are fp32 in any case."""
+
+LATER_OPTIONS = {"precision": "fp32"}
+"""Options that files of older versions lack, with what they were then."""
+
 DATA_PATH = "./data"
 SAVE_PATH = "."
 
@@ -286,7 +292,8 @@ class TrainingOptions:
     """How an agent trains; the defaults are those of the command line.
 
     `task` is the task of setting 2; `weights`, one per task, are what the tasks of settings 4 and 6
-    weigh against each other, with None for all the same.
+    weigh against each other, with None for all the same. `precision` is one of PRECISIONS; `compile` says
+    whether to compile the encoder.
     """
 
     batch_size: int = 128
@@ -294,3 +301,5 @@ class TrainingOptions:
     seed: int = 0
     task: int | None = None
     weights: tuple[float, ...] | None = None
+    precision: str = "fp32"
+    compile: bool = False

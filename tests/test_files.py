@@ -161,6 +161,19 @@ def test_a_model_file_with_a_wrong_entry_is_refused(path, changes):
         read_model(path)
 
 
+def test_a_model_of_a_version_without_precision_was_trained_in_fp32(path):
+    older = {name: value for name, value in OPTIONS.items() if name != "precision"}
+    path.write_bytes(altered(options=older))
+    assert read_model(path)["options"] == older | {"precision": "fp32"}
+
+
+def test_what_is_saved_does_not_drag_along_the_memory_that_it_is_a_part_of(path):
+    stack = torch.randn(100, 1000)
+    save_model(path, OPTIONS, {"weight": stack[3]}, TRAINING)
+    assert path.stat().st_size < stack.nbytes / 10
+    assert torch.equal(read_model(path)["model"]["weight"], stack[3])
+
+
 def test_a_missing_model_is_said_so(path):
     with pytest.raises(UserError, match="no model"):
         read_model(path)

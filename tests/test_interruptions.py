@@ -282,6 +282,7 @@ def saved(tmp_path_factory) -> Path:
         {"--seed": (1,), "--lr": (0.2,)},
         {"--batch_size": (64,), "--image_size": (16,)},
         {"--weights": (1,) * 10},
+        {"--precision": ("bf16",)},
     ],
     ids=lambda options: " ".join(options),
 )
@@ -349,7 +350,7 @@ def test_a_drawn_task_whose_loss_is_not_finite_is_named(cifar100):
 
     agent = TaskSamplingAgent(cifar100, TrainingOptions(batch_size=32))
     plain, names = agent.loss, list(cifar100.spec.tasks)
-    agent.loss = lambda task, batch: plain(task, batch) * (torch.nan if task == 7 else 1)
+    agent.loss = lambda task, *batch: plain(task, *batch) * (torch.nan if task == 7 else 1)
     first = agent.plan(1)[0].tolist().index(7) + 1
     with pytest.raises(UserError, match=rf"{names[7]} is not finite from step {first} of epoch 1"):
         list(agent.train(1))

@@ -207,6 +207,7 @@ REFUSALS = [
     (("--train", "--setting", 3, "--data", 2, "--batch_size", 225), "task 7 (Blackfoot"),
     (("--train", "--setting", 4, "--data", 2, "--batch_size", 225), "224"),
     (("--train", "--setting", 2, "--task", 0, "--batch_size", 161, "--synthetic"), "160"),
+    (("--train", "--precision", "fp16"), "bf16"),
     (("--train", "--unknown"), "--unknown"),
     (("--train", "--verb"), "--verb"),
 ]
@@ -281,6 +282,38 @@ def test_no_network_and_no_data_is_one_line_that_says_what_to_do(run, tmp_path, 
         assert archive in refused.err
         assert "--synthetic" in refused.err
         assert one_line(refused)
+
+
+def test_a_model_trained_in_bf16_is_evaluated_in_either_precision(run, tmp_path):
+    options = ("--data", 0, *SMALL, "--save_path", tmp_path)
+    trained = run("--train", "--setting", 5, "--epochs", 6, "--save_model", *options, "--precision", "bf16")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert content["options"]["precision"] == "bf16"
+    assert " in bf16" in trained.err
+    assert torch.bfloat16 not in {tensor.dtype for tensor in content["model"].values()}
+    for setting in (5, 3):
+        same = run("--eval", "--setting", setting, *options, "--precision", "bf16")
+        assert numbers(same.accuracy) == pytest.approx(numbers(trained.accuracy), abs=0.01)
+    exact = run("--eval", "--setting", 5, *options)
+    assert numbers(exact.accuracy) == pytest.approx(numbers(trained.accuracy), abs=0.02)
+    run("--train", "--setting", 5, "--epochs", 1, "--save_model", *options)
+    weights = torch.load(tmp_path / "model.pt", weights_only=True)["model"]
+    run("--train", "--setting", 5, "--epochs", 1, "--save_model", *options, "--precision", "bf16")
+    rounded = torch.load(tmp_path / "model.pt", weights_only=True)["model"]
+    assert not torch.equal(weights["heads.0.0.weight"], rounded["heads.0.0.weight"])
+
+
+def test_compiling_without_a_compiler_is_one_line_that_says_what_to_do(tmp_path):
+    options = ["--setting", "2", "--task", "0", "--epochs", "1", "--compile", *map(str, SMALL)]
+    options += ["--save_model", "--save_path", tmp_path / "run"]
+    bare = os.environ | {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "main.py", "--train", *options]
+    finished = subprocess.run(command, capture_output=True, text=True, env=bare)
+    assert finished.returncode == 1
+    assert "Traceback" not in finished.stderr
+    assert finished.stderr.splitlines()[-1].startswith("main.py: error: ")
+    assert "--compile" in finished.stderr.splitlines()[-1]
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_the_same_command_gives_the_same_bytes_in_another_process(tmp_path):

@@ -169,6 +169,15 @@ def test_groups_are_told_apart_by_what_differs(run, tmp_path):
     assert "weights 2 of setting 4: 1 1 1 1 1 1 1 1 1 1" in out.splitlines()
 
 
+def test_runs_in_another_precision_are_a_group_of_their_own(run, tmp_path):
+    write(tmp_path / "older", [0.5] * 10)  # of a version that had fp32 only
+    write(tmp_path / "fp32", [0.7] * 10, seed=1, precision="fp32")
+    write(tmp_path / "bf16", [0.8] * 10, precision="bf16")
+    out = run("--report", "--save_path", tmp_path).out
+    assert cells(out, "3 uniform draws, precision fp32")[1:3] == ["2", f"0.6000 ± {0.1 * 2**0.5:.4f}"]
+    assert cells(out, "3 uniform draws, precision bf16")[1:3] == ["1", "0.8000 ± -"]
+
+
 def test_weights_that_say_the_same_are_one_group(run, tmp_path):
     for seed, weights in enumerate(([1] * 10, [1.0] * 10, [2.5] * 10)):
         write(tmp_path / str(seed), [0.6] * 10, setting=4, weights=weights, seed=seed)
