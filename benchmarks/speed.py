@@ -7,12 +7,17 @@ For each setting three variants take turns in one process, on generated images a
      pass of the whole network for each task and batch, the loss read after every step
   C  the floor: the same training step again and again on one batch that lies ready
 
-Ratios are formed within a round, where the machine is in the same state; the median over rounds is
-printed with the lowest and the highest. A/B says how much faster this program is, A/C how much of the
-possible speed it reaches. Images are counted once per step, however many tasks they train.
+Everything is printed as the median over rounds, with the lowest and the highest. Ratios are formed within a
+round, where the machine is in the same state: A/B says how much faster this program is, A/C how much of
+the possible speed it reaches. Images are counted once per step, however many tasks they train. FLOP/s are
+the multiplications and additions of the training's convolutions and matrix products in A. Before each
+timing a variant does a step that is not timed, with the C library's memory management as it is in a
+process of its own: as main.py sets it for A and C, as it is by default for B. Peak memory is that of a
+process of its own for each variant (on a GPU what PyTorch took of its memory).
 """
 
 import argparse
+import ctypes
 import statistics
 import subprocess
 import sys
@@ -35,9 +40,30 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from agents import AGENTS, Agent
 from data import DataSet, Split, images_of
 from models import Model
-from settings import DATA_SETS, SETTINGS, TrainingOptions
+from recording import Recorded
+from runs import keep_freed_memory, pick_device
+from settings import DATA_SETS, PRECISIONS, SETTINGS, TrainingOptions
 
 BATCH_SIZE = 128
+
+STEPS = {"cpu": 8, "cuda": 400}
+TEST_IMAGES = {"cpu": 2000, "cuda": 10_000}
+"""Defaults by type of device."""
+
+
+def keep_memory_as_by_default() -> None:
+    """Bring glibc's memory management to where that of a program with tensors of these sizes settles.
+
+    Its threshold for memory that is mapped and unmapped each time moves up to the largest block below 32 MB
+    that was freed, here the first convolution's output of 17 MB, and that for trimming to twice as much.
+    """
+    try:
+        c_library = ctypes.CDLL(None)
+        for parameter, value in ((-4, 65536), (-3, 16_781_312), (-1, 2 * 16_781_312)):
+            c_library.mallopt(parameter, value)
+        c_library.malloc_trim(0)
+    except (OSError, TypeError, AttributeError):
+        pass  # another C library, which keep_freed_memory leaves alone, too
 
 
 def generated(number: int, test_images: int, device: torch.device) -> DataSet:
@@ -77,7 +103,7 @@ class Usual:
     """The experiment of an agent, written the usual way."""
 
     def __init__(self, agent: Agent, setting: int) -> None:
-        self.agent, self.data, self.setting = agent, agent.data, setting
+        self.data, self.setting = agent.data, setting
         self.device = self.data.device
         if setting in (0, 1):
             self.trained = torch.arange(self.data.spec.num_classes)[None]
@@ -143,8 +169,7 @@ class Ours:
     """The experiment of an agent, as main.py runs it."""
 
     def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-        self.device = agent.data.device
+        self.agent, self.model = agent, agent.model
         self._plan = agent.plan
 
     def train(self, steps: int) -> None:
@@ -168,24 +193,19 @@ class Floor:
     """The training step of an agent on one batch."""
 
     def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-        self.device = agent.data.device
-        source = agent.sources[0]
-        inputs, labels = agent.data.train.batch(source.images[:BATCH_SIZE].to(self.device))
-        self.inputs, self.heads = inputs, source.heads
-        self.targets = agent._source_numbers[0][:, labels]
-        self.weights = agent._source_weights[0]
-        self.optimizer = torch.optim.SGD(agent.model.parameters(), lr=0.01, fused=True)
+        self.agent, self.model = agent, agent.model
+        device = agent.data.device
+        self._batch = agent.data.train.batch(agent.sources[0].images[:BATCH_SIZE].to(device))
+        self._do_step = Recorded(self._step, device) if device.type == "cuda" else self._step
+
+    def _step(self, source: int) -> None:
+        self.agent.update(self.agent.loss(source, *self._batch))
 
     def train(self, steps: int) -> None:
         """Do some training steps."""
         self.agent.model.train()
         for _ in range(steps):
-            outputs = self.agent.model(self.inputs, self.heads)
-            losses = [F.cross_entropy(o, t) for o, t in zip(outputs, self.targets, strict=True)]
-            self.optimizer.zero_grad(set_to_none=True)
-            (torch.stack(losses) @ self.weights).backward()
-            self.optimizer.step()
+            self._do_step(0)
 
 
 def seconds(work, device: torch.device) -> float:
@@ -197,56 +217,89 @@ def seconds(work, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def make(setting: int, number: int, test_images: int, device: torch.device) -> Agent:
+def make(setting: int, args: argparse.Namespace, device: torch.device) -> Agent:
     """An agent on generated images."""
-    data = generated(number, test_images, device)
+    data = generated(args.data, args.test_images, device)
     weights = tuple(range(1, len(data.tasks) + 1)) if SETTINGS[setting].weighted else None
-    return AGENTS[setting](data, TrainingOptions(task=1 if setting == 2 else None, weights=weights))
+    task = 1 if setting == 2 else None
+    options = TrainingOptions(task=task, weights=weights, precision=args.precision, compile=args.compile)
+    return AGENTS[setting](data, options)
+
+
+def flops_per_image(agent: Agent) -> float:
+    """Floating point operations of a training step per image, in convolutions and matrix products."""
+    plain = Model(agent.data.spec.channels, [len(numbers.unique()) for numbers in agent.source_numbers[0]], 0)
+    inputs, _ = agent.data.train.batch(torch.arange(2, device=agent.data.device))
+    with FlopCounterMode(display=False) as counter:
+        plain(inputs.cpu(), range(len(plain.heads))).sum().backward()
+    return counter.get_total_flops() / len(inputs)
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median, lowest and highest."""
+    middle, low, high = (
+        f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return f"{middle} [{low}, {high}]"
 
 
 def measure(setting: int, args: argparse.Namespace, device: torch.device) -> None:
     """Time the variants of a setting in turn and print what came out."""
-    agent = make(setting, args.data, args.test_images, device)
-    ours, usual, floor = Ours(agent), Usual(agent, setting), Floor(agent)
-    variants = {"A": ours, "B": usual, "C": floor}
-    with FlopCounterMode(display=False) as counter:
-        floor.train(1)
-    flops = counter.get_total_flops() / BATCH_SIZE
+    agent = make(setting, args, device)
+    flops = flops_per_image(agent)
+    ours = Ours(agent)
+    variants = {"A": ours, "B": Usual(agent, setting), "C": Floor(agent)}
     training, evaluating = [], []
     for number in range(args.rounds + 1):  # the first round warms up
-        row = {}
+        trained, tested = {}, {}
         for name, variant in variants.items():
+            (keep_memory_as_by_default if name == "B" else keep_freed_memory)()
+            seconds(lambda variant=variant: variant.train(1), device)
             took = seconds(lambda variant=variant: variant.train(args.steps), device)
-            row[name] = args.steps * BATCH_SIZE / (took - (variant.saved if variant is ours else 0))
-        test = {n: args.test_images / seconds(variants[n].evaluate, device) for n in "AB"}
+            trained[name] = args.steps * BATCH_SIZE / (took - (ours.saved if name == "A" else 0))
+            if name != "C":
+                tested[name] = args.test_images / seconds(variant.evaluate, device)
+            variant.model.zero_grad()  # so that its memory can be given back
         if number:
-            training.append(row)
-            evaluating.append(test)
+            training.append(trained)
+            evaluating.append(tested)
 
-    def middle(rows: list[dict], name: str) -> str:
-        return f"{statistics.median(row[name] for row in rows):8.0f}"
+    def line(what: str, rows: list[dict[str, float]]) -> str:
+        rates = [spread([row[name] for row in rows], 0) if name in rows[0] else "" for name in variants]
+        ratios = [
+            spread([row["A"] / row[other] for row in rows], 2) if other in rows[0] else "" for other in "BC"
+        ]
+        return f"setting {setting}  {what:10}  " + "  ".join(f"{cell:18}" for cell in (*rates, *ratios))
 
-    def ratio(rows: list[dict], over: str, under: str) -> str:
-        ratios = [row[over] / row[under] for row in rows]
-        return f"{statistics.median(ratios):5.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-
-    rate = statistics.median(row["A"] for row in training) * flops / 1e9
-    print(
-        f"setting {setting}  train  {middle(training, 'A')} {middle(training, 'B')} {middle(training, 'C')}  "
-        f"A/B {ratio(training, 'A', 'B')}  A/C {ratio(training, 'A', 'C')}  {rate:.0f} GFLOP/s"
-    )
-    print(
-        f"setting {setting}  eval   {middle(evaluating, 'A')} {middle(evaluating, 'B')} {'':8}  "
-        f"A/B {ratio(evaluating, 'A', 'B')}",
-        flush=True,
-    )
+    gflops = [row["A"] * flops / 1e9 for row in training]
+    print(f"{line('training', training)}  {spread(gflops, 0)}")
+    print(line("evaluation", evaluating).rstrip(), flush=True)
 
 
 def peak_memory(variant: str, setting: int, args: argparse.Namespace) -> float:
     """Peak memory in MB of a process that runs one variant alone, with a few steps and an evaluation."""
     command = [sys.executable, __file__, "--data", args.data, "--settings", setting, "--memory_of", variant]
-    finished = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
+    command += ["--device", args.device, "--precision", args.precision, *["--compile"] * args.compile]
+    finished = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, text=True, check=True)
     return float(finished.stdout)
+
+
+def measure_memory(args: argparse.Namespace, device: torch.device) -> None:
+    """Print the peak memory of this process in MB, having run one variant."""
+    agent = make(args.settings[0], args, device)
+    if args.memory_of == "A":
+        keep_freed_memory()
+        variant = Ours(agent)
+    else:
+        variant = Usual(agent, args.settings[0])
+    variant.train(3)
+    variant.evaluate()
+    if device.type == "cuda":
+        print(torch.cuda.max_memory_allocated(device) / 1e6)
+        return
+    # Not getrusage, whose peak starts from that of the process which started this one.
+    (peak,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    print(int(peak.split()[1]) * 1024 / 1e6)
 
 
 def main() -> None:
@@ -254,34 +307,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--settings", type=int, nargs="+", default=[0, 3, 5], help="settings to time (0 3 5)")
-    parser.add_argument("--data", type=int, default=0, choices=(0, 1), help="0 CIFAR-10, 1 CIFAR-100 (0)")
-    parser.add_argument("--steps", type=int, default=8, help="training steps of a variant in a round (8)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds that are counted (3)")
-    parser.add_argument("--test_images", type=int, default=1000, help="images of an evaluation (1000)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--memory_of", choices="AB", help=argparse.SUPPRESS)
+    add = parser.add_argument
+    numbers = range(len(SETTINGS))
+    add("--settings", type=int, nargs="+", choices=numbers, default=[0, 3, 5], help="to time (0 3 5)")
+    add("--data", type=int, default=0, choices=range(len(DATA_SETS)), help="as for main.py (0)")
+    add("--steps", type=int, help="training steps of a variant in a round (8, on a GPU 400)")
+    add("--rounds", type=int, default=3, help="rounds that are counted (3)")
+    add("--test_images", type=int, help="images of an evaluation (2000, on a GPU 10000)")
+    add("--precision", choices=PRECISIONS, default="fp32", help="of A and C (fp32)")
+    add("--compile", action="store_true", help="compile in A and C")
+    add("--device", default="auto", help="as for main.py (auto)")
+    add("--memory_of", choices="AB", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    device = torch.device(args.device)
+    if wrong := [
+        n for n in args.settings if SETTINGS[n].shared_inputs and not DATA_SETS[args.data].shared_inputs
+    ]:
+        parser.error(f"setting {wrong[0]} cannot be trained on {DATA_SETS[args.data].name}")
+    device = pick_device(args.device)
+    args.steps = args.steps or STEPS[device.type]
+    args.test_images = args.test_images or TEST_IMAGES[device.type]
     if args.memory_of:
-        agent = make(args.settings[0], args.data, args.test_images, device)
-        variant = Ours(agent) if args.memory_of == "A" else Usual(agent, args.settings[0])
-        variant.train(3)
-        variant.evaluate()
-        # Not getrusage, whose peak starts from that of the process which started this one.
-        (peak,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-        print(int(peak.split()[1]) / 1024)
+        measure_memory(args, device)
         return
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    print(f"{DATA_SETS[args.data].name}, torch {torch.__version__} on {device}{threads}; images per second:")
-    print(f"{'':18} {'A':>8} {'B':>8} {'C':>8}")
+    where = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} CPU threads"
+    )
+    options = args.precision + (", compiled" if args.compile else "")
+    print(f"{DATA_SETS[args.data].name}, torch {torch.__version__}, {where}; A and C: {options}")
+    columns = ("A images/s", "B images/s", "C images/s", "A/B", "A/C", "A GFLOP/s")
+    print(" " * 23 + "  ".join(f"{column:18}" for column in columns).rstrip())
     for setting in args.settings:
         measure(setting, args, device)
-    if device.type == "cpu" and Path("/proc/self/status").exists():
+    if device.type == "cuda" or Path("/proc/self/status").exists():
         for setting in args.settings:
             ours, usual = (peak_memory(variant, setting, args) for variant in "AB")
             print(
-                f"setting {setting}  peak memory  A {ours:.0f} MB, B {usual:.0f} MB, A/B {ours / usual:.2f}"
+                f"setting {setting}  peak memory  A {ours:.0f} MB, B {usual:.0f} MB, A/B {ours / usual:.2f}",
+                flush=True,
             )
 
 
