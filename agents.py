@@ -24,7 +24,7 @@ SHUFFLES, DRAWS = 0, 1
 
 ENCODED_AT_ONCE = {"cpu": 128, "cuda": 2048}
 ANSWERED_AT_ONCE = {"cpu": 2048, "cuda": 2048}
-"""Images that the encoder and the heads work on at once in an evaluation, by type of device."""
+"""Images of 32 x 32 pixels that the encoder, and images that the heads work on at once in an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -203,13 +203,15 @@ class Agent:
                 bar.update()
                 pause()
             self.check_losses()
-        except torch._dynamo.exc.BackendCompilerFailed as error:
+        except torch._dynamo.exc.ShortenTraceback as error:  # of a compiler that fails or is missing
             reason = str(error).strip().splitlines()[0]
             raise UserError(
                 f"torch.compile cannot compile the network ({reason}): install a C++ compiler such as g++, "
                 "for a GPU also Triton, or leave --compile out"
             ) from error
         finally:
+            if self.data.device.type == "cuda":
+                torch.cuda.synchronize(self.data.device)  # steps done are counted, and so is their time
             self.seconds += time.perf_counter() - start
 
     def check_losses(self) -> None:
@@ -321,7 +323,9 @@ class Agent:
         self.model.eval()
         device = self.data.device
         test, encode = self.data.test, self.model.encoder.folded()
-        encoded, answered = (batch_size or size[device.type] for size in (ENCODED_AT_ONCE, ANSWERED_AT_ONCE))
+        num_pixels = test.images.shape[2] * test.images.shape[3]
+        encoded = batch_size or max(1, ENCODED_AT_ONCE[device.type] * 32 * 32 // num_pixels)
+        answered = batch_size or ANSWERED_AT_ONCE[device.type]
         right = torch.zeros(self._asked.shape, dtype=torch.int64, device=device)
         batches = [(tasks, batch) for tasks, images in self._groups for batch in images.split(answered)]
         for tasks, batch in tqdm(batches, desc="evaluating", disable=None if progress else True):

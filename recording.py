@@ -1,5 +1,6 @@
 """Training steps that cost a GPU one launch, by CUDA graphs."""
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -41,6 +42,10 @@ class Recorded:
                 self._step(number)
             torch.cuda.current_stream().wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-                self._step(number)
+            gc.disable()  # what it might free on the GPU would end the recording
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                    self._step(number)
+            finally:
+                gc.enable()
             self._graphs[number] = graph

@@ -3,6 +3,7 @@
 import copy
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -293,18 +294,32 @@ def test_an_evaluation_does_not_depend_on_the_batch_size(trained, name, setting)
         assert agent.evaluate(batch_size) == expected
 
 
+def encoded(agent: Agent, monkeypatch) -> list[int]:
+    """Evaluate, and give back how many images the encoder got each time."""
+    encode, seen = agent.model.encoder.folded(), []
+    monkeypatch.setattr(
+        agent.model.encoder, "folded", lambda: lambda images: seen.append(len(images)) or encode(images)
+    )
+    agent.evaluate()
+    return seen
+
+
 @pytest.mark.parametrize("setting", [1, 3, 5])
 def test_an_evaluation_runs_the_encoder_once_per_image_however_many_tasks_there_are(
     trained, setting, monkeypatch
 ):
     agent = trained["CIFAR-10", setting]
-    encode = agent.model.encoder.folded()
-    seen = []
-    monkeypatch.setattr(
-        agent.model.encoder, "folded", lambda: lambda images: seen.append(len(images)) or encode(images)
-    )
-    agent.evaluate()
-    assert sum(seen) == len(agent.data.test)
+    assert sum(encoded(agent, monkeypatch)) == len(agent.data.test)
+
+
+def test_an_evaluation_takes_fewer_of_larger_images_at_once(monkeypatch):
+    most = {}
+    for size in (32, 64):
+        data = load(replace(SYNTHETIC[0], train_per_class=16), Path(), size, torch.device("cpu"))
+        agent = make(0, data)
+        agent.model.eval()
+        most[size] = max(encoded(agent, monkeypatch))
+    assert most[64] == most[32] / 4
 
 
 def test_an_evaluation_changes_nothing(trained):

@@ -303,16 +303,16 @@ def test_a_model_trained_in_bf16_is_evaluated_in_either_precision(run, tmp_path)
     assert not torch.equal(weights["heads.0.0.weight"], rounded["heads.0.0.weight"])
 
 
-def test_compiling_without_a_compiler_is_one_line_that_says_what_to_do(tmp_path):
-    options = ["--setting", "2", "--task", "0", "--epochs", "1", "--compile", *map(str, SMALL)]
-    options += ["--save_model", "--save_path", tmp_path / "run"]
-    bare = os.environ | {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    command = [sys.executable, "main.py", "--train", *options]
-    finished = subprocess.run(command, capture_output=True, text=True, env=bare)
-    assert finished.returncode == 1
-    assert "Traceback" not in finished.stderr
-    assert finished.stderr.splitlines()[-1].startswith("main.py: error: ")
-    assert "--compile" in finished.stderr.splitlines()[-1]
+def test_compiling_without_a_compiler_is_one_line_that_says_what_to_do(run, tmp_path):
+    import torch._inductor.config as inductor
+
+    options = ("--setting", 2, "--task", 0, "--epochs", 1, "--compile", *SMALL)
+    with inductor.patch({"cpp.cxx": (None, str(tmp_path / "none")), "force_disable_caches": True}):
+        refused = run("--train", *options, "--save_model", "--save_path", tmp_path / "run")
+    assert refused.code == 1
+    assert "Traceback" not in refused.err
+    assert refused.err.splitlines()[-1].startswith("main.py: error: ")
+    assert "--compile" in refused.err.splitlines()[-1]
     assert list((tmp_path / "run").iterdir()) == []
 
 
