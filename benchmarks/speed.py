@@ -10,10 +10,12 @@ For each setting three variants take turns in one process, on generated images a
 Everything is printed as the median over rounds, with the lowest and the highest. Ratios are formed within a
 round, where the machine is in the same state: A/B says how much faster this program is, A/C how much of
 the possible speed it reaches. Images are counted once per step, however many tasks they train. FLOP/s are
-the multiplications and additions of the training's convolutions and matrix products in A. Before each
-timing a variant does a step that is not timed, with the C library's memory management as it is in a
-process of its own: as main.py sets it for A and C, as it is by default for B. Peak memory is that of a
-process of its own for each variant (on a GPU what PyTorch took of its memory).
+the multiplications and additions of the training's convolutions and matrix products in A. Peak memory is
+that of a process of its own for each variant (on a GPU what PyTorch took of its memory).
+
+When its turn comes, a variant gets the C library's memory management as it is in a process of its own:
+as main.py sets it for A and C, as it is by default for B. Before it is timed, it does a step, and A also
+an evaluation, for A keeps the memory that it uses for many images at once, and lost it in B's turn.
 """
 
 import argparse
@@ -255,9 +257,11 @@ def measure(setting: int, args: argparse.Namespace, device: torch.device) -> Non
         for name, variant in variants.items():
             (keep_memory_as_by_default if name == "B" else keep_freed_memory)()
             seconds(lambda variant=variant: variant.train(1), device)
+            if name == "A":
+                seconds(variant.evaluate, device)
             took = seconds(lambda variant=variant: variant.train(args.steps), device)
             trained[name] = args.steps * BATCH_SIZE / (took - (ours.saved if name == "A" else 0))
-            if name != "C":
+            if name != "C" and number:
                 tested[name] = args.test_images / seconds(variant.evaluate, device)
             variant.model.zero_grad()  # so that its memory can be given back
         if number:
