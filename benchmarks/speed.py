@@ -330,6 +330,9 @@ def main() -> None:
     device = pick_device(args.device)
     args.steps = args.steps or STEPS[device.type]
     args.test_images = args.test_images or TEST_IMAGES[device.type]
+    num_classes = DATA_SETS[args.data].num_classes
+    if args.test_images < num_classes:
+        parser.error(f"--test_images must be at least {num_classes}, the number of classes")
     if args.memory_of:
         measure_memory(args, device)
         return
