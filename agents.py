@@ -23,8 +23,10 @@ SHUFFLES, DRAWS = 0, 1
 """The two uses of randomness in training, kept apart in the seeds."""
 
 ENCODED_AT_ONCE = {"cpu": 128, "cuda": 2048}
-ANSWERED_AT_ONCE = {"cpu": 2048, "cuda": 2048}
-"""Images of 32 x 32 pixels that the encoder, and images that the heads work on at once in an evaluation."""
+"""Images of 32 x 32 pixels that the encoder works on at once in an evaluation, by type of device."""
+
+ANSWERED_AT_ONCE = 2048
+"""Images that the heads work on at once in an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -325,7 +327,7 @@ class Agent:
         test, encode = self.data.test, self.model.encoder.folded()
         num_pixels = test.images.shape[2] * test.images.shape[3]
         encoded = batch_size or max(1, ENCODED_AT_ONCE[device.type] * 32 * 32 // num_pixels)
-        answered = batch_size or ANSWERED_AT_ONCE[device.type]
+        answered = batch_size or ANSWERED_AT_ONCE
         right = torch.zeros(self._asked.shape, dtype=torch.int64, device=device)
         batches = [(tasks, batch) for tasks, images in self._groups for batch in images.split(answered)]
         for tasks, batch in tqdm(batches, desc="evaluating", disable=None if progress else True):

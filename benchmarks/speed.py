@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +60,14 @@ def keep_memory_as_by_default() -> None:
     Its threshold for memory that is mapped and unmapped each time moves up to the largest block below 32 MB
     that was freed, here the first convolution's output of 17 MB, and that for trimming to twice as much.
     """
-    try:
+    max_mappings, mapping_threshold, trim_threshold = -4, -3, -1  # as mallopt numbers its parameters
+    largest = 16_781_312
+    with suppress(OSError, TypeError, AttributeError):  # as in keep_freed_memory
         c_library = ctypes.CDLL(None)
-        for parameter, value in ((-4, 65536), (-3, 16_781_312), (-1, 2 * 16_781_312)):
-            c_library.mallopt(parameter, value)
+        c_library.mallopt(max_mappings, 65_536)
+        c_library.mallopt(mapping_threshold, largest)
+        c_library.mallopt(trim_threshold, 2 * largest)
         c_library.malloc_trim(0)
-    except (OSError, TypeError, AttributeError):
-        pass  # another C library, which keep_freed_memory leaves alone, too
 
 
 def generated(number: int, test_images: int, device: torch.device) -> DataSet:
@@ -230,7 +232,7 @@ def make(setting: int, args: argparse.Namespace, device: torch.device) -> Agent:
 
 def flops_per_image(agent: Agent) -> float:
     """Floating point operations of a training step per image, in convolutions and matrix products."""
-    plain = Model(agent.data.spec.channels, [len(numbers.unique()) for numbers in agent.source_numbers[0]], 0)
+    plain = Model(agent.data.spec.channels, (agent.source_numbers[0].amax(dim=1) + 1).tolist(), 0)
     inputs, _ = agent.data.train.batch(torch.arange(2, device=agent.data.device))
     with FlopCounterMode(display=False) as counter:
         plain(inputs.cpu(), range(len(plain.heads))).sum().backward()
