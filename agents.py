@@ -1,12 +1,13 @@
-"""The ways of training: what each step trains and on which images, and how the result is scored.
+"""The ways of training: the heads of the model, the images that its steps train on, what is scored.
 
-All agents share one loop and one evaluation. An agent says three things: which heads its model has,
-the sources that its training batches come from, and which tasks it is scored on.
+An agent says what differs between ways of training. The loop, the evaluation and what it takes to go on are
+written once, for all of them.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -14,222 +15,94 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from data import DataSet, Stream, images_of
-from models import Model
-from recording import Recorded
-from settings import TrainingOptions, UserError
+from data import DataSet
+from losses import COMBINATIONS, Combination
+from models import Model, computing_in
+from options import Run
+from sampling import Plan, Source
+from scoring import Scorer, Scores
+from settings import UserError
 
-SHUFFLES, DRAWS = 0, 1
-"""The two uses of randomness in training, kept apart in the seeds."""
-
-ENCODED_AT_ONCE = {"cpu": 128, "cuda": 2048}
-"""Images of 32 x 32 pixels that the encoder works on at once in an evaluation, by type of device."""
-
-ANSWERED_AT_ONCE = 2048
-"""Images that the heads work on at once in an evaluation."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Images that training batches are taken from, and what a batch of them trains.
-
-    Attributes:
-        name: of the task, or of what the images stand for.
-        images: int64, indices into the training images, on the CPU.
-        heads: the heads that a batch trains.
-        weights: of the loss of each of these heads in the sum that is minimised.
-        probability: that a step takes its batch from here; over all sources it sums to 1.
-    """
-
-    name: str
-    images: Tensor
-    heads: tuple[int, ...]
-    weights: tuple[float, ...] = (1.0,)
-    probability: float = 1.0
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Result of an evaluation, a number per scored task, each from 0 to 1.
-
-    Attributes:
-        accuracy: share of the task's test images that are answered rightly.
-        balanced_accuracy: mean over the task's classes of the share of their images answered rightly.
-    """
-
-    accuracy: list[float]
-    balanced_accuracy: list[float]
+RATES = {"constant": lambda done: 1.0, "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2}
+"""The factor of the learning rate by the share of the run's steps that are done, for each schedule."""
 
 
 class Agent:
     """Trains and evaluates one model on one data set.
 
+    A subclass says which heads the model has, from which sources its steps take their images, and which
+    tasks it is scored on; here every task has a head and is scored.
+
     Attributes:
+        names: of what is scored, in the order of every list of accuracies.
         model: the network.
-        names: what is scored, in the order of every list of accuracies.
-        constant_accuracy: what always giving the commonest answer scores in each of `names`.
+        combination: what makes one update of the losses of a step.
+        plan: what the steps train on.
+        scorer: of the test images.
         epochs: the records of the epochs done, as `train` yields them.
         step: number of steps done in the epoch after these.
-        losses: float32, steps of an epoch: the losses of these steps, on the device of the data.
+        losses: float32, steps of an epoch: the weighted sum of the losses of each of these steps.
+        task_losses: float32, steps x heads: the loss of each head, NaN where a step did not train it.
         seconds: spent on these steps.
     """
 
+    sources_per_step = 1
+
     def __init__(
-        self,
-        data: DataSet,
-        options: TrainingOptions,
-        *,
-        heads: Tensor,
-        sources: Sequence[Source],
-        names: Sequence[str],
-        scored: Tensor | None = None,
+        self, data: DataSet, run: Run, network: Callable[[int, Sequence[int]], Model] = Model
     ) -> None:
         """
         Args:
-            heads: int64, heads x classes: the number of each class among the answers of each head, or -1.
-            sources: what the training batches are taken from.
-            names: of the scored tasks.
-            scored: int64, tasks x classes, like `heads`: the tasks of an evaluation; default: the heads.
+            data: what to train on and what to score.
+            run: how to train.
+            network: makes the model, of a number of channels and the number of classes of each head.
         """
         self.data = data
-        self.options = options
-        self.sources = sources
-        self.names = list(names)
-        scored = heads if scored is None else scored
-        self._scored = scored.to(data.device)
-        self.source_numbers = [heads[list(source.heads)].to(data.device) for source in sources]
-        self.source_weights = [torch.tensor(source.weights, device=data.device) for source in sources]
-        self._streams = [
-            Stream(source.images, options.batch_size, (options.seed, SHUFFLES, i))
-            for i, source in enumerate(sources)
-        ]
-        self._groups = _groups(scored, data.test.labels)
-        self._asked = _count_answers(scored, data.test.labels.cpu())
-        self.constant_accuracy = (self._asked.amax(dim=1) / self._asked.sum(dim=1)).tolist()
-        every_head = tuple(range(len(heads)))
-        self.model = Model(
-            data.spec.channels,
-            (heads.amax(dim=1) + 1).tolist(),
-            options.seed,
-            all_heads_at_once=all(source.heads == every_head for source in sources),
-        )
-        self.model.to(data.device, memory_format=torch.channels_last)
-        if options.compile:
+        self.run = run
+        device = data.device
+        # Everything that a network or a library draws by itself comes from PyTorch's own generators.
+        torch.manual_seed(run.seed)
+        heads, scored = self.heads(), self.scored()
+        self.names = list(scored)
+        self.model = network(data.spec.channels, (heads.amax(dim=1) + 1).tolist())
+        self.model.to(device, memory_format=torch.channels_last)
+        if run.compile:
             self.model.encoder.compile(dynamic=False)
+        self.combination = self.combine(len(heads)).to(device)
+        self._optimizer = make_optimizer(self.model, self.combination, run)
+        self.plan = Plan(self.sources(), run.batch_size, run.seed, self.sources_per_step)
+        self.scorer = Scorer(data.test, torch.stack(list(scored.values())), heads)
         self.epochs: list[dict] = []
         self.step = 0
-        self.losses = torch.zeros(self.steps_per_epoch, device=data.device)
         self.seconds = 0.0
-        self._optimizer = torch.optim.SGD(self.model.parameters(), lr=options.lr, fused=True)
-        # A step finds its images by its number in the epoch, both on the device, so that it can be recorded.
-        self._images = torch.zeros(
-            self.steps_per_epoch, options.batch_size, dtype=torch.int64, device=data.device
-        )
-        self._next = torch.zeros(1, dtype=torch.int64, device=data.device)
-        on_gpu = data.device.type == "cuda"
-        self._do_step = Recorded(self._train_step, data.device) if on_gpu else self._train_step
+        # Of the running epoch, all on the device, so that a step need not wait for it.
+        num_steps = self.plan.steps_per_epoch
+        self.losses = torch.zeros(num_steps, device=device)
+        self.task_losses = torch.full((num_steps, len(heads)), torch.nan, device=device)
+        self._planned = 0
+        self._answers = heads.to(device)
+        self._weights = [torch.tensor(source.weights, device=device) for source in self.plan.sources]
+        self._trained = [torch.tensor(source.heads, device=device) for source in self.plan.sources]
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of full batches in one pass over every source."""
-        return sum(stream.batches_per_pass for stream in self._streams)
+    # What differs between ways of training
 
-    def _draws(self, epoch: int) -> np.ndarray:
-        """The source of each step of an epoch: int64, steps."""
-        probabilities = [source.probability for source in self.sources]
-        random = np.random.default_rng((self.options.seed, DRAWS, epoch))
-        return random.choice(len(self.sources), size=self.steps_per_epoch, p=probabilities)
+    def heads(self) -> Tensor:
+        """The number of each class among the answers of each head, or -1: int64, heads x classes."""
+        return self.data.tasks
 
-    def plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """What each step of an epoch trains on, decided by the seed and the epoch alone.
+    def scored(self) -> dict[str, Tensor]:
+        """The tasks that are scored: by name, int64, the number of each class within the task, or -1."""
+        return dict(zip(self.data.spec.tasks, self.data.tasks, strict=True))
 
-        Args:
-            epoch: from 1.
+    def sources(self) -> list[Source]:
+        """The images that steps are drawn from, and the heads that they train."""
+        raise NotImplementedError
 
-        Returns:
-            int64, steps: the source of each step; int64, steps x batch size: its training images.
-        """
-        counts = np.zeros(len(self.sources), dtype=np.int64)
-        for earlier in range(1, epoch):
-            counts += np.bincount(self._draws(earlier), minlength=len(counts))
-        sources = self._draws(epoch)
-        images = np.empty((len(sources), self.options.batch_size), dtype=np.int64)
-        for i, stream in enumerate(self._streams):
-            here = sources == i
-            images[here] = stream.batches(counts[i], np.count_nonzero(here))
-        return sources, images
+    def combine(self, num_heads: int) -> Combination:
+        """What makes one update of the losses of a step."""
+        return COMBINATIONS[self.run.loss or "mean"](num_heads)
 
-    def loss(self, source: int, images: Tensor, labels: Tensor) -> Tensor:
-        """Loss of one step: the weighted sum of the cross-entropies of the source's heads.
-
-        Args:
-            source: number of the source.
-            images: float32, B x C x H x W: training images of that source, normalised.
-            labels: int64, B: their classes in the whole data set.
-        """
-        with self._precision():
-            logits = self.model(images, self.sources[source].heads)
-        targets = self.source_numbers[source][:, labels]
-        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-        return losses.view_as(targets).mean(dim=1) @ self.source_weights[source]
-
-    def update(self, loss: Tensor) -> None:
-        """A step of gradient descent on a loss. Heads that it does not come from are left alone."""
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimizer.step()
-
-    def _precision(self) -> torch.autocast:
-        """In this context the network computes in the precision that the options ask for."""
-        return torch.autocast(self.data.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
-
-    def _train_step(self, source: int) -> None:
-        """The next step of the epoch, on a batch from a source; reads no value from the device."""
-        images = self._images.index_select(0, self._next).squeeze(0)
-        loss = self.loss(source, *self.data.train.batch(images))
-        self.update(loss)
-        self.losses.index_copy_(0, self._next, loss.detach().view(1))
-        self._next += 1
-
-    def _train_epoch(self, bar: tqdm, pause: Callable[[], None]) -> None:
-        """Do the steps that are left of the running epoch."""
-        self.model.train()
-        sources, images = self.plan(len(self.epochs) + 1)
-        self._images[: len(images)] = torch.from_numpy(images)
-        self._next.fill_(self.step)
-        start = time.perf_counter()
-        try:
-            for source in sources[self.step :].tolist():
-                self._do_step(source)
-                self.step += 1
-                bar.update()
-                pause()
-            self.check_losses()
-        except torch._dynamo.exc.ShortenTraceback as error:  # of a compiler that fails or is missing
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"torch.compile cannot compile the network ({reason}): install a C++ compiler such as g++, "
-                "for a GPU also Triton, or leave --compile out"
-            ) from error
-        finally:
-            if self.data.device.type == "cuda":
-                torch.cuda.synchronize(self.data.device)  # steps done are counted, and so is their time
-            self.seconds += time.perf_counter() - start
-
-    def check_losses(self) -> None:
-        """Make sure that the training has not diverged.
-
-        Raises:
-            UserError: a loss of the running epoch is not finite.
-        """
-        wrong = (~self.losses[: self.step].isfinite()).nonzero().flatten().tolist()
-        if wrong:
-            epoch = len(self.epochs) + 1
-            source = self.sources[self.plan(epoch)[0][wrong[0]]]
-            raise UserError(
-                f"the loss of {source.name} is not finite from step {wrong[0] + 1} of epoch {epoch} on, at "
-                f"learning rate {self.options.lr}: use a smaller --lr; nothing was saved since"
-            )
+    # What all have in common
 
     def train(self, epochs: int, pause: Callable[[], None] = lambda: None) -> Iterator[dict]:
         """Train until a number of epochs is done, from wherever the agent stands.
@@ -240,223 +113,295 @@ class Agent:
                 agent is left in a state that `train` can go on from to the same result.
 
         Yields:
-            after each epoch: `epoch` (from 1), `accuracy` and `balanced_accuracy` (of each scored task
-            on the test images), `loss` (mean over the steps), `seconds` (of training alone) and
-            `images_per_second`.
+            after each epoch: `epoch` (from 1), `accuracy` and `balanced_accuracy` (of each scored task),
+            `loss` (mean over the steps), `task_loss` (of each head, mean over the steps that trained it,
+            None where none did), `steps`, `images`, `seconds` (of training), `evaluation_seconds` and
+            `images_per_second` (of training).
 
         Raises:
-            UserError: a loss was not finite, or the network could not be compiled.
+            UserError: a loss was not finite.
         """
-        num_steps = self.steps_per_epoch
+        num_steps = self.plan.steps_per_epoch
         done = len(self.epochs) * num_steps + self.step
         with tqdm(total=epochs * num_steps, initial=done, desc="training", unit="steps", disable=None) as bar:
+
+            def after_step() -> None:
+                bar.update()
+                pause()
+
             while len(self.epochs) < epochs:
-                self._train_epoch(bar, pause)
+                self.train_steps(num_steps - self.step, after_step)
+                start = time.perf_counter()
                 scores = self.evaluate(pause=pause)
-                self.epochs.append(
-                    {
-                        "epoch": len(self.epochs) + 1,
-                        "accuracy": scores.accuracy,
-                        "balanced_accuracy": scores.balanced_accuracy,
-                        "loss": self.losses.double().mean().item(),
-                        "seconds": self.seconds,
-                        "images_per_second": num_steps * self.options.batch_size / self.seconds,
-                    }
-                )
+                self.epochs.append(self._record(scores, time.perf_counter() - start))
                 self.step, self.seconds = 0, 0.0
                 done = f"epoch {len(self.epochs)}/{epochs}"
                 bar.set_postfix_str(f"{done}, accuracy {np.mean(scores.accuracy):.4f}")
                 yield self.epochs[-1]
 
-    def training_state(self) -> dict:
-        """What `resume` needs beside the network; numbers, lists and tensors on the CPU.
+    def _record(self, scores: Scores, evaluation_seconds: float) -> dict:
+        num_steps = self.plan.steps_per_epoch
+        num_images = num_steps * self.run.batch_size
+        task_loss = self.task_losses.double().nanmean(dim=0).tolist()
+        return {
+            "epoch": len(self.epochs) + 1,
+            "accuracy": scores.accuracy,
+            "balanced_accuracy": scores.balanced_accuracy,
+            "loss": self.losses.double().mean().item(),
+            "task_loss": [None if math.isnan(loss) else loss for loss in task_loss],
+            "steps": num_steps,
+            "images": num_images,
+            "seconds": self.seconds,
+            "evaluation_seconds": evaluation_seconds,
+            "images_per_second": num_images / self.seconds,
+        }
+
+    def train_steps(self, count: int, after_step: Callable[[], None] = lambda: None) -> None:
+        """Do the next steps of the running epoch.
+
+        Args:
+            count: number of steps, at most those that the epoch has left.
+            after_step: is called after each; if it raises, the step is done all the same.
+
+        Raises:
+            UserError: the loss of a step was not finite.
+        """
+        self._plan_epoch()
+        self.model.train()
+        start = time.perf_counter()
+        try:
+            for drawn in self._drawn[self.step : self.step + count].tolist():
+                self._train_step(drawn)
+                self.step += 1
+                after_step()
+            self.check_losses()
+        finally:
+            if self.data.device.type == "cuda":
+                torch.cuda.synchronize(self.data.device)  # steps done are counted, and so is their time
+            self.seconds += time.perf_counter() - start
+
+    def _plan_epoch(self) -> None:
+        """Lay out what the running epoch trains on, once."""
+        epoch = len(self.epochs) + 1
+        if self._planned != epoch:
+            self._drawn = self.plan.draws(epoch)
+            self._images = torch.from_numpy(self.plan.images(epoch)).to(self.data.device)
+            self.task_losses[self.step :] = torch.nan
+            self._planned = epoch
+
+    def _train_step(self, drawn: list[int]) -> None:
+        """The next step, on images of the sources drawn; reads no value from the device."""
+        images, labels = self.data.train.batch(self._images[self.step])
+        losses, features = self._losses(drawn, images, labels)
+        numbers = list(dict.fromkeys(drawn))
+        weights = _joined([self._weights[i] * (drawn.count(i) / len(drawn)) for i in numbers])
+        heads = _joined([self._trained[i] for i in numbers])
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate()
+        self._optimizer.zero_grad(set_to_none=True)  # heads that take no part are left alone
+        self.combination.backward(losses, weights, features)
+        self._optimizer.step()
+        self.losses[self.step] = losses.detach() @ weights
+        self.task_losses[self.step].index_copy_(0, heads, losses.detach())
+
+    def _losses(self, drawn: list[int], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses of a step, one for each source drawn and head that it trains, and the features.
+
+        Args:
+            drawn: numbers of the sources of equal slices of the batch, in order.
+            images: float32, B x C x H x W, normalised.
+            labels: int64, B, class ids of the whole data set.
+        """
+        losses = []
+        with computing_in(self.run.precision, self.data.device):
+            features = self.model.encoder(images)
+            slices = features.split(len(images) // len(drawn))
+            slice_labels = labels.split(len(images) // len(drawn))
+            for i in dict.fromkeys(drawn):
+                places = [place for place, source in enumerate(drawn) if source == i]
+                here = _joined([slices[place] for place in places])
+                classes = _joined([slice_labels[place] for place in places])
+                for head in self.plan.sources[i].heads:
+                    logits = self.model.heads[head](here).float()
+                    losses.append(F.cross_entropy(logits, self._answers[head][classes]))
+        return torch.stack(losses), features
+
+    def _rate(self) -> float:
+        """Learning rate of the next step."""
+        done = len(self.epochs) * self.plan.steps_per_epoch + self.step
+        return self.run.lr * RATES[self.run.schedule](done / (self.run.epochs * self.plan.steps_per_epoch))
+
+    def check_losses(self) -> None:
+        """Make sure that the training has not diverged.
+
+        Raises:
+            UserError: a loss of the running epoch is not finite.
+        """
+        wrong = (~self.losses[: self.step].isfinite()).nonzero().flatten().tolist()
+        if wrong:
+            epoch = len(self.epochs) + 1
+            drawn = dict.fromkeys(self.plan.draws(epoch)[wrong[0]].tolist())
+            names = ", ".join(self.plan.sources[i].name for i in drawn)
+            raise UserError(
+                f"the loss of {names} is not finite from step {wrong[0] + 1} of epoch {epoch} on, at "
+                f"learning rate {self.run.lr}: use a smaller --lr; nothing was saved since"
+            )
+
+    def evaluate(self, progress: bool = False, pause: Callable[[], None] = lambda: None) -> Scores:
+        """Score the model as it is; it changes nothing.
+
+        Args:
+            progress: whether to show a bar.
+            pause: is called after every batch and may raise.
+        """
+        # Compiled code is for the steps, all of one shape; here it would be compiled anew for each other one.
+        with torch.compiler.set_stance("force_eager") if self.run.compile else nullcontext():
+            return self.scorer(self.model, self.run.precision, progress=progress, pause=pause)
+
+    def state(self) -> dict:
+        """What `resume` needs beside the network: numbers, strings, lists and tensors on the CPU.
 
         Which images and tasks come next follows from the seed and from how many steps have been done.
         """
+        device = self.data.device
+        generators = {"cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(device)
         return {
             "epochs": self.epochs,
             "step": self.step,
             "losses": self.losses[: self.step].cpu(),
+            "task_losses": self.task_losses[: self.step].cpu(),
             "seconds": self.seconds,
+            "optimizer": _on_cpu(self._optimizer.state_dict()),
+            "combination": _on_cpu(self.combination.state_dict()),
+            "generators": generators,
         }
 
-    def resume(self, network: dict[str, Tensor], training: dict) -> None:
+    def resume(self, network: dict[str, Tensor], state: dict) -> None:
         """Go on where another agent with the same data and options has left off.
 
         Args:
             network: state dict of its model.
-            training: its `training_state`.
+            state: its `state`; that of a program of format 1 has no more than records, counts and losses.
 
         Raises:
             RuntimeError: the network is another one.
+            ValueError: the state is of another kind.
         """
         self.model.load_state_dict(network)
-        self.epochs = list(training["epochs"])
-        self.step, self.seconds = training["step"], training["seconds"]
-        self.losses[: self.step] = training["losses"].to(self.losses.device)
-
-    def heads_of(self, tasks: Sequence[int]) -> Sequence[int]:
-        """The heads that answer some scored tasks; here each task has its own."""
-        return tasks
-
-    def answers(self, logits: Tensor, tasks: Sequence[int]) -> Tensor:
-        """What the model answers to each of some tasks.
-
-        Args:
-            logits: float32, heads x N x classes, of the heads of these tasks.
-            tasks: numbers of scored tasks.
-
-        Returns:
-            int64, tasks x N: numbers of classes within the task.
-        """
-        return logits.argmax(dim=2)
-
-    @torch.inference_mode()
-    def evaluate(
-        self, batch_size: int | None = None, progress: bool = False, pause: Callable[[], None] = lambda: None
-    ) -> Scores:
-        """Score the model on all test images.
-
-        Args:
-            batch_size: images at once; default: what is fastest. The result does not depend on it.
-            progress: whether to show a bar.
-            pause: is called after every batch and may raise.
-        """
-        self.model.eval()
-        device = self.data.device
-        test, encode = self.data.test, self.model.encoder.folded()
-        num_pixels = test.images.shape[2] * test.images.shape[3]
-        encoded = batch_size or max(1, ENCODED_AT_ONCE[device.type] * 32 * 32 // num_pixels)
-        answered = batch_size or ANSWERED_AT_ONCE
-        right = torch.zeros(self._asked.shape, dtype=torch.int64, device=device)
-        batches = [(tasks, batch) for tasks, images in self._groups for batch in images.split(answered)]
-        for tasks, batch in tqdm(batches, desc="evaluating", disable=None if progress else True):
-            with self._precision():
-                features = torch.cat([encode(test.batch(part)[0]) for part in batch.split(encoded)])
-                logits = self.model.logits(features, self.heads_of(tasks))
-            targets = self._scored[tasks][:, test.labels[batch]]
-            hits = (self.answers(logits, tasks) == targets).long()
-            right[tasks] = right[tasks].scatter_add(1, targets, hits)
-            pause()
-        right = right.cpu().double()
-        recall = (right / self._asked).nan_to_num(0)  # of answers that no test image asks for: 0 / 0
-        return Scores(
-            accuracy=(right.sum(dim=1) / self._asked.sum(dim=1)).tolist(),
-            balanced_accuracy=(recall.sum(dim=1) / (self._asked > 0).sum(dim=1)).tolist(),
-        )
+        self.epochs = list(state["epochs"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.losses[: self.step] = state["losses"].to(self.losses.device)
+        if "task_losses" in state:
+            self.task_losses[: self.step] = state["task_losses"].to(self.losses.device)
+        if "combination" in state:
+            self.combination.load_state_dict(state["combination"])
+        if "optimizer" in state:
+            self._optimizer.load_state_dict(state["optimizer"])
+            for parameter, values in self._optimizer.state.items():
+                for name, value in values.items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        # Fused steps take it that both lie in memory in the same order.
+                        values[name] = torch.empty_like(parameter).copy_(value)
+        if "generators" in state:
+            torch.set_rng_state(state["generators"]["cpu"])
+            if self.data.device.type == "cuda" and "cuda" in state["generators"]:
+                torch.cuda.set_rng_state(state["generators"]["cuda"], self.data.device)
 
 
-def _count_answers(scored: Tensor, labels: Tensor) -> Tensor:
-    """How many images there are for each answer of each task.
-
-    Args:
-        scored: int64, tasks x classes.
-        labels: int64, N.
-
-    Returns:
-        float64, tasks x the most answers that a task has.
-    """
-    num_answers = int(scored.max()) + 1
-    numbers = [row[labels] for row in scored]
-    return torch.stack([row[row >= 0].bincount(minlength=num_answers) for row in numbers]).double()
+def make_optimizer(model: Model, combination: Combination, run: Run) -> torch.optim.Optimizer:
+    """SGD over the network and whatever the losses are formed with, by the recipe of the run."""
+    groups = [{"params": list(model.parameters()), "weight_decay": run.weight_decay}]
+    if learnt := list(combination.parameters()):
+        groups.append({"params": learnt, "weight_decay": 0.0})
+    optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum, fused=True)
+    if run.momentum:  # from the start, as fused steps cannot tell one parameter's first step from another's
+        for parameter in [parameter for group in groups for parameter in group["params"]]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
-def _groups(scored: Tensor, labels: Tensor) -> list[tuple[list[int], Tensor]]:
-    """Part the test images by the tasks that they are in, so that a batch runs the heads it needs only.
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors one after the other; a single one as it is."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
-    Args:
-        scored: int64, tasks x classes, on the CPU.
-        labels: int64, N.
 
-    Returns:
-        pairs of tasks and the indices of the images that are in exactly these tasks.
-    """
-    members, group_of_class = torch.unique(scored >= 0, dim=1, return_inverse=True)
-    group_of_image = group_of_class.to(labels.device)[labels]
-    groups = [
-        (members[:, i].nonzero().flatten().tolist(), (group_of_image == i).nonzero().flatten())
-        for i in range(members.shape[1])
-    ]
-    return [(tasks, images) for tasks, images in groups if tasks and len(images)]
+def _on_cpu(state: object) -> object:
+    """A nested state with its tensors on the CPU."""
+    if isinstance(state, Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    return [_on_cpu(value) for value in state] if isinstance(state, list | tuple) else state
 
 
 class StandardAgent(Agent):
     """Setting 0: one head over all classes."""
 
-    def __init__(
-        self,
-        data: DataSet,
-        options: TrainingOptions,
-        names: Sequence[str] = ("all classes",),
-        scored: Tensor | None = None,
-    ) -> None:
-        every_image = Source("all classes", torch.arange(len(data.train)), heads=(0,))
-        every_class = torch.arange(data.spec.num_classes)[None]
-        super().__init__(data, options, heads=every_class, sources=[every_image], names=names, scored=scored)
+    def heads(self) -> Tensor:
+        """Every class, as it is numbered."""
+        return torch.arange(self.data.spec.num_classes)[None]
+
+    def scored(self) -> dict[str, Tensor]:
+        """One task of all classes."""
+        return {"all classes": self.heads()[0]}
+
+    def sources(self) -> list[Source]:
+        """Every image."""
+        return [Source("all classes", np.arange(len(self.data.train)), heads=(0,))]
 
 
 class StandardByTaskAgent(StandardAgent):
     """Setting 1: trained as setting 0, scored task by task."""
 
-    def __init__(self, data: DataSet, options: TrainingOptions) -> None:
-        super().__init__(data, options, names=data.spec.tasks, scored=data.tasks)
-
-    def heads_of(self, tasks: Sequence[int]) -> Sequence[int]:
-        """The one head, whatever the tasks."""
-        return [0]
-
-    def answers(self, logits: Tensor, tasks: Sequence[int]) -> Tensor:
-        """The best of the task's own classes by the scores of the one head, read as the task reads it."""
-        numbers = self._scored[tasks]
-        best = logits.masked_fill((numbers < 0)[:, None], -torch.inf).argmax(dim=2)
-        return numbers.gather(1, best)
+    def scored(self) -> dict[str, Tensor]:
+        """Every task."""
+        return Agent.scored(self)
 
 
 class SingleTaskAgent(Agent):
     """Setting 2: the images and the classes of one task, one head."""
 
-    def __init__(self, data: DataSet, options: TrainingOptions) -> None:
-        name, numbers = list(data.spec.tasks)[options.task], data.tasks[options.task]
-        super().__init__(
-            data,
-            options,
-            heads=numbers[None],
-            sources=[Source(name, images_of(numbers, data.train.labels), heads=(0,))],
-            names=[name],
-        )
+    def heads(self) -> Tensor:
+        """That of the task."""
+        return self.data.tasks[self.run.task][None]
 
+    def scored(self) -> dict[str, Tensor]:
+        """The task."""
+        return {list(self.data.spec.tasks)[self.run.task]: self.heads()[0]}
 
-def _normalised(weights: Sequence[float] | None, num_tasks: int) -> list[float]:
-    """Weights of the tasks scaled to sum to 1; None stands for equal ones."""
-    weights = np.ones(num_tasks) if weights is None else np.array(weights, dtype=np.float64)
-    return (weights / weights.sum()).tolist()
+    def sources(self) -> list[Source]:
+        """The images of the task."""
+        return [Source(*self.scored(), self.data.images_of(self.run.task), heads=(0,))]
 
 
 class TaskSamplingAgent(Agent):
     """Settings 3 and 4: each step draws a task by its weight and trains the encoder and that task's head."""
 
-    def __init__(self, data: DataSet, options: TrainingOptions) -> None:
-        probabilities = _normalised(options.weights, len(data.tasks))
-        sources = [
-            Source(name, images_of(numbers, data.train.labels), heads=(task,), probability=probability)
-            for task, (name, numbers, probability) in enumerate(
-                zip(data.spec.tasks, data.tasks, probabilities, strict=True)
-            )
+    def sources(self) -> list[Source]:
+        """Each task's own images."""
+        probabilities = normalised(self.run.weights, len(self.data.tasks))
+        return [
+            Source(name, self.data.images_of(task), heads=(task,), probability=probabilities[task])
+            for task, name in enumerate(self.data.spec.tasks)
         ]
-        super().__init__(data, options, heads=data.tasks, sources=sources, names=data.spec.tasks)
 
 
 class SummedLossAgent(Agent):
     """Settings 5 and 6: each step trains the encoder and all heads on the weighted sum of the task losses."""
 
-    def __init__(self, data: DataSet, options: TrainingOptions) -> None:
-        source = Source(
-            "all tasks",
-            torch.arange(len(data.train)),
-            heads=tuple(range(len(data.tasks))),
-            weights=tuple(_normalised(options.weights, len(data.tasks))),
-        )
-        super().__init__(data, options, heads=data.tasks, sources=[source], names=data.spec.tasks)
+    def sources(self) -> list[Source]:
+        """Every image for every task."""
+        num_tasks = len(self.data.tasks)
+        weights = tuple(normalised(self.run.weights, num_tasks))
+        return [Source("all tasks", np.arange(len(self.data.train)), tuple(range(num_tasks)), weights)]
+
+
+def normalised(weights: Sequence[float] | None, num_tasks: int) -> list[float]:
+    """Weights of the tasks scaled to sum to 1; None stands for equal ones."""
+    weights = np.ones(num_tasks) if weights is None else np.array(weights, dtype=np.float64)
+    return (weights / weights.sum()).tolist()
 
 
 AGENTS = (

@@ -1,4 +1,4 @@
-"""The data sets as tensors in memory, the images of each task, and the streams of batches.
+"""The data sets as tensors in memory, and the images of each task.
 
 A data set is two tensors, images and labels, for training and two for testing, and a table that gives
 each class its number within each task. All that differs between data sets is how their files are
@@ -10,8 +10,8 @@ import math
 import pickle
 import sys
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from files import replacing, waiting_turn
+from own_data import read_images
 from settings import CIFAR100_SUPERCLASSES, OMNIGLOT_ALPHABETS, DataSpec, UserError
 
 OMNIGLOT_SIDE = 105
@@ -68,7 +69,9 @@ class DataSet:
     """A data set in memory.
 
     Attributes:
-        spec: what it is by definition.
+        spec: what it is by definition, mean and deviation included.
+        train: what is trained on.
+        test: what is scored: the test images, or those held out of the training images.
         tasks: int64, T x classes, on the CPU: the number of each class within each task, or -1.
     """
 
@@ -82,56 +85,9 @@ class DataSet:
         """Where the images lie."""
         return self.train.images.device
 
-
-def images_of(numbers: Tensor, labels: Tensor) -> Tensor:
-    """Indices of the images that belong to a task.
-
-    Args:
-        numbers: int64, classes: the task's row of the table.
-        labels: int64, N: the class of every image.
-
-    Returns:
-        int64: the indices in ascending order, on the CPU.
-    """
-    return (numbers[labels.cpu()] >= 0).nonzero().flatten()
-
-
-class Stream:
-    """Batches of some images without end: pass after pass, each newly shuffled.
-
-    A pass shows every image once but for the last ones that do not fill a batch. Which images make
-    the k-th batch is decided by the key and k alone, so a stream can be entered anywhere.
-    """
-
-    def __init__(self, images: Tensor, batch_size: int, key: tuple[int, ...]) -> None:
-        """
-        Args:
-            images: int64: indices of the images, on the CPU.
-            batch_size: number of images in a batch.
-            key: non-negative integers that set the order of the images.
-        """
-        self.images = images.numpy()
-        self.batch_size = batch_size
-        self.key = key
-
-    @property
-    def batches_per_pass(self) -> int:
-        """Number of full batches in a pass."""
-        return len(self.images) // self.batch_size
-
-    def _pass(self, number: int) -> np.ndarray:
-        """The batches of one pass, batches_per_pass x batch_size."""
-        order = np.random.default_rng((*self.key, number)).permutation(self.images)
-        return order[: self.batches_per_pass * self.batch_size].reshape(-1, self.batch_size)
-
-    def batches(self, start: int, count: int) -> np.ndarray:
-        """The batches from number `start`, `count` of them: int64, count x batch_size, of image indices."""
-        if count == 0:
-            return np.empty((0, self.batch_size), dtype=np.int64)
-        first, last = start // self.batches_per_pass, (start + count - 1) // self.batches_per_pass
-        passes = np.concatenate([self._pass(number) for number in range(first, last + 1)])
-        offset = start - first * self.batches_per_pass
-        return passes[offset : offset + count]
+    def images_of(self, task: int) -> np.ndarray:
+        """Indices of the training images that belong to a task: int64, in ascending order."""
+        return (self.tasks[task][self.train.labels.cpu()] >= 0).nonzero().flatten().numpy()
 
 
 def load(spec: DataSpec, data_path: Path, image_size: int, device: torch.device) -> DataSet:
@@ -145,11 +101,58 @@ def load(spec: DataSpec, data_path: Path, image_size: int, device: torch.device)
     Raises:
         UserError: the files can be neither read nor downloaded, or are not what they should be.
     """
-    splits = synthetic(spec) if spec.synthetic else READERS[spec.name](data_path)
+    if spec.synthetic:
+        train, test = synthetic(spec)
+    elif spec.path is not None:
+        train, test = own(spec)
+        mean, std = measured(train[0])
+        if min(std) == 0:
+            raise UserError(
+                f"{spec.path} has training images that are all of one colour: there is nothing to learn"
+            )
+        spec = replace(spec, mean=mean, std=std)
+    else:
+        train, test = READERS[spec.name](data_path)
+    if spec.validation:
+        train, test = hold_out(train, spec.held_out)
     train, test = (
-        Split(resize(images, image_size).to(device), labels.to(device), spec) for images, labels in splits
+        Split(resize(images, image_size).to(device), labels.to(device), spec)
+        for images, labels in (train, test)
     )
     return DataSet(spec, train, test, torch.tensor(list(spec.tasks.values())))
+
+
+def measured(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel of uint8 images, N x C x H x W, with pixels scaled to [0, 1]."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    counts = [
+        sum(part[:, channel].flatten().bincount(minlength=256) for part in images.split(1000))
+        for channel in range(images.shape[1])
+    ]
+    means = [float(values @ count.double() / count.sum()) for count in counts]
+    deviations = [
+        float(((values - mean) ** 2 @ count.double() / count.sum()).sqrt())
+        for mean, count in zip(means, counts, strict=True)
+    ]
+    return tuple(means), tuple(deviations)
+
+
+Labelled = tuple[Tensor, Tensor]
+"""Images, uint8, N x C x H x W, and their labels, int64, N, on the CPU."""
+
+
+def hold_out(labelled: Labelled, counts: Sequence[int]) -> tuple[Labelled, Labelled]:
+    """Part labelled images: those to train on, and a number of each class that is held out.
+
+    Which are held out depends on nothing but the labels and the numbers.
+    """
+    images, labels = labelled
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    for label, count in enumerate(counts):
+        of_class = (labels == label).nonzero().flatten()
+        order = np.random.RandomState(label).permutation(len(of_class))  # the same in every version of NumPy
+        held_out[of_class[order[:count]]] = True
+    return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -162,8 +165,14 @@ def resize(images: Tensor, size: int) -> Tensor:
     return resized
 
 
-Splits = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Images and labels for training, then for testing, on the CPU."""
+Splits = tuple[Labelled, Labelled]
+"""What is there for training, then for testing."""
+
+
+def own(spec: DataSpec) -> Splits:
+    """Read a data set of the user's own."""
+    arrays = {name: torch.from_numpy(array) for name, array in read_images(spec).items()}
+    return (arrays["train_images"], arrays["train_labels"]), (arrays["test_images"], arrays["test_labels"])
 
 
 def synthetic(spec: DataSpec) -> Splits:
@@ -182,8 +191,8 @@ def synthetic(spec: DataSpec) -> Splits:
 
     class_patterns = patterns(spec.num_classes)
 
-    def split(per_class: int) -> tuple[Tensor, Tensor]:
-        labels = np.arange(spec.num_classes).repeat(per_class)
+    def split(counts: tuple[int, ...]) -> Labelled:
+        labels = np.arange(spec.num_classes).repeat(counts)
         own = class_patterns[labels]
         for image, (down, right) in zip(own, random.randint(-3, 4, (len(labels), 2)), strict=True):
             image[:] = np.roll(image, (down, right), axis=(1, 2))
@@ -191,7 +200,7 @@ def synthetic(spec: DataSpec) -> Splits:
         images = (2 * own + 3 * patterns(len(labels)) + 2 * noise) // 7
         return torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels)
 
-    return split(spec.train_per_class), split(spec.test_per_class)
+    return split(spec.train_counts), split(spec.test_counts)
 
 
 @contextlib.contextmanager
@@ -209,7 +218,10 @@ def _reading(
     from torchvision.datasets.utils import check_integrity
 
     try:
-        data_path.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(
+            OSError
+        ):  # where nothing can be written, everything may be there all the same
+            data_path.mkdir(parents=True, exist_ok=True)
         # Some versions of torchvision print to standard output.
         with contextlib.redirect_stdout(sys.stderr), waiting_turn(data_path):
             yield
@@ -239,7 +251,7 @@ def _cifar(name: str, data_set: type, data_path: Path) -> Splits:
     checksums = {archive: data_set.tgz_md5}
     checksums |= {folder / file: md5 for file, md5 in data_set.train_list + data_set.test_list}
 
-    def split(train: bool) -> tuple[Tensor, Tensor]:
+    def split(train: bool) -> Labelled:
         read = data_set(data_path, train=train, download=True)
         return torch.from_numpy(read.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(read.targets)
 
@@ -276,26 +288,30 @@ def cifar100(data_path: Path) -> Splits:
     return splits
 
 
-def omniglot(data_path: Path) -> Splits:
+def omniglot(data_path: Path, parts: dict[str, dict[str, int]] = OMNIGLOT_ALPHABETS) -> Splits:
     """Read Omniglot (Lake, Salakhutdinov and Tenenbaum 2015).
 
     The drawings are decoded once and kept in a file from which later runs read them.
+
+    Args:
+        data_path: directory of the data sets.
+        parts: the alphabets of each part in order, each with its number of characters.
     """
     folder = data_path / "omniglot-py"
     kept = folder / "drawings.npz"
-    num_characters = sum(sum(alphabets.values()) for alphabets in OMNIGLOT_ALPHABETS.values())
+    num_characters = sum(sum(alphabets.values()) for alphabets in parts.values())
     drawings = _kept_drawings(kept, num_characters)
     if drawings is None:
         from torchvision.datasets import Omniglot
 
-        archives = {part: folder / f"{part}.zip" for part in OMNIGLOT_ALPHABETS}
+        archives = {part: folder / f"{part}.zip" for part in parts}
         urls = {path: f"{Omniglot.download_url_prefix}/{path.name}" for path in archives.values()}
         checksums = {path: Omniglot.zips_md5[part] for part, path in archives.items()}
-        checksums |= {folder / part: None for part in OMNIGLOT_ALPHABETS}
+        checksums |= {folder / part: None for part in parts}
         with _reading("Omniglot", data_path, urls, checksums):
-            for part in OMNIGLOT_ALPHABETS:
+            for part in parts:
                 Omniglot(data_path, background=part == "images_background", download=True)
-            drawings = read_drawings(folder, OMNIGLOT_ALPHABETS)
+            drawings = read_drawings(folder, parts)
         try:
             with replacing(kept) as file:
                 np.savez(file, drawings=np.packbits(drawings))
@@ -304,7 +320,7 @@ def omniglot(data_path: Path) -> Splits:
     images = torch.from_numpy(drawings).mul_(255)
     labels = torch.arange(num_characters)[:, None].expand(-1, OMNIGLOT_DRAWINGS)
 
-    def split(which: slice) -> tuple[Tensor, Tensor]:
+    def split(which: slice) -> Labelled:
         return images[:, which].flatten(0, 1).unsqueeze(1), labels[:, which].flatten()
 
     return split(slice(0, 16)), split(slice(16, None))

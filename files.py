@@ -1,7 +1,5 @@
 """Files that are always whole, the old one or the new one, and directories that one run has to itself."""
 
-import json
-import math
 import os
 import shutil
 import tempfile
@@ -10,14 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
 from settings import UserError
 
-try:
-    import fcntl
-except ImportError:  # on Windows, where nothing keeps two runs apart
-    fcntl = None
-
-HISTORY = "history.json"
+LOCK = ".lock"
+"""Name of the file by which a directory is kept; it stays there, as deleting it could part two that wait."""
 
 
 @contextmanager
@@ -59,39 +55,38 @@ def reserved(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
+        lock = FileLock(directory / LOCK)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise UserError(
+            f"another training is writing to {directory}: wait for it to end, or give another --save_path"
+        ) from error
     except OSError as error:
         raise UserError(
             f"cannot write to --save_path {directory}: {error.strerror or error}; give another directory"
         ) from error
-    with _locked(directory, wait=False):
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
 def waiting_turn(directory: Path) -> Iterator[None]:
-    """Have a directory that exists to this process alone, after waiting for any other that has it."""
-    with _locked(directory, wait=True):
-        yield
+    """Have a directory to this process alone, after waiting for any other that has it.
 
-
-@contextmanager
-def _locked(directory: Path, wait: bool) -> Iterator[None]:
-    if fcntl is None:
+    Where nothing can be written, there is nothing to wait for either.
+    """
+    lock = FileLock(directory / LOCK)
+    try:
+        lock.acquire()
+    except OSError:
         yield
         return
-    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise UserError(
-                f"another training is writing to {directory}: wait for it to end, or give another --save_path"
-            ) from error
-        except OSError:
-            pass  # a file system without locks
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def check_room(directory: Path, num_bytes: int) -> None:
@@ -106,33 +101,3 @@ def check_room(directory: Path, num_bytes: int) -> None:
             f"the model takes {num_bytes / 1e6:.1f} MB and {directory} has {free / 1e6:.1f} MB left: "
             f"make room, give another --save_path, or leave --save_model out"
         )
-
-
-def save_history(path: Path, history: dict) -> None:
-    """Write history.json."""
-    with replacing(path) as file:
-        file.write(json.dumps(history, indent=1).encode() + b"\n")
-
-
-def are_records(epochs: object, num_tasks: int) -> bool:
-    """Whether something read from a file is a list of records of epochs 1, 2, ... with a score per task."""
-
-    def is_record(number: int, record: object) -> bool:
-        return (
-            isinstance(record, dict)
-            and record.get("epoch") == number
-            and is_number(record.get("loss"))
-            and all(
-                isinstance(scores := record.get(key), list)
-                and len(scores) == num_tasks
-                and all(is_number(score) and 0 <= score <= 1 for score in scores)
-                for key in ("accuracy", "balanced_accuracy")
-            )
-        )
-
-    return isinstance(epochs, list) and all(is_record(i, record) for i, record in enumerate(epochs, 1))
-
-
-def is_number(value: object) -> bool:
-    """Whether something read from a file is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

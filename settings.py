@@ -1,12 +1,13 @@
-"""What the numbers of --setting and --data stand for, and every default.
+"""What the numbers of --setting and --data stand for, as tables.
 
 Nothing here computes anything, and nothing is imported that takes time: the command line is read
 and checked against these tables before torch is loaded.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-VERSION = "1.1.0"
+VERSION = "2.0.0"
 """Version of the program, written into every file that it makes."""
 
 
@@ -19,6 +20,7 @@ class Setting:
     """One way of training, with a name and its meaning in a few words.
 
     `kind` is the kind of model it trains: settings of the same kind can evaluate each other's models.
+    `draws` says whether each step draws the tasks that it trains.
     `weighted` says whether its tasks have weights of their own; otherwise they all weigh the same.
     `shared_inputs` says whether every task must have every image.
     """
@@ -26,6 +28,7 @@ class Setting:
     name: str
     words: str
     kind: str
+    draws: bool = False
     weighted: bool = False
     shared_inputs: bool = False
 
@@ -34,11 +37,14 @@ SETTINGS = (
     Setting("standard", "one classifier over all classes", "standard"),
     Setting("standard by task", "trained as 0, scored task by task", "standard"),
     Setting("single task", "only the task given by --task", "single-task"),
-    Setting("uniform draws", "multi-task, each step draws one task, all equally likely", "multi-task"),
+    Setting(
+        "uniform draws", "multi-task, each step draws one task, all equally likely", "multi-task", draws=True
+    ),
     Setting(
         "weighted draws",
         "multi-task, each step draws one task, some likelier than others",
         "multi-task",
+        draws=True,
         weighted=True,
     ),
     Setting(
@@ -59,13 +65,26 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A data set as it is defined, known without reading it.
+    """A data set as it is defined, known without reading its images.
 
-    `question` says what the tasks ask. `tasks` maps the name of each task to a row with one entry per
-    class: the number which the class has within the task, or -1 where the task leaves the class out.
-    Every class has the same number of images. `image_size` is the side of the square images as
-    published, `default_image_size` the side that is trained on; `mean` and `std` are per channel, of
-    the training pixels scaled to [0, 1].
+    Attributes:
+        name: that of the data set, or of the user's file.
+        question: what the tasks ask.
+        channels: of the images, 1 or 3.
+        image_size: side of the square images as published.
+        default_image_size: side that is trained on.
+        epochs: how many are trained by default.
+        mean: of the training pixels scaled to [0, 1], per channel; empty where loading measures it.
+        std: their deviation, likewise.
+        tasks: the name of each task with a row of one entry per class: the number that the class has
+            within the task, or -1 where the task leaves the class out.
+        train_counts: number of training images of each class.
+        test_counts: number of test images of each class.
+        synthetic: whether the images are generated.
+        path: of the user's file, None for any other data set.
+        checksum: of the content of that file.
+        validation: share of each class's training images that is held out and scored in the test
+            images' place.
     """
 
     name: str
@@ -77,14 +96,17 @@ class DataSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     tasks: dict[str, tuple[int, ...]]
-    train_per_class: int
-    test_per_class: int
+    train_counts: tuple[int, ...]
+    test_counts: tuple[int, ...]
     synthetic: bool = False
+    path: Path | None = None
+    checksum: str = ""
+    validation: float = 0.0
 
     @property
     def num_classes(self) -> int:
         """Number of classes of the whole data set."""
-        return len(next(iter(self.tasks.values())))
+        return len(self.train_counts)
 
     @property
     def shared_inputs(self) -> bool:
@@ -96,9 +118,25 @@ class DataSpec:
         """The name, with a mark where the images are generated."""
         return f"synthetic stand-in for {self.name}" if self.synthetic else self.name
 
-    def num_training_images(self, task: str) -> int:
-        """Number of training images of a task, given by its name."""
-        return self.train_per_class * sum(number >= 0 for number in self.tasks[task])
+    @property
+    def scored_on(self) -> str:
+        """Which images results are of: `test` or `validation`."""
+        return "validation" if self.validation else "test"
+
+    @property
+    def held_out(self) -> tuple[int, ...]:
+        """Number of training images of each class that are held out: the share, rounded, never all or none."""
+        if not self.validation:
+            return (0,) * self.num_classes
+        return tuple(
+            max(1, min(count - 1, int(self.validation * count + 0.5))) for count in self.train_counts
+        )
+
+    def num_training_images(self, task: str | None = None) -> int:
+        """Number of images that are trained on: of a task, given by its name, or in all."""
+        row = (0,) * self.num_classes if task is None else self.tasks[task]
+        counts = zip(row, self.train_counts, self.held_out, strict=True)
+        return sum(count - held_out for number, count, held_out in counts if number >= 0)
 
 
 def _one_against_rest(names: list[str]) -> dict[str, tuple[int, ...]]:
@@ -221,8 +259,8 @@ DATA_SETS = (
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         tasks=_one_against_rest(CIFAR10_CLASSES),
-        train_per_class=5000,
-        test_per_class=1000,
+        train_counts=(5000,) * 10,
+        test_counts=(1000,) * 10,
     ),
     DataSpec(
         name="CIFAR-100",
@@ -234,8 +272,8 @@ DATA_SETS = (
         mean=(0.5071, 0.4865, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
         tasks=_partition(CIFAR100_SUPERCLASSES),
-        train_per_class=500,
-        test_per_class=100,
+        train_counts=(500,) * 100,
+        test_counts=(100,) * 100,
     ),
     DataSpec(
         name="Omniglot",
@@ -247,59 +285,49 @@ DATA_SETS = (
         mean=(0.9192,),
         std=(0.2725,),
         tasks=_consecutive(_alphabets),
-        train_per_class=16,
-        test_per_class=4,
+        train_counts=(16,) * sum(_alphabets.values()),
+        test_counts=(4,) * sum(_alphabets.values()),
     ),
 )
 
-SYNTHETIC = tuple(
-    replace(
+
+def _stand_in(
+    spec: DataSpec, tasks: dict[str, tuple[int, ...]], train_per_class: int, test_per_class: int
+) -> DataSpec:
+    """The generated stand-in of a data set."""
+    num_classes = len(next(iter(tasks.values())))
+    return replace(
         spec,
         image_size=32,
         mean=(0.5,) * spec.channels,
         std=(0.17,) * spec.channels,
         tasks=tasks,
-        train_per_class=train_per_class,
-        test_per_class=test_per_class,
+        train_counts=(train_per_class,) * num_classes,
+        test_counts=(test_per_class,) * num_classes,
         synthetic=True,
     )
-    for spec, tasks, train_per_class, test_per_class in zip(
-        DATA_SETS,
-        (
-            DATA_SETS[0].tasks,
-            DATA_SETS[1].tasks,
-            _consecutive({name: 4 + t % 3 for t, name in enumerate(_alphabets)}),
-        ),
-        (64, 32, 32),
-        (32, 16, 8),
-        strict=True,
-    )
+
+
+SYNTHETIC = (
+    _stand_in(DATA_SETS[0], DATA_SETS[0].tasks, train_per_class=64, test_per_class=32),
+    _stand_in(DATA_SETS[1], DATA_SETS[1].tasks, train_per_class=32, test_per_class=16),
+    _stand_in(
+        DATA_SETS[2],
+        _consecutive({name: 4 + t % 3 for t, name in enumerate(_alphabets)}),
+        train_per_class=32,
+        test_per_class=8,
+    ),
 )
 """The generated stand-ins, in the order of DATA_SETS: enough images for one batch of 128 per task."""
+
+LOSSES = {"mean": "the mean of the tasks' losses"}
+"""How the losses of the tasks can be made one update in setting 5: a name, and what it does in words."""
 
 PRECISIONS = ("fp32", "bf16")
 """What the network computes in; its weights are fp32 in any case."""
 
-LATER_OPTIONS = {"precision": "fp32"}
-"""Options that files of older versions lack, with what they were then."""
-
-DATA_PATH = "./data"
-SAVE_PATH = "."
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How an agent trains; the defaults are those of the command line.
-
-    `task` is the task of setting 2; `weights`, one per task, are what the tasks of settings 4 and 6
-    weigh against each other, with None for all the same. `precision` is one of PRECISIONS; `compile` says
-    whether to compile the encoder.
-    """
-
-    batch_size: int = 128
-    lr: float = 0.1
-    seed: int = 0
-    task: int | None = None
-    weights: tuple[float, ...] | None = None
-    precision: str = "fp32"
-    compile: bool = False
+SCHEDULES = {
+    "constant": "--lr all along",
+    "cosine": "from --lr to 0 over all steps of the run, along half a cosine",
+}
+"""How the learning rate goes on, by name."""

@@ -4,7 +4,9 @@ For each setting three variants take turns in one process, on generated images a
 
   A  this program: the steps and the evaluation that main.py runs
   B  the usual way: a data set and a DataLoader per task, each image transformed when it is asked for, one
-     pass of the whole network for each task and batch, the loss read after every step
+     pass of the whole network for each task and batch, the loss read after every step; where a step trains
+     all tasks (settings 5 and 6), one data set and DataLoader serves their training, so that a batch is
+     loaded once
   C  the floor: the same training step again and again on one batch that lies ready
 
 Everything is printed as the median over rounds, with the lowest and the highest. Ratios are formed within a
@@ -12,6 +14,9 @@ round, where the machine is in the same state: A/B says how much faster this pro
 the possible speed it reaches. Images are counted once per step, however many tasks they train. FLOP/s are
 the multiplications and additions of the training's convolutions and matrix products in A. Peak memory is
 that of a process of its own for each variant (on a GPU what PyTorch took of its memory).
+
+A lays out once what the steps of an epoch train on. That is timed apart, and the timed steps are charged
+their share of it.
 
 When its turn comes, a variant gets the C library's memory management as it is in a process of its own:
 as main.py sets it for A and C, as it is by default for B. Before it is timed, it does a step, and A also
@@ -24,9 +29,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -36,16 +42,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from agents import AGENTS, Agent
-from data import DataSet, Split, images_of
-from models import Model
-from recording import Recorded
-from runs import keep_freed_memory, pick_device
-from settings import DATA_SETS, PRECISIONS, SETTINGS, TrainingOptions
+from agents import AGENTS, Agent, make_optimizer, normalised
+from data import DataSet, Split
+from models import Model, computing_in
+from options import COUNT, Run, make_run, read_device
+from running.sitting import compiling, keep_freed_memory, pick_device
+from settings import DATA_SETS, PRECISIONS, SETTINGS, DataSpec, UserError
 
 BATCH_SIZE = 128
 
@@ -81,19 +86,19 @@ def generated(number: int, test_images: int, device: torch.device) -> DataSet:
         labels = torch.arange(count) % spec.num_classes
         return Split(torch.from_numpy(images).to(device), labels.to(device), spec)
 
-    train = split(spec.train_per_class * spec.num_classes)
-    return DataSet(spec, train, split(test_images), torch.tensor(list(spec.tasks.values())))
+    train, test = split(spec.num_training_images()), split(test_images)
+    return DataSet(spec, train, test, torch.tensor(list(spec.tasks.values())))
 
 
 class UsualImages(Dataset):
     """The images of a task as they are usually served: one at a time, decoded and transformed."""
 
-    def __init__(self, split: Split, numbers: Tensor, data: DataSet) -> None:
-        keep = images_of(numbers, split.labels)
-        self.images = split.images.cpu().permute(0, 2, 3, 1).numpy()[keep]
-        self.labels = numbers[split.labels.cpu()[keep]].tolist()
+    def __init__(self, split: Split, numbers: Tensor, spec: DataSpec) -> None:
+        labels = numbers[split.labels.cpu()]
+        self.images = split.images.cpu().permute(0, 2, 3, 1).numpy()[labels >= 0]
+        self.labels = labels[labels >= 0].tolist()
         self.transform = transforms.Compose(
-            [transforms.ToTensor(), transforms.Normalize(data.spec.mean, data.spec.std)]
+            [transforms.ToTensor(), transforms.Normalize(spec.mean, spec.std)]
         )
 
     def __len__(self) -> int:
@@ -104,25 +109,26 @@ class UsualImages(Dataset):
 
 
 class Usual:
-    """The experiment of an agent, written the usual way."""
+    """The experiment of a run, written the usual way."""
 
-    def __init__(self, agent: Agent, setting: int) -> None:
-        self.data, self.setting = agent.data, setting
-        self.device = self.data.device
-        if setting in (0, 1):
-            self.trained = torch.arange(self.data.spec.num_classes)[None]
-        elif setting == 2:
-            self.trained = self.data.tasks[agent.options.task][None]
+    def __init__(self, data: DataSet, run: Run, device: torch.device) -> None:
+        self.device = device
+        self.by_task = run.setting == 1
+        self.shared_inputs = SETTINGS[run.setting].shared_inputs
+        every_class = torch.arange(data.spec.num_classes)[None]
+        if SETTINGS[run.setting].kind == "standard":
+            heads = every_class
         else:
-            self.trained = self.data.tasks
-        self.scored = self.data.tasks if setting == 1 else self.trained
-        self.model = Model(self.data.spec.channels, (self.trained.amax(dim=1) + 1).tolist(), seed=0)
-        self.model.to(self.device)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
-        sets = [UsualImages(self.data.train, numbers, self.data) for numbers in self.trained]
-        self.loaders = [DataLoader(each, BATCH_SIZE, shuffle=True, drop_last=True) for each in sets]
-        self.batches = [self._endless(loader) for loader in self.loaders]
-        self.tests = [DataLoader(UsualImages(self.data.test, n, self.data), BATCH_SIZE) for n in self.scored]
+            heads = data.tasks if run.task is None else data.tasks[run.task][None]
+        self.heads = heads.to(device)
+        self.weights = normalised(run.weights, len(heads))
+        self.scored = data.tasks if self.by_task else heads
+        self.model = Model(data.spec.channels, (heads.amax(dim=1) + 1).tolist()).to(device)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=run.lr)
+        served = every_class if self.shared_inputs else heads
+        sets = [UsualImages(data.train, numbers, data.spec) for numbers in served]
+        self.batches = [self._endless(DataLoader(s, BATCH_SIZE, shuffle=True, drop_last=True)) for s in sets]
+        self.tests = [DataLoader(UsualImages(data.test, n, data.spec), BATCH_SIZE) for n in self.scored]
 
     @staticmethod
     def _endless(loader: DataLoader) -> Iterator:
@@ -133,21 +139,29 @@ class Usual:
         """Do some training steps."""
         self.model.train()
         total = 0.0
-        tasks = range(len(self.trained))
         for _ in range(steps):
             self.optimizer.zero_grad()
-            if SETTINGS[self.setting].shared_inputs:
-                loss = sum(self._loss(task, *next(self.batches[task])) for task in tasks) / len(tasks)
+            if self.shared_inputs:
+                images, labels = self._batch(0)
+                loss = sum(
+                    weight * self._loss(task, images, self.heads[task][labels])
+                    for task, weight in enumerate(self.weights)
+                )
             else:
-                task = int(np.random.randint(len(tasks)))
-                loss = self._loss(task, *next(self.batches[task]))
+                task = int(np.random.choice(len(self.weights), p=self.weights))
+                loss = self._loss(task, *self._batch(task))
             loss.backward()
             self.optimizer.step()
             total += loss.item()
 
+    def _batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """The next batch of a loader."""
+        images, labels = next(self.batches[number])
+        return images.to(self.device), labels.to(self.device)
+
     def _loss(self, task: int, images: Tensor, labels: Tensor) -> Tensor:
-        (logits,) = self.model(images.to(self.device), [task])
-        return F.cross_entropy(logits, labels.to(self.device))
+        (logits,) = self.model(images, [task])
+        return F.cross_entropy(logits, labels)
 
     @torch.no_grad()
     def evaluate(self) -> list[float]:
@@ -157,10 +171,10 @@ class Usual:
         for task, loader in enumerate(self.tests):
             right = 0
             for images, labels in loader:
-                (logits,) = self.model(images.to(self.device), [0 if self.setting == 1 else task])
+                (logits,) = self.model(images.to(self.device), [0 if self.by_task else task])
                 numbers = self.scored[task]
                 answers = logits.cpu()
-                if self.setting == 1:
+                if self.by_task:
                     answers = numbers[answers.masked_fill(numbers < 0, -torch.inf).argmax(dim=1)]
                 else:
                     answers = answers.argmax(dim=1)
@@ -174,19 +188,21 @@ class Ours:
 
     def __init__(self, agent: Agent) -> None:
         self.agent, self.model = agent, agent.model
-        self._plan = agent.plan
 
     def train(self, steps: int) -> None:
-        """Do some training steps, with their share of the work that is done once per epoch."""
-        agent = self.agent
-        start = time.perf_counter()
-        sources, images = self._plan(1)
-        planning = time.perf_counter() - start
-        self.saved = planning * (1 - steps / agent.steps_per_epoch)  # the rest of the epoch's
-        agent.plan = lambda epoch: (sources[:steps], images[:steps])
-        agent.step, agent.seconds = 0, 0.0
-        with tqdm(disable=True) as bar:
-            agent._train_epoch(bar, pause=lambda: None)
+        """Do some training steps, of the first epoch again and again: that is laid out by the first step."""
+        agent, num_steps = self.agent, self.agent.plan.steps_per_epoch
+        while steps:
+            if agent.step == num_steps:
+                agent.step = 0
+            count = min(steps, num_steps - agent.step)
+            agent.train_steps(count)
+            steps -= count
+
+    def lay_out(self) -> None:
+        """What is done once per epoch before its first step."""
+        self.agent.plan.draws(1)
+        torch.from_numpy(self.agent.plan.images(1)).to(self.agent.data.device)
 
     def evaluate(self) -> list[float]:
         """Accuracy of every scored task."""
@@ -194,22 +210,32 @@ class Ours:
 
 
 class Floor:
-    """The training step of an agent on one batch."""
+    """The training step of an agent on one batch of its first source."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent, self.model = agent, agent.model
-        device = agent.data.device
-        self._batch = agent.data.train.batch(agent.sources[0].images[:BATCH_SIZE].to(device))
-        self._do_step = Recorded(self._step, device) if device.type == "cuda" else self._step
+        self._optimizer = make_optimizer(agent.model, agent.combination, agent.run)
+        source, device = agent.plan.sources[0], agent.data.device
+        self._images, labels = agent.data.train.batch(torch.from_numpy(source.images[:BATCH_SIZE]).to(device))
+        answers = agent.heads().to(device)
+        self._targets = {head: answers[head][labels] for head in source.heads}
+        self._weights = torch.tensor(source.weights, device=device)
 
-    def _step(self, source: int) -> None:
-        self.agent.update(self.agent.loss(source, *self._batch))
+    def _step(self) -> None:
+        losses = []
+        with computing_in(self.agent.run.precision, self._images.device):
+            features = self.model.encoder(self._images)
+            for head, targets in self._targets.items():
+                losses.append(F.cross_entropy(self.model.heads[head](features).float(), targets))
+        self._optimizer.zero_grad(set_to_none=True)
+        self.agent.combination.backward(torch.stack(losses), self._weights, features)
+        self._optimizer.step()
 
     def train(self, steps: int) -> None:
         """Do some training steps."""
-        self.agent.model.train()
+        self.model.train()
         for _ in range(steps):
-            self._do_step(0)
+            self._step()
 
 
 def seconds(work, device: torch.device) -> float:
@@ -221,21 +247,26 @@ def seconds(work, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def make(setting: int, args: argparse.Namespace, device: torch.device) -> Agent:
-    """An agent on generated images."""
-    data = generated(args.data, args.test_images, device)
-    weights = tuple(range(1, len(data.tasks) + 1)) if SETTINGS[setting].weighted else None
-    task = 1 if setting == 2 else None
-    options = TrainingOptions(task=task, weights=weights, precision=args.precision, compile=args.compile)
-    return AGENTS[setting](data, options)
+def options_of(setting: int, args: argparse.Namespace) -> Run:
+    """The run of this program that is timed."""
+    given = {
+        "setting": setting,
+        "data": args.data,
+        "task": 1 if setting == 2 else None,
+        "batch_size": BATCH_SIZE,
+        "precision": args.precision,
+        "compile": args.compile,
+    }
+    return make_run("train", given, spec=DATA_SETS[args.data])
 
 
 def flops_per_image(agent: Agent) -> float:
     """Floating point operations of a training step per image, in convolutions and matrix products."""
-    plain = Model(agent.data.spec.channels, (agent.source_numbers[0].amax(dim=1) + 1).tolist(), 0)
+    trained = agent.heads()[list(agent.plan.sources[0].heads)]
+    plain = Model(agent.data.spec.channels, (trained.amax(dim=1) + 1).tolist())
     inputs, _ = agent.data.train.batch(torch.arange(2, device=agent.data.device))
     with FlopCounterMode(display=False) as counter:
-        plain(inputs.cpu(), range(len(plain.heads))).sum().backward()
+        sum(logits.sum() for logits in plain(inputs.cpu(), range(len(plain.heads)))).backward()
     return counter.get_total_flops() / len(inputs)
 
 
@@ -249,10 +280,12 @@ def spread(values: list[float], digits: int) -> str:
 
 def measure(setting: int, args: argparse.Namespace, device: torch.device) -> None:
     """Time the variants of a setting in turn and print what came out."""
-    agent = make(setting, args, device)
+    run = options_of(setting, args)
+    data = generated(args.data, args.test_images, device)
+    agent = AGENTS[setting](data, run)
     flops = flops_per_image(agent)
     ours = Ours(agent)
-    variants = {"A": ours, "B": Usual(agent, setting), "C": Floor(agent)}
+    variants = {"A": ours, "B": Usual(data, run, device), "C": Floor(agent)}
     training, evaluating = [], []
     for number in range(args.rounds + 1):  # the first round warms up
         trained, tested = {}, {}
@@ -262,7 +295,9 @@ def measure(setting: int, args: argparse.Namespace, device: torch.device) -> Non
             if name == "A":
                 seconds(variant.evaluate, device)
             took = seconds(lambda variant=variant: variant.train(args.steps), device)
-            trained[name] = args.steps * BATCH_SIZE / (took - (ours.saved if name == "A" else 0))
+            if name == "A":
+                took += seconds(ours.lay_out, device) * args.steps / agent.plan.steps_per_epoch
+            trained[name] = args.steps * BATCH_SIZE / took
             if name != "C" and number:
                 tested[name] = args.test_images / seconds(variant.evaluate, device)
             variant.model.zero_grad()  # so that its memory can be given back
@@ -282,62 +317,8 @@ def measure(setting: int, args: argparse.Namespace, device: torch.device) -> Non
     print(line("evaluation", evaluating).rstrip(), flush=True)
 
 
-def peak_memory(variant: str, setting: int, args: argparse.Namespace) -> float:
-    """Peak memory in MB of a process that runs one variant alone, with a few steps and an evaluation."""
-    command = [sys.executable, __file__, "--data", args.data, "--settings", setting, "--memory_of", variant]
-    command += ["--device", args.device, "--precision", args.precision, *["--compile"] * args.compile]
-    finished = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, text=True, check=True)
-    return float(finished.stdout)
-
-
-def measure_memory(args: argparse.Namespace, device: torch.device) -> None:
-    """Print the peak memory of this process in MB, having run one variant."""
-    agent = make(args.settings[0], args, device)
-    if args.memory_of == "A":
-        keep_freed_memory()
-        variant = Ours(agent)
-    else:
-        variant = Usual(agent, args.settings[0])
-    variant.train(3)
-    variant.evaluate()
-    if device.type == "cuda":
-        print(torch.cuda.max_memory_allocated(device) / 1e6)
-        return
-    # Not getrusage, whose peak starts from that of the process which started this one.
-    (peak,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    print(int(peak.split()[1]) * 1024 / 1e6)
-
-
-def main() -> None:
-    """Read the command line and measure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    numbers = range(len(SETTINGS))
-    add("--settings", type=int, nargs="+", choices=numbers, default=[0, 3, 5], help="to time (0 3 5)")
-    add("--data", type=int, default=0, choices=range(len(DATA_SETS)), help="as for main.py (0)")
-    add("--steps", type=int, help="training steps of a variant in a round (8, on a GPU 400)")
-    add("--rounds", type=int, default=3, help="rounds that are counted (3)")
-    add("--test_images", type=int, help="images of an evaluation (2000, on a GPU 10000)")
-    add("--precision", choices=PRECISIONS, default="fp32", help="of A and C (fp32)")
-    add("--compile", action="store_true", help="compile in A and C")
-    add("--device", default="auto", help="as for main.py (auto)")
-    add("--memory_of", choices="AB", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if wrong := [
-        n for n in args.settings if SETTINGS[n].shared_inputs and not DATA_SETS[args.data].shared_inputs
-    ]:
-        parser.error(f"setting {wrong[0]} cannot be trained on {DATA_SETS[args.data].name}")
-    device = pick_device(args.device)
-    args.steps = args.steps or STEPS[device.type]
-    args.test_images = args.test_images or TEST_IMAGES[device.type]
-    num_classes = DATA_SETS[args.data].num_classes
-    if args.test_images < num_classes:
-        parser.error(f"--test_images must be at least {num_classes}, the number of classes")
-    if args.memory_of:
-        measure_memory(args, device)
-        return
+def measure_all(args: argparse.Namespace, device: torch.device) -> None:
+    """Print everything: the times of each setting, then the memory of each."""
     where = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -356,6 +337,91 @@ def main() -> None:
                 f"setting {setting}  peak memory  A {ours:.0f} MB, B {usual:.0f} MB, A/B {ours / usual:.2f}",
                 flush=True,
             )
+
+
+def peak_memory(variant: str, setting: int, args: argparse.Namespace) -> float:
+    """Peak memory in MB of a process that runs one variant alone, with a few steps and an evaluation."""
+    command = [sys.executable, __file__, "--data", args.data, "--settings", setting, "--memory_of", variant]
+    command += ["--device", args.device, "--precision", args.precision, *["--compile"] * args.compile]
+    finished = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, text=True, check=True)
+    return float(finished.stdout)
+
+
+def measure_memory(args: argparse.Namespace, device: torch.device) -> None:
+    """Print the peak memory of this process in MB, having run one variant."""
+    run = options_of(args.settings[0], args)
+    if args.memory_of == "A":
+        data = generated(args.data, args.test_images, device)
+        keep_freed_memory()
+        variant = Ours(AGENTS[run.setting](data, run))
+    else:  # which keeps images of its own, not on the device
+        variant = Usual(generated(args.data, args.test_images, torch.device("cpu")), run, device)
+    variant.train(3)
+    variant.evaluate()
+    if device.type == "cuda":
+        print(torch.cuda.max_memory_allocated(device) / 1e6)
+        return
+    # Not getrusage, whose peak starts from that of the process which started this one.
+    (peak,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    print(int(peak.split()[1]) * 1024 / 1e6)
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a wrong command line with one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help explains the options)\n")
+
+
+def typed(read: Callable[[str], object]) -> Callable[[str], object]:
+    """How argparse reads a word as an option of the program is read, with the program's words for errors."""
+
+    def read_word(text: str) -> object:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read_word
+
+
+def main() -> None:
+    """Read the command line and measure."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    numbers = range(len(SETTINGS))
+    count = typed(COUNT)
+    add("--settings", type=int, nargs="+", choices=numbers, default=[0, 3, 5], help="to time (0 3 5)")
+    add("--data", type=int, default=0, choices=range(len(DATA_SETS)), help="as for main.py (0)")
+    add("--steps", type=count, help="training steps of a variant in a round (8, on a GPU 400)")
+    add("--rounds", type=count, default=3, help="rounds that are counted (3)")
+    add("--test_images", type=count, help="images of an evaluation (2000, on a GPU 10000)")
+    add("--precision", choices=PRECISIONS, default="fp32", help="of A and C (fp32)")
+    add("--compile", action="store_true", help="compile in A and C")
+    add("--device", type=typed(read_device), default="auto", help="as for main.py (auto)")
+    add("--memory_of", choices="AB", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if wrong := [
+        n for n in args.settings if SETTINGS[n].shared_inputs and not DATA_SETS[args.data].shared_inputs
+    ]:
+        parser.error(f"setting {wrong[0]} cannot be trained on {DATA_SETS[args.data].name}")
+    try:
+        device = pick_device(args.device)
+    except UserError as error:
+        parser.error(str(error))
+    args.steps = args.steps or STEPS[device.type]
+    args.test_images = args.test_images or TEST_IMAGES[device.type]
+    num_classes = DATA_SETS[args.data].num_classes
+    if args.test_images < num_classes:
+        parser.error(f"--test_images must be at least {num_classes}, the number of classes")
+    try:
+        with compiling(args.compile):
+            if args.memory_of:
+                measure_memory(args, device)
+            else:
+                measure_all(args, device)
+    except UserError as error:
+        sys.exit(f"{parser.prog}: {error}")
 
 
 if __name__ == "__main__":

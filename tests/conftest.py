@@ -1,31 +1,27 @@
-"""What the tests share: small data sets, and the program run as its command line runs it."""
+"""What the tests share: one thread each, small data sets, and the program run as its command line runs it."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes: tests run side by side, and so do their processes
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import NARROW
 
 import main
-import models
 from data import DataSet, load
 from settings import SYNTHETIC
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def narrow_heads():
-    """Heads with 32 hidden units in place of 512: the tests of the training need a network, not its size."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "NUM_HIDDEN", 32)
-        yield
-
-
 @pytest.fixture(scope="session")
 def cifar10() -> DataSet:
     """CIFAR-10's stand-in at 8 x 8 pixels, with half of its images: 320 and 160."""
-    spec = replace(SYNTHETIC[0], train_per_class=32, test_per_class=16)
+    spec = replace(SYNTHETIC[0], train_counts=(32,) * 10, test_counts=(16,) * 10)
     return load(spec, Path(), 8, CPU)
 
 
@@ -49,14 +45,25 @@ class Run:
 
 @pytest.fixture
 def run(capfd):
-    """Run the program in this process: run("--train", "--setting", 3)."""
+    """Run the program in this process, with narrow heads: run("--train", "--setting", 3)."""
 
-    def run(*argv: object) -> Run:
+    def run(*argv: object, **how: object) -> Run:
         capfd.readouterr()
         try:
-            code = main.main([str(argument) for argument in argv])
+            code = main.main([str(argument) for argument in argv], **{"network": NARROW, **how})
         except SystemExit as stop:  # argparse ends the program like this
             code = stop.code
         return Run(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Downloads fail as they do without a network."""
+    import urllib.request
+
+    def unreachable(*_, **__):
+        raise urllib.request.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)

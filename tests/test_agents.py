@@ -1,6 +1,7 @@
 """The ways of training against slow and obvious versions of the same definitions."""
 
 import copy
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -10,175 +11,228 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import NARROW, make, train_epochs
 
-from agents import AGENTS, Agent
-from data import DataSet, images_of, load
-from models import Model
-from settings import PRECISIONS, SYNTHETIC, TrainingOptions
+from agents import AGENTS, Agent, TaskSamplingAgent
+from data import DataSet, load
+from losses import Combination
+from options import make_run
+from scoring import Scorer
+from settings import PRECISIONS, SYNTHETIC, UserError
 
-
-def make(setting: int, data: DataSet, **options) -> Agent:
-    return AGENTS[setting](data, TrainingOptions(**{"batch_size": 32, **options}))
-
-
-def train_epochs(agent: Agent, count: int) -> list[float]:
-    return [epoch["loss"] for epoch in agent.train(len(agent.epochs) + count)]
+# What a step does
 
 
-def slow_inputs(split, i: int) -> torch.Tensor:
-    return split.batch(torch.tensor([i]))[0]
+def first_batch(agent: Agent) -> torch.Tensor:
+    """The training images of the first step."""
+    return torch.from_numpy(agent.plan.images(1)[0])
 
 
-# Which images and which losses
-
-
-@pytest.mark.parametrize("task", [0, 7])
-def test_a_single_task_trains_on_its_own_images_and_classes(cifar100, task):
-    agent = make(2, cifar100, task=task)
-    sources, images = agent.plan(1)
-    assert set(sources.tolist()) == {0}
-    labels = cifar100.train.labels[torch.from_numpy(images)]
-    assert (cifar100.tasks[task][labels] >= 0).all()
-    assert len(set(images.flatten().tolist())) == 160
-    assert agent.model.heads[0][-1].out_features == 5
-    assert agent.names == [list(cifar100.spec.tasks)[task]]
-
-
-def test_a_drawn_task_trains_on_its_own_images(cifar100):
-    sources, images = make(3, cifar100).plan(1)
-    for task, batch in zip(sources, images, strict=True):
-        assert (cifar100.tasks[task][cifar100.train.labels[batch]] >= 0).all()
-
-
-@pytest.mark.parametrize("setting", [0, 1, 3, 4, 5, 6])
-def test_an_epoch_has_as_many_steps_as_full_batches_in_a_pass_over_every_task(cifar10, setting):
-    batch_size = 48  # does not divide the 320 images
-    agent = make(setting, cifar10, batch_size=batch_size, weights=range(1, 11) if setting in (4, 6) else None)
-    passes = 10 if setting in (3, 4) else 1
-    steps = []
-    plain = agent.loss
-    agent.loss = lambda *step: steps.append(1) or plain(*step)
-    train_epochs(agent, 1)
-    assert len(steps) == agent.steps_per_epoch == passes * (320 // batch_size)
-
-
-@pytest.mark.parametrize(
-    ("setting", "weights"),
-    [(3, None), (4, range(1, 21)), (4, [0] * 10 + [1] * 5 + [7] * 5)],
-    ids=["uniform", "rising", "given"],
-)
-def test_tasks_are_drawn_as_often_as_their_weights_say(cifar100, setting, weights):
-    agent = make(setting, cifar100, batch_size=2, weights=weights)
-    drawn = np.concatenate([agent.plan(epoch)[0] for epoch in range(1, 11)])
-    share = np.ones(20) / 20 if weights is None else np.array(list(weights)) / sum(weights)
-    expected = share * len(drawn)
-    assert len(drawn) == 16_000
-    deviation = np.abs(np.bincount(drawn, minlength=20) - expected)
-    assert (deviation <= 4 * np.sqrt(expected)).all()
-
-
-def test_a_task_goes_on_in_a_later_epoch_where_it_was_left(cifar100):
-    agent = make(3, cifar100, batch_size=24)  # 6 batches a pass, and 16 images left out
-    shown = {task: [] for task in range(20)}
-    for epoch in range(1, 6):
-        for task, batch in zip(*agent.plan(epoch), strict=True):
-            shown[task].append(batch.tolist())
-    for batches in shown.values():
-        for start in range(0, len(batches) - 5, 6):
-            images = sum(batches[start : start + 6], [])
-            assert len(images) == len(set(images)) == 144
-
-
-def test_a_single_stream_shows_every_image_once_an_epoch(cifar100):
-    agent = make(0, cifar100)
-    orders = [agent.plan(epoch)[1].flatten().tolist() for epoch in (1, 2)]
-    for images in orders:
-        assert sorted(images) == list(range(3200))
-    assert orders[0] != orders[1]
-
-
-def plain_loss(model, data, images: torch.Tensor, task: int) -> torch.Tensor:
-    """Loss of one task with a pass of its own through the whole network."""
+def plain_loss(model, data: DataSet, images: torch.Tensor, head: int, numbers: torch.Tensor) -> torch.Tensor:
+    """Loss of one head with a pass of its own through the whole network."""
     inputs, labels = data.train.batch(images)
-    return F.cross_entropy(model.heads[task](model.encoder(inputs)), data.tasks[task][labels])
+    return F.cross_entropy(model.heads[head](model.encoder(inputs)), numbers[labels])
 
 
-@pytest.mark.parametrize("weights", [None, range(1, 11), [0, 3, 0, 1, 0, 0, 0, 0, 0, 2]])
-def test_the_summed_loss_and_its_gradients_are_those_of_separate_passes(cifar10, weights):
-    agent = make(5 if weights is None else 6, cifar10, weights=weights)
-    share = np.ones(10) / 10 if weights is None else np.array(list(weights)) / sum(weights)
-    assert share.sum() == pytest.approx(1)
-    separate = Model(3, [2] * 10, seed=1)
-    separate.load_state_dict(agent.model.state_dict())
-    images = torch.from_numpy(agent.plan(1)[1][0])
+def assert_descended(agent: Agent, before, rate: float) -> None:
+    """Make sure that the agent's weights are those of `before`, a step against its gradients on."""
+    for got, was in zip(agent.model.parameters(), before.parameters(), strict=True):
+        step = 0 if was.grad is None else rate * was.grad
+        torch.testing.assert_close(got, was - step, rtol=1e-3, atol=1e-5)
 
-    loss = agent.loss(0, *cifar10.train.batch(images))
-    loss.backward()
-    expected = 0.0
-    for task in range(10):
-        part = share[task] * plain_loss(separate, cifar10, images, task)
-        part.backward()  # gradients add up
-        expected += part.item()
 
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
-    expected = {name: parameter.grad for name, parameter in separate.named_parameters()}
-    assert expected
-    got = {name: parameter.grad for name, parameter in agent.model.named_parameters()}
-    for name in [name for name in got if ".stack." in name]:
-        got |= {name.replace("stack", str(head)): each for head, each in enumerate(got.pop(name))}
-    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)
+@pytest.mark.parametrize("weights", [None, list(range(1, 11)), [0, 3, 0, 1, 0, 0, 0, 0, 0, 2]])
+def test_a_step_on_all_tasks_descends_on_the_weighted_sum_of_separate_passes(cifar10, weights):
+    agent = make(5 if weights is None else 6, cifar10, weights=weights, lr=0.25)
+    share = np.ones(10) / 10 if weights is None else np.array(weights) / sum(weights)
+    reference = copy.deepcopy(agent.model)
+    losses = [
+        plain_loss(reference, cifar10, first_batch(agent), task, cifar10.tasks[task]) for task in range(10)
+    ]
+    sum(weight * loss for weight, loss in zip(share, losses, strict=True)).backward()
+    agent.train_steps(1)
+    assert agent.task_losses[0].tolist() == pytest.approx([loss.item() for loss in losses], rel=1e-4)
+    assert agent.losses[0].item() == pytest.approx(share @ [loss.item() for loss in losses], rel=1e-4)
+    assert_descended(agent, reference, 0.25)
 
 
 @pytest.mark.parametrize("setting", [0, 2, 3])
-def test_the_loss_of_one_head_is_its_cross_entropy_and_a_step_is_plain_gradient_descent(cifar100, setting):
+def test_a_step_on_one_head_descends_on_its_cross_entropy_and_leaves_other_heads_alone(cifar100, setting):
     agent = make(setting, cifar100, lr=0.25, task=3 if setting == 2 else None)
-    sources, images = agent.plan(1)
-    source, batch = int(sources[0]), torch.from_numpy(images[0])
+    source = int(agent.plan.draws(1)[0, 0])
     numbers = {0: torch.arange(100), 2: cifar100.tasks[3], 3: cifar100.tasks[source]}[setting]
     reference = copy.deepcopy(agent.model)
-    inputs, labels = cifar100.train.batch(batch)
-    head = source if setting == 3 else 0
-    loss = F.cross_entropy(reference.heads[head](reference.encoder(inputs)), numbers[labels])
+    loss = plain_loss(reference, cifar100, first_batch(agent), source, numbers)
     loss.backward()
-
-    assert agent.loss(source, inputs, labels).item() == pytest.approx(loss.item(), rel=1e-6)
-    agent = make(setting, cifar100, lr=0.25, task=3 if setting == 2 else None)
-    agent.plan = lambda epoch: (sources[:1], images[:1])
-    train_epochs(agent, 1)
-    for got, before in zip(agent.model.parameters(), reference.parameters(), strict=True):
-        step = 0 if before.grad is None else 0.25 * before.grad
-        torch.testing.assert_close(got, before - step, rtol=1e-4, atol=1e-6)
+    agent.train_steps(1)
+    assert agent.losses[0].item() == pytest.approx(loss.item(), rel=1e-6)
+    assert_descended(agent, reference, 0.25)
+    expected = [loss.item() if head == source else math.nan for head in range(len(agent.model.heads))]
+    assert agent.task_losses[0].tolist() == pytest.approx(expected, rel=1e-6, nan_ok=True)
 
 
 def test_a_step_leaves_every_other_head_untouched(cifar100):
-    agent = make(3, cifar100)
-    sources, images = agent.plan(1)
-    for step in range(3):
+    agent = make(3, cifar100, momentum=0.5, weight_decay=0.1)
+    drawn = agent.plan.draws(1)[:3, 0].tolist()
+    for source in drawn:
         before = copy.deepcopy(agent.model.state_dict())
-        agent.plan = lambda epoch, step=step: (sources[step : step + 1], images[step : step + 1])
-        train_epochs(agent, 1)
+        agent.train_steps(1)
         after = agent.model.state_dict()
         changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
-        trained = f"heads.{sources[step]}."
+        trained = f"heads.{source}."
         assert {name.startswith(("encoder.", trained)) for name in changed} == {True}
         assert {name for name in before if name.startswith(trained)} <= changed
-        for number, head in enumerate(agent.model.heads):
-            assert all((p.grad is not None) == (number == sources[step]) for p in head.parameters())
-    assert len(set(sources[:3])) > 1
+    assert len(set(drawn)) > 1
+
+
+class TwoSources(TaskSamplingAgent):
+    """Draws two tasks a step."""
+
+    sources_per_step = 2
+
+
+def test_a_step_of_two_tasks_descends_on_the_mean_over_its_images_with_one_pass_of_the_encoder(cifar100):
+    run = make_run("train", {"setting": 3, "batch_size": 32, "lr": 0.25, "seed": 1}, spec=cifar100.spec)
+    agent = TwoSources(cifar100, run, NARROW)
+    draws = agent.plan.draws(1).tolist()
+    twice = [drawn[0] == drawn[1] for drawn in draws]
+    assert True in twice
+    for step in range(max(twice.index(True), twice.index(False)) + 1):
+        drawn = draws[step]
+        reference = copy.deepcopy(agent.model)
+        inputs, labels = cifar100.train.batch(torch.from_numpy(agent.plan.images(1)[step]))
+        features = reference.encoder(inputs)
+        total, of_task = 0.0, {}
+        for task in set(drawn):
+            here = torch.cat(
+                [torch.arange(place * 16, place * 16 + 16) for place in (0, 1) if drawn[place] == task]
+            )
+            logits = reference.heads[task](features[here])
+            each = F.cross_entropy(logits, cifar100.tasks[task][labels[here]], reduction="none")
+            total, of_task[task] = total + each.sum() / 32, each.mean().item()
+        total.backward()
+        agent.train_steps(1)
+        assert agent.losses[step].item() == pytest.approx(total.item(), rel=1e-5)
+        expected = [of_task.get(task, math.nan) for task in range(20)]
+        assert agent.task_losses[step].tolist() == pytest.approx(expected, rel=1e-5, nan_ok=True)
+        assert_descended(agent, reference, 0.25)
+
+
+def test_a_step_runs_the_encoder_once_however_many_tasks_it_trains(cifar10):
+    agent = make(5, cifar10)
+    calls = []
+    agent.model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    agent.train_steps(3)
+    assert len(calls) == 3
+
+
+def slow_sgd(agent: Agent, steps: int, rates: list[float], momentum: float, decay: float) -> list:
+    """Weights after some steps in setting 5, by the textbook."""
+    model, data = copy.deepcopy(agent.model), agent.data
+    speeds = [torch.zeros_like(parameter) for parameter in model.parameters()]
+    for step in range(steps):
+        model.zero_grad()
+        inputs, labels = data.train.batch(torch.from_numpy(agent.plan.images(1)[step]))
+        features = model.encoder(inputs)
+        losses = [
+            F.cross_entropy(head(features), data.tasks[t][labels]) for t, head in enumerate(model.heads)
+        ]
+        (sum(losses) / len(losses)).backward()
+        with torch.no_grad():
+            for parameter, speed in zip(model.parameters(), speeds, strict=True):
+                speed.mul_(momentum).add_(parameter.grad + decay * parameter)
+                parameter -= rates[step] * speed
+    return list(model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [
+        ({"momentum": 0.9}, [0.05] * 8),
+        ({"weight_decay": 0.3}, [0.05] * 8),
+        (
+            {"schedule": "cosine", "epochs": 1},
+            [0.05 * (1 + math.cos(math.pi * i / 10)) / 2 for i in range(8)],
+        ),
+        (
+            {"momentum": 0.5, "weight_decay": 0.1, "schedule": "cosine", "epochs": 2},
+            [0.05 * (1 + math.cos(math.pi * i / 20)) / 2 for i in range(8)],
+        ),
+    ],
+    ids=lambda value: " ".join(map(str, value)),
+)
+def test_the_recipe_is_that_of_the_textbook(cifar10, options, rates):
+    agent = make(5, cifar10, lr=0.05, **options)
+    expected = slow_sgd(agent, 8, rates, options.get("momentum", 0), options.get("weight_decay", 0))
+    agent.train_steps(8)
+    torch.testing.assert_close(list(agent.model.parameters()), expected, rtol=1e-3, atol=1e-4)
+    plain = make(5, cifar10, lr=0.05)
+    plain.train_steps(8)
+    change = max((a - b).abs().max() for a, b in zip(plain.model.parameters(), expected, strict=True))
+    assert change > 1e-3
+
+
+def test_momentum_reaches_a_head_that_is_first_trained_after_others(cifar100):
+    agent = make(3, cifar100, momentum=0.9, lr=0.01)
+    agent.train_steps(40)
+    trained = set(agent.plan.draws(1)[:40].ravel().tolist())
+    fresh = make(3, cifar100).model
+    for task, (head, start) in enumerate(zip(agent.model.heads, fresh.heads, strict=True)):
+        assert torch.equal(head[0].weight, start[0].weight) == (task not in trained)
+    assert len(trained) > 10
+
+
+class Learnt(Combination):
+    """Uncertainty weighting (Kendall, Gal and Cipolla 2018), with a parameter per task."""
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__(num_heads)
+        self.log_variances = torch.nn.Parameter(torch.zeros(num_heads))
+
+    def forward(self, losses, weights):
+        return (losses * torch.exp(-self.log_variances) + self.log_variances).sum() / 2
+
+
+class LearntAgent(AGENTS[5]):
+    """Setting 5 with learnt weights."""
+
+    def combine(self, num_heads: int) -> Combination:
+        return Learnt(num_heads)
+
+
+def test_the_parameters_of_a_combination_are_trained_and_resumed_but_never_decay(cifar10):
+    def agent(**options):
+        run = make_run("train", {"setting": 5, "batch_size": 32, "lr": 0.05, **options}, spec=cifar10.spec)
+        return LearntAgent(cifar10, run, NARROW)
+
+    whole, parts = agent(momentum=0.9), agent(momentum=0.9)
+    first_losses = plain = copy.deepcopy(whole)
+    plain.train_steps(1)
+    step = 0.05 * (1 - first_losses.task_losses[0]) / 2
+    torch.testing.assert_close(plain.combination.log_variances.data, -step, rtol=1e-4, atol=1e-6)
+    decayed = agent(weight_decay=0.5)
+    decayed.train_steps(1)
+    torch.testing.assert_close(decayed.combination.log_variances.data, -step, rtol=1e-4, atol=1e-6)
+    whole.train_steps(6)
+    parts.train_steps(3)
+    network, state = copy.deepcopy(parts.model.state_dict()), copy.deepcopy(parts.state())
+    resumed = agent(momentum=0.9, seed=0)
+    resumed.resume(network, state)
+    resumed.train_steps(3)
+    assert torch.equal(resumed.combination.log_variances, whole.combination.log_variances)
+    assert resumed.losses[:6].tolist() == whole.losses[:6].tolist()
 
 
 def trained_as(data: DataSet, setting: int, **options) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Losses of the first steps, and the weights after them."""
     agent = make(setting, data, lr=0.01, **options)
-    sources, images = agent.plan(1)
-    agent.plan = lambda epoch: (sources[:6], images[:6])
-    train_epochs(agent, 1)
+    agent.train_steps(6)
     return agent.losses[:6].tolist(), agent.model.state_dict()
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
 def test_a_compiled_network_learns_the_same_under_the_same_names(cifar10):
-    (plain, weights), (compiled, learnt) = (trained_as(cifar10, 3, compile=c) for c in (False, True))
+    (plain, weights), (compiled, learnt) = (trained_as(cifar10, 3, compile=c) for c in (None, True))
     assert compiled == pytest.approx(plain, rel=1e-4)
     assert list(learnt) == list(weights)
     torch.testing.assert_close(learnt, weights, rtol=1e-3, atol=1e-4)
@@ -200,28 +254,49 @@ def test_a_network_in_bf16_learns_nearly_the_same_in_weights_of_fp32(cifar10, se
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("setting", [0, 2, 3, 5])
-def test_recorded_steps_on_a_gpu_are_the_steps_of_the_cpu(setting):
+def test_steps_on_a_gpu_are_the_steps_of_the_cpu(setting):
     losses, weights = [], []
     for device in ("cpu", "cuda"):
         data = load(SYNTHETIC[0], Path(), 32, torch.device(device))
-        agent = make(setting, data, lr=0.01, task=3 if setting == 2 else None)
-        sources, images = agent.plan(1)
-        agent.plan = lambda epoch, plan=(sources[:40], images[:40]): plan
-        train_epochs(agent, 1)
-        losses.append(agent.losses[: min(40, len(sources))].tolist())
+        agent = make(setting, data, lr=0.01, momentum=0.5, task=3 if setting == 2 else None)
+        agent.train_steps(20)
+        losses.append(agent.losses[:20].tolist())
         weights.append({name: tensor.cpu() for name, tensor in agent.model.state_dict().items()})
     assert losses[1] == pytest.approx(losses[0], rel=0.02)  # TF32 keeps 11 bits
     torch.testing.assert_close(weights[1], weights[0], rtol=0.02, atol=0.01)
 
 
-def test_the_reported_loss_is_the_mean_over_the_steps(cifar10):
-    agent = make(0, cifar10)
-    losses = []
-    plain = agent.loss
-    agent.loss = lambda *step: losses.append(plain(*step)) or losses[-1]
-    (reported,) = train_epochs(agent, 1)
-    assert len(losses) == 10
-    assert reported == pytest.approx(np.mean([loss.item() for loss in losses]), rel=1e-6)
+@pytest.mark.parametrize("setting", [0, 3, 5])
+def test_the_record_of_an_epoch_says_what_its_steps_were(cifar10, setting):
+    agent = make(setting, cifar10, batch_size=48)
+    other = make(setting, cifar10, batch_size=48)
+    (record,) = agent.train(1)
+    other.train_steps(other.plan.steps_per_epoch)
+    assert record["steps"] == other.plan.steps_per_epoch
+    assert record["images"] == 48 * record["steps"]
+    assert record["loss"] == pytest.approx(other.losses.mean().item(), rel=1e-6)
+    trained = ~other.task_losses.isnan()
+    assert trained.sum().item() == record["steps"] * (10 if setting == 5 else 1)
+    expected = [row[kept].mean().item() for row, kept in zip(other.task_losses.T, trained.T, strict=True)]
+    assert record["task_loss"] == pytest.approx(expected, rel=1e-5)
+    assert record["images_per_second"] == pytest.approx(record["images"] / record["seconds"])
+    assert record["evaluation_seconds"] > 0
+
+
+def test_a_task_that_was_never_drawn_has_no_loss(cifar10):
+    agent = make(4, cifar10, weights=[1] + [0] * 9)
+    (record,) = agent.train(1)
+    assert record["task_loss"][1:] == [None] * 9
+    assert record["task_loss"][0] > 0
+    assert record["loss"] == pytest.approx(record["task_loss"][0], rel=1e-6)
+
+
+def test_a_drawn_task_whose_loss_is_not_finite_is_named(cifar100):
+    agent, names = make(3, cifar100), list(cifar100.spec.tasks)
+    agent.model.heads[7][0].weight.data.fill_(torch.nan)
+    first = agent.plan.draws(1)[:, 0].tolist().index(7) + 1
+    with pytest.raises(UserError, match=rf"{names[7]} is not finite from step {first} of epoch 1"):
+        list(agent.train(1))
 
 
 # Evaluation
@@ -235,7 +310,6 @@ def trained(cifar10, cifar100) -> dict:
         for setting in (0, 1, 2, 3) + ((5,) if data is cifar10 else ()):
             agent = make(setting, data, task=4 if setting == 2 else None)
             train_epochs(agent, 1 if setting == 3 else 2)
-            agent.model.eval()
             agents[data.spec.name, setting] = agent
     return agents
 
@@ -257,25 +331,20 @@ def slow_answer(agent: Agent, setting: int, logits: list[torch.Tensor], task: in
 @torch.inference_mode()
 def test_scores_are_those_of_a_slow_evaluation_image_by_image(trained, name, setting):
     agent = trained[name, setting]
-    data = agent.data
+    data, model = agent.data, copy.deepcopy(agent.model).eval()
     tables = {0: torch.arange(data.spec.num_classes)[None], 2: data.tasks[4:5]}
     table = tables.get(setting, data.tasks)
     outcomes = [{} for _ in table]
-    every = range(0, len(data.test), 5)
     test = copy.copy(data.test)
     test.images, test.labels = test.images[::5], test.labels[::5]
-    for i in every:
-        logits = agent.model(slow_inputs(data.test, i), range(len(agent.model.heads)))
+    for i in range(0, len(data.test), 5):
+        logits = model(data.test.batch(torch.tensor([i]))[0], range(len(model.heads)))
         label = int(data.test.labels[i])
         for task, numbers in enumerate(table.tolist()):
             if numbers[label] != -1:
                 right = slow_answer(agent, setting, logits, task) == numbers[label]
                 outcomes[task].setdefault(numbers[label], []).append(right)
-    part = copy.copy(agent)
-    fewer = DataSet(data.spec, data.train, test, data.tasks)
-    part = make(setting, fewer, task=4 if setting == 2 else None)
-    part.model = agent.model
-    scores = part.evaluate()
+    scores = Scorer(test, table, agent.heads())(agent.model)
     assert scores.accuracy == pytest.approx([np.mean(sum(o.values(), [])) for o in outcomes])
     assert scores.balanced_accuracy == pytest.approx(
         [np.mean([np.mean(v) for v in o.values()]) for o in outcomes]
@@ -289,51 +358,53 @@ def test_scores_are_those_of_a_slow_evaluation_image_by_image(trained, name, set
 def test_an_evaluation_does_not_depend_on_the_batch_size(trained, name, setting):
     agent = trained[name, setting]
     expected = agent.evaluate()
-    agent.model.train()  # as an epoch leaves it
     for batch_size in (1 if name == "CIFAR-10" else 3, 7, 64, 10_000):
-        assert agent.evaluate(batch_size) == expected
+        assert agent.scorer(agent.model, batch_size=batch_size) == expected
 
 
-def encoded(agent: Agent, monkeypatch) -> list[int]:
+def encoded(agent: Agent) -> list[int]:
     """Evaluate, and give back how many images the encoder got each time."""
-    encode, seen = agent.model.encoder.folded(), []
-    monkeypatch.setattr(
-        agent.model.encoder, "folded", lambda: lambda images: seen.append(len(images)) or encode(images)
-    )
+    seen = []
+    hook = agent.model.encoder.register_forward_hook(lambda _, images, __: seen.append(len(images[0])))
     agent.evaluate()
+    hook.remove()
     return seen
 
 
 @pytest.mark.parametrize("setting", [1, 3, 5])
-def test_an_evaluation_runs_the_encoder_once_per_image_however_many_tasks_there_are(
-    trained, setting, monkeypatch
-):
+def test_an_evaluation_runs_the_encoder_once_per_image_however_many_tasks_there_are(trained, setting):
     agent = trained["CIFAR-10", setting]
-    assert sum(encoded(agent, monkeypatch)) == len(agent.data.test)
+    assert sum(encoded(agent)) == len(agent.data.test)
 
 
-def test_an_evaluation_takes_fewer_of_larger_images_at_once(monkeypatch):
+def test_an_evaluation_takes_fewer_of_larger_images_at_once():
     most = {}
     for size in (32, 64):
-        data = load(replace(SYNTHETIC[0], train_per_class=16), Path(), size, torch.device("cpu"))
-        agent = make(0, data)
-        agent.model.eval()
-        most[size] = max(encoded(agent, monkeypatch))
+        spec = replace(SYNTHETIC[0], train_counts=(16,) * 10)
+        most[size] = max(encoded(make(0, load(spec, Path(), size, torch.device("cpu")))))
     assert most[64] == most[32] / 4
 
 
 def test_an_evaluation_changes_nothing(trained):
     agent = trained["CIFAR-100", 3]
-    before = copy.deepcopy(agent.model.state_dict())
+    agent.model.heads[3].append(torch.nn.Dropout())  # would draw
+    before, generator = copy.deepcopy(agent.model.state_dict()), torch.get_rng_state()
     agent.model.train()  # as an epoch leaves it
     agent.evaluate()
     assert all(torch.equal(value, before[name]) for name, value in agent.model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert agent.model.training
+    agent.model.heads[3].pop(-1)
 
 
 def test_the_constant_answer_scores_the_share_of_the_commonest_answer(cifar10, cifar100):
-    assert make(3, cifar10).constant_accuracy == pytest.approx([0.9] * 10)
-    assert make(1, cifar100).constant_accuracy == pytest.approx([0.2] * 20)
-    assert make(0, cifar100).constant_accuracy == pytest.approx([0.01])
+    for agent, constant, answers in (
+        (make(3, cifar10), [0.9] * 10, [2] * 10),
+        (make(1, cifar100), [0.2] * 20, [5] * 20),
+        (make(0, cifar100), [0.01], [100]),
+    ):
+        assert agent.scorer.constant_accuracy == pytest.approx(constant)
+        assert agent.scorer.num_answers == answers
 
 
 def test_unequal_classes_count_equally_in_the_balanced_accuracy_only(cifar10):
@@ -375,14 +446,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(cifar10,
     assert weights(0, 1) != weights(1, 1)
 
 
-def test_another_seed_gives_another_order_of_images_and_of_tasks(cifar100):
-    one, other = (make(0, cifar100, seed=seed).plan(1)[1].tolist() for seed in (0, 1))
-    assert one != other
-    (sources, images), (other_sources, other_images) = (make(3, cifar100, seed=s).plan(1) for s in (0, 1))
-    assert sources.tolist() != other_sources.tolist()
-    assert images.tolist() != other_images.tolist()
+def test_equal_seeds_give_equal_encoders_whatever_the_heads(cifar10):
+    def first_weights(setting: int, seed: int) -> torch.Tensor:
+        return make(setting, cifar10, seed=seed).model.encoder.layers[0].weight
 
-
-def test_the_images_of_a_task_are_those_whose_class_is_in_it():
-    labels = torch.tensor([3, 1, 0, 2, 1])
-    assert images_of(torch.tensor([-1, 0, 1, -1]), labels).tolist() == [1, 3, 4]
+    assert torch.equal(first_weights(0, 3), first_weights(3, 3))
+    assert not torch.equal(first_weights(0, 3), first_weights(0, 4))

@@ -8,251 +8,323 @@ import resource
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from test_files import WHOLE, Harm, altered, bytes_of
+from helpers import NARROW, SMALL, error_line, result_of, write_data
+from test_checkpoint import WHOLE, Harm, altered, bytes_of
 
-from checkpoint import FORMAT
 from files import reserved
-from settings import TrainingOptions
+from options import make_run
+from running.checkpoint import FORMAT
+from running.run import train
+from running.stopping import StopSignals
 
 # Children come from a server that has loaded the program but never computed, so that they start at
 # once and can be killed like any process.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["runs", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(["helpers", "main", "running.sitting", "torch._dynamo"])
 
-EPOCHS = {0: 10, 2: 10, 3: 3, 4: 3, 5: 10}
-"""Of each setting: an epoch has 50 steps in settings 3 and 4, 5 in the others."""
+RECIPE = ("--momentum", "0.9", "--weight_decay", "0.01", "--schedule", "cosine")
 
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
-"""For processes that run side by side."""
+VARIANTS = {
+    "0": ("--setting", "0"),
+    "2": ("--setting", "2", "--task", "1", "--validation", "0.25", *RECIPE),
+    "3": ("--setting", "3"),
+    "4": ("--setting", "4", *RECIPE),
+    "5": ("--setting", "5", "--momentum", "0.5"),
+}
+"""Runs of 4 epochs, by name; an epoch has 12 steps in settings 0 and 5, 9 in 2, 36 in 3 and 4."""
 
-OPTIONS = ("--train", "--data", "0", "--synthetic", "--image_size", "4", "--batch_size", "32")
 
-
-def child(argv: list[str], output: str, file_size: int | None) -> None:
+def child(argv: list[str], output: str, disturbance: tuple | None, file_size: int | None) -> None:
     import main
-    import models
-    import runs
 
-    models.NUM_HIDDEN = 32
-    main.SYNTHETIC = [replace(spec, train_per_class=16, test_per_class=8) for spec in main.SYNTHETIC]
-    runs.SAVE_INTERVAL = 0  # so that there are many moments of writing
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    os._exit(main.main(argv))
+    counted = [0]
+    disturb(*(disturbance or (None, 0, ())), counted)
+    code = main.main(argv, network=NARROW, save_interval=0)  # so that there are many moments of writing
+    sys.setprofile(None)
+    Path(f"{output}.moments").write_text(str(counted[0]))
+    os._exit(code)
+
+
+def disturb(inside: str | None, moment: int, numbers: tuple[int, ...], counted: list[int]) -> None:
+    """Have this process send itself signals at a moment that does not depend on how fast it is.
+
+    Args:
+        inside: name of the function within which moments are counted; None for everywhere.
+        moment: after how many calls and returns of functions.
+        numbers: the signals.
+        counted: how many there have been.
+    """
+    depth = 1 if inside is None else 0
+
+    def count(frame, event: str, _) -> None:
+        nonlocal depth
+        if frame.f_code.co_name == inside and event in ("call", "return"):
+            depth += 1 if event == "call" else -1
+        if depth > 0:
+            counted[0] += 1
+            if counted[0] == moment:
+                for number in numbers:
+                    os.kill(os.getpid(), number)
+
+    sys.setprofile(count)
 
 
 class Training:
     """A training in a process of its own that saves into a directory."""
 
-    def __init__(self, path: Path, setting: int, *options: str, file_size: int | None = None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        variant: str,
+        *options: str,
+        disturbance: tuple | None = None,
+        file_size: int | None = None,
+    ) -> None:
         self._output = path.parent / f"{path.name}.output"
-        task = ("--task", "3") if setting == 2 else ()
-        argv = [*OPTIONS, "--setting", str(setting), *task, "--save_path", str(path)]
-        argv += ["--epochs", str(EPOCHS[setting]), "--resume", "--save_history", *options]
-        self._output.unlink(missing_ok=True)
-        self._process = PROCESSES.Process(target=child, args=(argv, str(self._output), file_size))
-        self._process.start()
-
-    def end(self) -> int:
-        """Wait for the end; gives back the exit code, or minus the signal that ended it."""
-        self._process.join(timeout=120)
-        return self._process.exitcode
-
-    def send(self, number: int) -> None:
-        if self._process.is_alive():
-            os.kill(self._process.pid, number)
-
-    @property
-    def alive(self) -> bool:
-        return self._process.is_alive()
+        data = path.parent / "own.npz"
+        if not data.exists():
+            write_data(data, [48, 24, 24])
+        argv = ["--train", "--data", str(data), "--batch_size", "8", "--epochs", "4", *VARIANTS[variant]]
+        argv += ["--resume", "--save_history", "--save_path", str(path), *options]
+        process = PROCESSES.Process(target=child, args=(argv, str(self._output), disturbance, file_size))
+        process.start()
+        process.join()
+        self.code = process.exitcode  # or minus the signal that ended it
 
     @property
     def output(self) -> str:
         return self._output.read_text()
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait until something is so, but no longer than some time."""
-        until = time.monotonic() + seconds
-        while self.alive and time.monotonic() < until and not condition():
-            time.sleep(0.0005)
-
-    def wait_for_training(self) -> None:
-        """Wait until the data set is there and the signals are looked after."""
-        self.wait_for(lambda: self._output.exists() and "training and" in self.output)
-
-    def wait_for_epoch(self) -> None:
-        """Wait until an epoch has been saved."""
-        self.wait_for((self.path / "history.json").exists)
-
-
-def result_of(path: Path) -> tuple[bytes, list[dict]]:
-    """The weights and the history that a run has left, without its times."""
-    network = torch.load(path / "model.pt", weights_only=True)["model"]
-    epochs = json.loads((path / "history.json").read_text())["epochs"]
-    for epoch in epochs:
-        del epoch["seconds"], epoch["images_per_second"]
-    return b"".join(tensor.numpy().tobytes() for tensor in network.values()), epochs
+    @property
+    def moments(self) -> int:
+        """How many moments were counted, in a training that came to its end."""
+        return int(Path(f"{self._output}.moments").read_text())
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> dict:
-    """What each setting gives when it is left alone, and how long its steps take."""
+    """What a variant gives when it is left alone, and how many moments it has."""
     results = {}
-    for setting in EPOCHS:
-        path = tmp_path_factory.mktemp("undisturbed") / "run"
-        assert Training(path, setting).end() == 0
-        epochs = json.loads((path / "history.json").read_text())["epochs"]
-        results[setting] = *result_of(path), sum(epoch["seconds"] for epoch in epochs)
-    return results
+
+    def of(variant: str) -> tuple:
+        if variant not in results:
+            path = tmp_path_factory.mktemp("undisturbed") / "run"
+            training = Training(path, variant)
+            assert training.code == 0, training.output
+            results[variant] = *result_of(path), training.moments
+        return results[variant]
+
+    return of
 
 
-@pytest.mark.parametrize("setting", EPOCHS)
-def test_a_training_killed_at_twenty_moments_ends_with_the_same_bytes(tmp_path, undisturbed, setting):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_training_killed_at_many_moments_ends_with_the_same_bytes(tmp_path, undisturbed, variant):
     path = tmp_path / "run"
-    *expected, seconds = undisturbed[setting]
-    moments = random.Random(setting)
-    killed = 0
-    for attempt in range(20):
-        training = Training(path, setting)
-        if attempt % 3 == 0:
-            training.wait_for(
-                (path / ".model.pt.tmp").exists, 0.3 + 0.4 * seconds
-            )  # in the middle of writing
+    *expected, moments = undisturbed(variant)
+    drawn = random.Random(variant)
+    codes = []
+    for attempt in range(9):
+        if attempt % 3 == 2:  # in the middle of writing
+            disturbance = ("save_model", drawn.randrange(1, 400), (signal.SIGKILL,))
         else:
-            time.sleep(moments.uniform(0, 0.3 + 0.3 * seconds))
-        killed += training.alive
-        training.send(signal.SIGKILL)
-        training.end()
+            disturbance = (None, drawn.randrange(1, int(0.8 * moments)), (signal.SIGKILL,))
+        codes.append(Training(path, variant, disturbance=disturbance).code)
         if (path / "model.pt").exists():
             torch.load(path / "model.pt", weights_only=True)
         if (path / "history.json").exists():
             json.loads((path / "history.json").read_text())
-    assert killed >= 5
-    assert Training(path, setting).end() == 0
+    assert codes[0] == -signal.SIGKILL
+    assert set(codes) <= {0, -signal.SIGKILL}
+    assert Training(path, variant).code == 0
     assert list(result_of(path)) == expected
 
 
-@pytest.mark.parametrize("setting", EPOCHS)
-def test_a_training_stopped_at_any_step_goes_on_from_it_to_the_same_bytes(tmp_path, undisturbed, setting):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_training_stopped_at_any_step_goes_on_from_it_to_the_same_bytes(tmp_path, undisturbed, variant):
     path = tmp_path / "run"
-    *expected, seconds = undisturbed[setting]
-    moments = random.Random(setting)
-    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM]
-    stops = 0
-    for number in numbers:
-        training = Training(path, setting)
-        training.wait_for_training()
-        time.sleep(moments.uniform(0, 0.2 * seconds))
-        training.send(number)
-        code = training.end()
-        if code == 0:
+    *expected, _ = undisturbed(variant)
+    drawn = random.Random(variant)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        training = Training(path, variant, disturbance=("train_steps", drawn.randrange(1, 4000), (number,)))
+        if training.code == 0:
             break
-        assert code == 128 + number
-        assert training.output.splitlines()[-1].startswith(f"main.py: stopped by {number.name}")
+        assert training.code == 128 + number
+        assert training.output.splitlines()[-1].startswith(f"main.py: stopped by {number.name} after")
+        assert "goes on from there" in training.output
         assert "Traceback" not in training.output
-        stops += "goes on from there" in training.output
-    assert stops >= 1
-    assert Training(path, setting).end() == 0
+    assert len(json.loads((path / "history.json").read_text())["sittings"]) >= 1
+    assert Training(path, variant).code == 0
     assert list(result_of(path)) == expected
 
 
 def test_a_training_stopped_in_the_middle_of_an_epoch_says_where_and_keeps_that_step(tmp_path):
     path = tmp_path / "run"
-    training = Training(path, 3, "--epochs", "1000")
-    training.wait_for_epoch()
-    training.send(signal.SIGTERM)
-    assert training.end() == 128 + signal.SIGTERM
+    training = Training(path, "3", disturbance=("train_steps", 3000, (signal.SIGTERM,)))
+    assert training.code == 128 + signal.SIGTERM
     state = torch.load(path / "model.pt", weights_only=True)["training"]
     epoch, step = len(state["epochs"]) + 1, state["step"]
-    assert f"after {step} of 50 steps of epoch {epoch}" in training.output
-    assert len(state["losses"]) == step
-    history = json.loads((path / "history.json").read_text())["epochs"]
-    assert history == state["epochs"]
-    resumed = Training(path, 3, "--epochs", str(epoch))
-    assert resumed.end() == 0
-    assert f"{step} steps of 50" in resumed.output
+    assert f"after {step} of 36 steps of epoch {epoch}" in training.output
+    assert len(state["losses"]) == len(state["task_losses"]) == step > 0
+    history = json.loads((path / "history.json").read_text())
+    assert history["epochs"] == state["epochs"]
+    assert history["finished"] is False
+    resumed = Training(path, "3", "--epochs", str(epoch))
+    assert resumed.code == 0
+    assert f"{step} steps of 36" in resumed.output
+    first, second = json.loads((path / "history.json").read_text())["sittings"]
+    assert (first["epoch"], first["step"]) == (0, 0)
+    assert (second["epoch"], second["step"]) == (epoch - 1, step)
+    assert first["code"] == second["code"]
+    assert first["environment"]["torch"] == torch.__version__
 
 
-def test_a_second_signal_ends_at_once(tmp_path):
-    training = Training(tmp_path / "run", 3, "--epochs", "1000")
-    training.wait_for_epoch()
-    training.send(signal.SIGSTOP)  # so that both signals come before the step ends
-    training.send(signal.SIGINT)
-    training.send(signal.SIGTERM)
-    training.send(signal.SIGCONT)
-    assert training.end() in (128 + signal.SIGINT, 128 + signal.SIGTERM)
-    assert training.output.splitlines()[-1] == "main.py: stopped at once by a second signal"
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (signal.SIGTERM, signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1),
+        (signal.SIGINT, signal.SIGTERM),
+    ],
+    ids=lambda numbers: " ".join(number.name for number in numbers),
+)
+def test_more_signals_are_ignored_while_the_first_is_answered(tmp_path, numbers):
+    training = Training(tmp_path / "run", "3", disturbance=("train_steps", 2000, numbers))
+    assert training.code == 128 + numbers[0]
+    assert "goes on from there" in training.output.splitlines()[-1]
+    assert torch.load(tmp_path / "run" / "model.pt", weights_only=True)["training"]["step"] > 0
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    disturbance = ("train_steps", 2000, (signal.SIGTERM, signal.SIGINT, signal.SIGINT))
+    training = Training(tmp_path / "run", "3", disturbance=disturbance)
+    assert training.code == 128 + signal.SIGINT
+    assert training.output.splitlines()[-1] == "main.py: stopped at once by a second Ctrl-C"
     assert "Traceback" not in training.output
+    assert not (tmp_path / "run" / "model.pt").exists()
 
 
-@pytest.mark.parametrize("setting", [0, 3])
-def test_a_disk_that_fills_up_is_one_line_and_leaves_the_files_as_they_were(tmp_path, setting):
+@pytest.mark.parametrize("variant", ["0", "4"])
+def test_a_disk_that_fills_up_is_one_line_and_leaves_the_files_as_they_were(tmp_path, variant):
     path = tmp_path / "run"
-    assert Training(path, setting, "--epochs", "1").end() == 0
-    model, history = (path / "model.pt").read_bytes(), (path / "history.json").read_bytes()
-    training = Training(path, setting, "--epochs", "2", file_size=len(model) // 2)
-    assert training.end() == 1
+    stop = ("train_steps", 2000, (signal.SIGTERM,))
+    assert Training(path, variant, disturbance=stop).code == 128 + signal.SIGTERM
+    model = (path / "model.pt").read_bytes()
+    training = Training(path, variant, file_size=len(model) // 2)
+    assert training.code == 1
     assert "File too large" in training.output.splitlines()[-1]
     assert "Traceback" not in training.output
     assert (path / "model.pt").read_bytes() == model
-    assert sorted(file.name for file in path.iterdir()) == ["history.json", "model.pt"]
-    assert json.loads(history)["epochs"] == json.loads((path / "history.json").read_text())["epochs"][:1]
-    assert Training(path, setting, "--epochs", "2").end() == 0
+    assert sorted(file.name for file in path.iterdir()) == [".lock", "history.json", "model.pt"]
+    json.loads((path / "history.json").read_text())
+    assert Training(path, variant).code == 0
 
 
 # From here on in this process
 
-SMALL = ("--synthetic", "--image_size", 8, "--data", 0)
-TRAIN = ("--train", "--setting", 3, *SMALL)
-SUMMED = ("--train", "--setting", 5, *SMALL)
-
-
-def error_line(refused) -> str:
-    """The one line of a refusal."""
-    assert refused.code == 1
-    assert "Traceback" not in refused.err
-    assert "Accuracy" not in refused.out
-    assert refused.err.splitlines()[-1].startswith("main.py: error: ")
-    return refused.err.splitlines()[-1]
+TRAIN = ("--train", "--setting", 3, *SMALL, "--data", 0)
+SUMMED = ("--train", "--setting", 5, *SMALL, "--data", 0)
 
 
 def test_raising_the_epochs_of_a_finished_run_is_as_if_it_had_never_ended(run, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    once = run(*SUMMED, "--epochs", 3, "--save_model", "--save_history", "--save_path", whole)
+    recipe = ("--momentum", 0.9)
+    once = run(*SUMMED, *recipe, "--epochs", 3, "--save_model", "--save_history", "--save_path", whole)
     for epochs in (1, 3):
-        last = run(*SUMMED, "--epochs", epochs, "--resume", "--save_history", "--save_path", parts)
+        last = run(*SUMMED, *recipe, "--epochs", epochs, "--resume", "--save_history", "--save_path", parts)
         assert last.code == 0
     assert result_of(parts) == result_of(whole)
     assert last.accuracy == once.accuracy
-    again = run(*SUMMED, "--epochs", 3, "--resume", "--save_history", "--save_path", parts)
+
+
+def test_another_number_of_epochs_is_refused_where_the_learning_rate_follows_it(run, tmp_path):
+    options = (*SUMMED, "--schedule", "cosine", "--resume", "--save_path", tmp_path)
+    assert run(*options, "--epochs", 1).code == 0
+    assert "--epochs 1, not --epochs 2" in error_line(run(*options, "--epochs", 2))
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+def test_a_finished_run_is_printed_again_and_nothing_is_written(run, tmp_path, with_model):
+    options = (*SUMMED, "--epochs", 2, "--resume", "--save_history", "--save_path", tmp_path)
+    first = run(*options)
+    if not with_model:
+        (tmp_path / "model.pt").unlink()
+        (tmp_path / ".lock").unlink()
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()}
+    again = run(*options)
     assert again.code == 0
-    assert again.accuracy == once.accuracy
-    assert result_of(parts) == result_of(whole)
+    assert again.out == first.out
+    assert first.err.splitlines()[-2] in again.err
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize(("interval", "writings"), [(0, [1, 2, 3]), (3600, [3])])
-def test_the_model_is_written_at_the_end_and_before_when_it_is_due(
-    run, tmp_path, monkeypatch, interval, writings
-):
-    import runs
+def test_a_finished_run_without_its_model_cannot_be_extended(run, tmp_path):
+    options = (*SUMMED, "--resume", "--save_history", "--save_path", tmp_path)
+    run(*options, "--epochs", 1)
+    (tmp_path / "model.pt").unlink()
+    before = (tmp_path / "history.json").read_bytes()
+    assert "model.pt" in error_line(run(*options, "--epochs", 2))
+    assert (tmp_path / "history.json").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "history.json"]
 
-    assert runs.SAVE_INTERVAL == 60
-    monkeypatch.setattr(runs, "SAVE_INTERVAL", interval)
-    epochs, write = [], runs.save_model
-    monkeypatch.setattr(runs, "save_model", lambda *a: epochs.append(len(a[3]["epochs"])) or write(*a))
-    assert run(*SUMMED, "--epochs", 3, "--save_model", "--save_path", tmp_path).code == 0
-    assert epochs == writings
+
+def test_an_unfinished_history_without_a_model_is_begun_anew(run, tmp_path):
+    options = (*SUMMED, "--resume", "--save_history", "--epochs", 2, "--save_path")
+    run(*options, tmp_path / "whole")
+    run(*options, tmp_path / "run")
+    path = tmp_path / "run" / "history.json"
+    history = json.loads(path.read_text())
+    history |= {"finished": False, "epochs": history["epochs"][:1]}
+    path.write_text(json.dumps(history))
+    (tmp_path / "run" / "model.pt").unlink()
+    assert run(*options, tmp_path / "run").code == 0
+    assert result_of(tmp_path / "run") == result_of(tmp_path / "whole")
+    assert len(json.loads(path.read_text())["sittings"]) == 1
+
+
+def test_a_run_that_ended_between_its_last_two_writings_gets_its_history(run, tmp_path):
+    options = (*SUMMED, "--resume", "--save_history", "--epochs", 2, "--save_path", tmp_path)
+    run(*options)
+    expected = result_of(tmp_path)
+    path = tmp_path / "history.json"
+    history = json.loads(path.read_text())
+    path.write_text(json.dumps(history | {"finished": False, "epochs": history["epochs"][:1]}))
+    model = (tmp_path / "model.pt").read_bytes()
+    assert run(*options).code == 0
+    assert result_of(tmp_path) == expected
+    assert (tmp_path / "model.pt").read_bytes() == model
+
+
+class Watching(StopSignals):
+    """Notes after each step how many epochs the model in a directory has."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path, self.seen = path, set()
+
+    def check(self) -> None:
+        if (self.path / "model.pt").exists():
+            state = torch.load(self.path / "model.pt", weights_only=True)["training"]
+            self.seen.add(len(state["epochs"]))
+        super().check()
+
+
+@pytest.mark.parametrize(("interval", "writings"), [(0, {1, 2}), (3600, set())])
+def test_the_model_is_written_at_the_end_and_before_when_it_is_due(tmp_path, interval, writings):
+    given = {"setting": 5, "data": 0, "synthetic": True, "image_size": 8, "epochs": 3}
+    watching = Watching(tmp_path)
+    train(make_run("train", given | {"save_path": tmp_path, "save_model": True}), watching, NARROW, interval)
+    assert watching.seen == writings
+    watching.check()
+    assert watching.seen == writings | {3}
 
 
 def test_resuming_without_a_file_starts_anew_and_says_so(run, tmp_path):
@@ -264,13 +336,56 @@ def test_resuming_without_a_file_starts_anew_and_says_so(run, tmp_path):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
-    """A directory with a model of setting 4 on CIFAR-10's stand-in."""
+    """A directory with a model and a history of setting 4 on CIFAR-10's stand-in."""
     import main
 
     path = tmp_path_factory.mktemp("saved")
-    argv = ["--train", "--setting", 4, *SMALL, "--epochs", 2, "--save_model", "--save_path", path]
-    assert main.main([str(argument) for argument in argv]) == 0
+    argv = [
+        "--train",
+        "--setting",
+        4,
+        *SMALL,
+        "--data",
+        0,
+        "--epochs",
+        2,
+        "--save_model",
+        "--save_path",
+        path,
+    ]
+    assert main.main([str(argument) for argument in argv], network=NARROW) == 0
     return path
+
+
+@pytest.mark.parametrize("option", ["--save_model", "--save_history"])
+@pytest.mark.parametrize("there", ["model.pt", "history.json"])
+def test_another_run_is_never_overwritten_unless_asked_for(run, tmp_path, option, there):
+    (tmp_path / there).write_text("mine")
+    refused = run("--train", "--data_path", tmp_path / "none", option, "--save_path", tmp_path)
+    line = error_line(refused)
+    assert refused.err.count("\n") == 1
+    assert all(word in line for word in ("--resume", "--overwrite", "--save_path", there))
+    assert (tmp_path / there).read_text() == "mine"
+    assert not (tmp_path / "none").exists()
+    replaced = run(*SUMMED, "--epochs", 1, option, "--overwrite", "--save_path", tmp_path)
+    assert replaced.code == 0
+    written = {"--save_model": "model.pt", "--save_history": "history.json"}[option]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", written]
+    assert (tmp_path / written).read_bytes() != b"mine"
+
+
+def test_what_is_to_be_replaced_stays_until_the_new_training_starts(run, saved, tmp_path):
+    (tmp_path / "model.pt").write_text("mine")
+    options = ("--overwrite", "--save_model", "--save_path", tmp_path, "--data_path", tmp_path / "model.pt")
+    assert run("--train", "--data", 0, *options).code == 1  # no data set is to be found there
+    assert (tmp_path / "model.pt").read_text() == "mine"
+
+
+def test_a_training_that_saves_nothing_minds_no_other_run(run, saved):
+    before = (saved / "model.pt").read_bytes()
+    assert run(*SUMMED, "--epochs", 1, "--save_path", saved).code == 0
+    assert run(*SUMMED, "--epochs", 1, "--overwrite", "--save_path", saved).code == 0
+    assert (saved / "model.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -283,6 +398,7 @@ def saved(tmp_path_factory) -> Path:
         {"--batch_size": (64,), "--image_size": (16,)},
         {"--weights": (1,) * 10},
         {"--precision": ("bf16",)},
+        {"--momentum": (0.5,), "--weight_decay": (0.1,), "--schedule": ("cosine",), "--validation": (0.5,)},
     ],
     ids=lambda options: " ".join(options),
 )
@@ -296,13 +412,27 @@ def test_options_that_contradict_the_file_are_refused_each_by_name(run, saved, o
     assert (saved / "model.pt").read_bytes() == before
 
 
+def test_a_history_of_other_options_is_refused(run, tmp_path):
+    run(*SUMMED, "--epochs", 1, "--save_history", "--save_path", tmp_path)
+    before = (tmp_path / "history.json").read_bytes()
+    refused = run(*SUMMED, "--epochs", 1, "--lr", 0.3, "--resume", "--save_path", tmp_path)
+    assert "--lr 0.1, not --lr 0.3" in error_line(refused)
+    assert (tmp_path / "history.json").read_bytes() == before
+    assert not (tmp_path / "model.pt").exists()
+
+
 def test_real_images_after_generated_ones_are_refused(run, saved):
     refused = run("--train", "--resume", "--setting", 4, "--data", 0, "--image_size", 8, "--save_path", saved)
     assert "--synthetic" in error_line(refused)
 
 
-def test_fewer_epochs_than_are_done_are_refused(run, saved):
-    refused = run("--train", "--resume", "--setting", 4, *SMALL, "--epochs", 1, "--save_path", saved)
+@pytest.mark.parametrize("left", ["model.pt", "history.json"])
+def test_fewer_epochs_than_are_done_are_refused(run, tmp_path, left):
+    options = (*SUMMED, "--save_model", "--save_history", "--save_path", tmp_path)
+    run(*options, "--epochs", 2)
+    ({"model.pt", "history.json"} - {left}).pop()
+    (tmp_path / ({"model.pt": "history.json", "history.json": "model.pt"}[left])).unlink()
+    refused = run(*SUMMED, "--resume", "--epochs", 1, "--save_path", tmp_path)
     assert "--epochs 2" in error_line(refused)
 
 
@@ -322,48 +452,47 @@ def test_a_save_path_that_cannot_be_written_is_refused_before_training(run):
     assert refused.err.count("\n") == 1
 
 
-def test_no_room_for_the_model_is_refused_before_training(run, tmp_path, monkeypatch):
-    usage = type("usage", (), {"free": 1000})
+@pytest.mark.parametrize("momentum", [0, 0.9])
+def test_no_room_for_the_model_and_the_optimiser_is_refused_before_training(
+    run, tmp_path, monkeypatch, momentum
+):
+    run(*TRAIN, "--epochs", 1, "--momentum", momentum, "--save_model", "--save_path", tmp_path / "first")
+    size = (tmp_path / "first" / "model.pt").stat().st_size
+    usage = type("usage", (), {"free": size - 1})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    refused = run(*TRAIN, "--save_model", "--save_path", tmp_path)
+    options = ("--save_model", "--overwrite", "--momentum", momentum, "--epochs", 1)
+    before = (tmp_path / "first" / "model.pt").read_bytes()
+    refused = run(*TRAIN, *options, "--save_path", tmp_path / "first")
     assert "MB" in error_line(refused)
-    assert list(tmp_path.iterdir()) == []
+    assert (tmp_path / "first" / "model.pt").read_bytes() == before
+    usage.free = 1.2 * size + 2_000_000
+    assert run(*TRAIN, *options, "--save_path", tmp_path / "first").code == 0
 
 
 @pytest.mark.parametrize(
     ("setting", "named"), [(0, "all classes"), (2, "cat"), (3, " is not finite"), (5, "all tasks")]
 )
-def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_files(run, saved, setting, named):
-    before = (saved / "model.pt").read_bytes()
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_no_file(run, tmp_path, setting, named):
     task = ("--task", 3) if setting == 2 else ()
-    options = ("--setting", setting, *task, *SMALL, "--lr", 1e30, "--batch_size", 32, "--save_path", saved)
-    line = error_line(run("--train", "--epochs", 3, "--save_model", *options))
+    options = ("--setting", setting, *task, *SMALL, "--data", 0, "--lr", 1e30, "--batch_size", 32)
+    line = error_line(run("--train", "--epochs", 3, "--save_model", *options, "--save_path", tmp_path))
     assert "epoch 1" in line
     assert "1e+30" in line
     assert named in line
-    assert (saved / "model.pt").read_bytes() == before
-
-
-def test_a_drawn_task_whose_loss_is_not_finite_is_named(cifar100):
-    from agents import TaskSamplingAgent
-    from settings import UserError
-
-    agent = TaskSamplingAgent(cifar100, TrainingOptions(batch_size=32))
-    plain, names = agent.loss, list(cifar100.spec.tasks)
-    agent.loss = lambda task, *batch: plain(task, *batch) * (torch.nan if task == 7 else 1)
-    first = agent.plan(1)[0].tolist().index(7) + 1
-    with pytest.raises(UserError, match=rf"{names[7]} is not finite from step {first} of epoch 1"):
-        list(agent.train(1))
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_training_whose_output_nobody_reads_still_saves_its_model(tmp_path):
-    options = "--setting 2 --task 0 --synthetic --image_size 4 --epochs 1 --verbose --save_model"
+    write_data(tmp_path / "own.npz", [16, 16])
+    options = (
+        f"--setting 2 --task 0 --data {tmp_path / 'own.npz'} --batch_size 8 --epochs 1 --verbose --save_model"
+    )
     runs = {}
-    for closed in ("| head -1", ">&-", "2>&-", "2>&1 > /dev/null | true"):
+    for closed in ("2>&1 | true", ">&- 2>&-"):
         path = tmp_path / str(len(runs))
         command = f"{sys.executable} main.py --train {options} --save_path {path} {closed}"
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        runs[path] = subprocess.Popen(command, shell=True, **pipes, env=ONE_THREAD)
+        runs[path] = subprocess.Popen(command, shell=True, **pipes)
     for path, process in runs.items():
         assert "Traceback" not in "".join(process.communicate())
         assert (path / "model.pt").exists()
@@ -378,9 +507,10 @@ def test_results_that_cannot_be_written_are_found_before_training():
 
 
 @pytest.mark.parametrize("name", ["model.pt", "history.json"])
-def test_what_is_in_the_way_of_a_file_is_found_before_training(run, tmp_path, name):
+@pytest.mark.parametrize("option", ["--overwrite", "--resume"])
+def test_what_is_in_the_way_of_a_file_is_found_before_training(run, tmp_path, name, option):
     (tmp_path / name).mkdir()
-    refused = run(*TRAIN, "--save_model", "--save_history", "--save_path", tmp_path)
+    refused = run(*TRAIN, "--save_model", "--save_history", option, "--save_path", tmp_path)
     assert str(tmp_path / name) in error_line(refused)
     assert refused.err.count("\n") == 1
 
@@ -395,27 +525,52 @@ def test_resuming_from_records_that_are_none_is_refused(run, saved, tmp_path, tr
     content["training"] |= training
     torch.save(content, tmp_path / "model.pt")
     before = (tmp_path / "model.pt").read_bytes()
-    refused = run("--train", "--resume", "--setting", 4, *SMALL, "--epochs", 3, "--save_path", tmp_path)
-    assert "model.pt" in error_line(refused)
+    options = ("--setting", 4, *SMALL, "--data", 0, "--epochs", 3, "--save_path", tmp_path)
+    assert "model.pt" in error_line(run("--train", "--resume", *options))
     assert (tmp_path / "model.pt").read_bytes() == before
 
 
-def test_resuming_from_another_version_is_said(run, saved, tmp_path):
+def test_a_model_of_other_code_is_resumed_and_evaluated_and_said_so(run, saved, tmp_path):
     content = torch.load(saved / "model.pt", weights_only=True)
-    content["options"]["version"] = "0.0.1"
-    torch.save(content, tmp_path / "model.pt")
-    resumed = run("--train", "--resume", "--setting", 4, *SMALL, "--epochs", 2, "--save_path", tmp_path)
-    assert resumed.code == 0
-    assert "version 0.0.1" in resumed.err
+    torch.save(content | {"code": "0123456789ab"}, tmp_path / "model.pt")
+    options = ("--setting", 4, *SMALL, "--data", 0, "--save_path", tmp_path)
+    for mode in (("--eval",), ("--train", "--resume", "--epochs", 2)):
+        done = run(*mode, *options)
+        assert done.code == 0
+        assert f"0123456789ab, this is {content['code']}" in done.err
+    assert "other code" not in run("--eval", "--setting", 4, *SMALL, "--data", 0, "--save_path", saved).err
+
+
+def test_a_model_of_format_1_is_evaluated_and_goes_on_to_the_same_weights(run, tmp_path):
+    options = ("--setting", 4, *SMALL, "--data", 0, "--save_path", tmp_path)
+    whole = run("--train", "--epochs", 2, "--save_model", "--save_history", *options)
+    expected = result_of(tmp_path)[0]
+    run("--train", "--epochs", 1, "--save_model", "--overwrite", *options)
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    later = ("momentum", "weight_decay", "schedule", "loss", "validation", "overwrite")
+    old = {
+        "format": 1,
+        "options": {k: v for k, v in content["options"].items() if k not in later} | {"version": "1.1.0"},
+        "model": content["model"],
+        "training": {k: content["training"][k] for k in ("epochs", "step", "losses", "seconds")},
+    }
+    torch.save(old, tmp_path / "model.pt")
+    assert "version 1.1.0" in run("--eval", *options).err
+    resumed = run("--train", "--resume", "--save_history", "--epochs", 2, *options)
+    assert resumed.accuracy == whole.accuracy
+    assert result_of(tmp_path)[0] == expected
+    first, second = json.loads((tmp_path / "history.json").read_text())["sittings"]
+    assert first["code"] == "version 1.1.0"
+    assert second["epoch"] == 1
 
 
 @pytest.mark.parametrize("option", ["--save_model", "--save_history", "--resume"])
 def test_a_second_training_in_the_same_directory_is_refused(run, tmp_path, option):
     with reserved(tmp_path):
-        refused = run(*TRAIN, "--epochs", 1, option, "--save_path", tmp_path)
+        refused = run(*SUMMED, "--epochs", 1, option, "--save_path", tmp_path)
     assert "another training" in error_line(refused)
-    assert list(tmp_path.iterdir()) == []
-    assert run(*TRAIN, "--epochs", 1, option, "--save_path", tmp_path).code == 0
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert run(*SUMMED, "--epochs", 1, option, "--save_path", tmp_path).code == 0
 
 
 @pytest.mark.parametrize("mode", [("--eval",), ("--train", "--resume")], ids=["eval", "resume"])
@@ -436,25 +591,25 @@ def test_a_file_that_is_no_model_is_refused_and_left_as_it_is(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.pt").write_bytes(content)
-    refused = run(*mode, "--setting", 3, *SMALL, "--save_path", tmp_path)
+    refused = run(*mode, "--setting", 3, *SMALL, "--data", 0, "--save_path", tmp_path)
     assert says in error_line(refused)
     assert (tmp_path / "model.pt").read_bytes() == content
-    assert list(tmp_path.iterdir()) == [tmp_path / "model.pt"]  # the code would have made a file
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "model.pt",
+        ".lock",
+    }  # the code would have made a file
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 99}', '{"format": 2, "options": {}}'])
+def test_a_file_that_is_no_history_is_not_gone_on_from(run, tmp_path, content):
+    (tmp_path / "history.json").write_text(content)
+    assert "history.json" in error_line(run(*SUMMED, "--resume", "--save_path", tmp_path))
+    assert (tmp_path / "history.json").read_text() == content
 
 
 def test_a_missing_model_is_refused_and_says_how_to_make_one(run, tmp_path):
-    assert "--save_model" in error_line(run("--eval", "--setting", 3, *SMALL, "--save_path", tmp_path))
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    """Downloads fail as they do without a network."""
-    import urllib.request
-
-    def unreachable(*_, **__):
-        raise urllib.request.URLError("no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    options = ("--setting", 3, *SMALL, "--data", 0, "--save_path", tmp_path)
+    assert "--save_model" in error_line(run("--eval", *options))
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,17 @@
 import ast
 import json
 import math
-import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import NARROW, SMALL, error_line, one_line, write_data
 
+from options import OPTIONS
 from settings import DATA_SETS, SETTINGS, SYNTHETIC
 
 PAIRS = [
@@ -20,8 +22,6 @@ PAIRS = [
     for data in range(len(DATA_SETS))
     if DATA_SETS[data].shared_inputs or not SETTINGS[setting].shared_inputs
 ]
-
-SMALL = ("--synthetic", "--image_size", 8)
 
 
 def numbers(line: str) -> list[float]:
@@ -70,7 +70,22 @@ def test_what_is_printed_saved_and_evaluated_agrees(run, tmp_path):
     assert (recorded["setting"], recorded["data"], recorded["seed"], recorded["epochs"]) == (3, 1, 5, 2)
     assert recorded["synthetic"] is True
     assert recorded["image_size"] == 8
-    assert not list((tmp_path / "new" / "directory").glob(".*"))
+    assert history["data_set"]["scored_on"] == "test"
+    assert history["constant_accuracy"] == pytest.approx([0.2] * 20)
+    assert history["num_answers"] == [5] * 20
+    assert history["finished"] is True
+    convolutions = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
+    head = 8192 * 32 + 3 * 32 + 32 * 5 + 5
+    assert history["parameters"] == {"encoder": convolutions, "heads": 20 * head}
+    (sitting,) = history["sittings"]
+    assert (sitting["epoch"], sitting["step"]) == (0, 0)
+    environment = sitting["environment"]
+    assert (environment["torch"], environment["device"]) == (torch.__version__, "cpu")
+    assert (environment["threads"], environment["compiled"]) == (torch.get_num_threads(), False)
+    assert environment["processor"]
+    assert sorted(path.name for path in (tmp_path / "new" / "directory").iterdir()) == [
+        ".lock", "history.json", "model.pt"
+    ]  # fmt: skip
 
 
 def test_a_model_file_is_plain_tensors_that_load_without_running_code(run, tmp_path):
@@ -114,7 +129,7 @@ def test_messages_go_to_standard_error_and_results_to_standard_output(run, tmp_p
 )
 def test_settings_of_one_kind_evaluate_each_others_models(run, tmp_path, trains, evaluate):
     for setting in trains:
-        options = ("--data", 0, "--save_path", tmp_path, *SMALL)
+        options = ("--data", 0, "--save_path", tmp_path / str(setting), *SMALL)
         trained = run("--train", "--epochs", 1, "--setting", setting, "--save_model", *options)
         results = {s: run("--eval", "--setting", s, *options) for s in evaluate}
         assert {result.code for result in results.values()} == {0}
@@ -130,7 +145,7 @@ def saved(tmp_path_factory) -> Path:
 
     path = tmp_path_factory.mktemp("saved")
     options = ["--train", "--setting", "2", "--task", "3", "--epochs", "1", "--save_model"]
-    assert main.main([*options, "--save_path", str(path), *map(str, SMALL)]) == 0
+    assert main.main([*options, "--save_path", str(path), *map(str, SMALL)], network=NARROW) == 0
     return path
 
 
@@ -156,10 +171,6 @@ def test_an_evaluation_takes_the_image_size_of_the_model(run, saved):
     assert run("--eval", "--setting", 2, "--task", 3, "--synthetic", "--save_path", saved).code == 0
 
 
-def one_line(refused) -> bool:
-    return refused.out == "" and refused.err.count("\n") == 1 and "Traceback" not in refused.err
-
-
 RISING = [task + 1 for task in range(20)]
 
 REFUSALS = [
@@ -168,8 +179,21 @@ REFUSALS = [
     (("--train", "--eval"), "not allowed"),
     (("--train", "--setting", 7), "--setting"),
     (("--train", "--setting", "three"), "--setting"),
+    (("--train", "--setting", 8), "3 (uniform draws)"),
     (("--train", "--data", 3), "--data"),
-    (("--train", "--setting", 2), "--task"),
+    (("--train", "--data", "cifar100"), "0 (CIFAR-10), 1 (CIFAR-100), 2 (Omniglot), or a file"),
+    (("--train", "--data", "own.npz", "--synthetic"), "--synthetic"),
+    (("--train", "--loss", "mean"), "--setting 5"),
+    (("--train", "--setting", 5, "--data", 0, "--loss", "best"), "mean"),
+    (("--train", "--momentum", 1), "--momentum"),
+    (("--train", "--momentum", -0.1), "--momentum"),
+    (("--train", "--weight_decay", "inf"), "--weight_decay"),
+    (("--train", "--schedule", "linear"), "constant, cosine"),
+    (("--train", "--validation", 1), "--validation"),
+    (("--train", "--validation", -0.1), "--validation"),
+    (("--train", "--setting", 2, "--task", 0, "--synthetic", "--validation", 0.5, "--batch_size", 81), "80"),
+    (("--train", "--resume", "--overwrite"), "--overwrite"),
+    (("--train", "--setting", 2), "needs --task"),
     (("--train", "--setting", 3, "--task", 1), "--setting 2"),
     (("--train", "--setting", 2, "--task", 20), "0 to 19"),
     (("--train", "--setting", 2, "--task", -1), "0 to 19"),
@@ -185,10 +209,10 @@ REFUSALS = [
     (("--train", "--setting", 4, "--weights", *[0] * 20), "positive"),
     (("--train", "--setting", 4, "--weights", *["1e308"] * 20), "finite"),
     *(
-        (("--train", "--setting", setting, "--weights", *RISING, *task_of(setting)), "no weights")
+        (("--train", "--setting", setting, "--weights", *RISING, *task_of(setting)), "--setting 4 or 6")
         for setting in (0, 1, 2, 3)
     ),
-    (("--train", "--setting", 5, "--data", 0, "--weights", *RISING[:10]), "no weights"),
+    (("--train", "--setting", 5, "--data", 0, "--weights", *RISING[:10]), "--setting 4 or 6"),
     (("--train", "--epochs", 0), "--epochs"),
     (("--train", "--epochs", 1.5), "--epochs"),
     (("--train", "--batch_size", 0), "--batch_size"),
@@ -261,17 +285,11 @@ def test_help_tells_the_settings_and_the_data_sets_apart(run):
     for spec in DATA_SETS:
         assert spec.name in helped.out
         assert spec.question in helped.out
-    for option in re.findall(r"add\(\s*\"(--\w+)", Path("main.py").read_text()):
-        assert option in helped.out
+    for option in OPTIONS:
+        assert f"--{option.name} " in helped.out
 
 
-def test_no_network_and_no_data_is_one_line_that_says_what_to_do(run, tmp_path, monkeypatch):
-    import urllib.request
-
-    def unreachable(*_, **__):
-        raise urllib.request.URLError("no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+def test_no_network_and_no_data_is_one_line_that_says_what_to_do(run, tmp_path, no_network):
     for data, archive in (
         (0, "cifar-10-python.tar.gz"),
         (1, "cifar-100-python.tar.gz"),
@@ -296,11 +314,6 @@ def test_a_model_trained_in_bf16_is_evaluated_in_either_precision(run, tmp_path)
         assert numbers(same.accuracy) == pytest.approx(numbers(trained.accuracy), abs=0.01)
     exact = run("--eval", "--setting", 5, *options)
     assert numbers(exact.accuracy) == pytest.approx(numbers(trained.accuracy), abs=0.02)
-    run("--train", "--setting", 5, "--epochs", 1, "--save_model", *options)
-    weights = torch.load(tmp_path / "model.pt", weights_only=True)["model"]
-    run("--train", "--setting", 5, "--epochs", 1, "--save_model", *options, "--precision", "bf16")
-    rounded = torch.load(tmp_path / "model.pt", weights_only=True)["model"]
-    assert not torch.equal(weights["heads.0.0.weight"], rounded["heads.0.0.weight"])
 
 
 def test_compiling_without_a_compiler_is_one_line_that_says_what_to_do(run, tmp_path):
@@ -313,7 +326,7 @@ def test_compiling_without_a_compiler_is_one_line_that_says_what_to_do(run, tmp_
     assert "Traceback" not in refused.err
     assert refused.err.splitlines()[-1].startswith("main.py: error: ")
     assert "--compile" in refused.err.splitlines()[-1]
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_the_same_command_gives_the_same_bytes_in_another_process(tmp_path):
@@ -322,15 +335,14 @@ def test_the_same_command_gives_the_same_bytes_in_another_process(tmp_path):
     processes = {}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         command = [sys.executable, "main.py", *options, "--seed", str(seed), "--save_path", tmp_path / name]
-        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as they run side by side
-        processes[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=one_thread)
+        processes[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     contents = []
     for name, process in processes.items():
         assert numbers(process.communicate()[0].splitlines()[-1])
         model = torch.load(tmp_path / name / "model.pt", weights_only=True)["model"]
         epochs = json.loads((tmp_path / name / "history.json").read_text())["epochs"]
         for epoch in epochs:
-            del epoch["seconds"], epoch["images_per_second"]
+            del epoch["seconds"], epoch["images_per_second"], epoch["evaluation_seconds"]
         contents.append((b"".join(tensor.numpy().tobytes() for tensor in model.values()), epochs))
     assert contents[0] == contents[1]
     assert contents[0][0] != contents[2][0]
@@ -351,10 +363,99 @@ except SystemExit:
 
 def test_the_default_weights_of_settings_4_and_6_rise_from_task_to_task(run, tmp_path):
     for setting, data in ((4, 1), (6, 0)):
-        options = ("--setting", setting, "--data", data, *SMALL, "--save_history", "--save_path", tmp_path)
+        options = ("--setting", setting, "--data", data, *SMALL, "--save_history", "--overwrite")
+        options += ("--save_path", tmp_path)
         run("--train", "--epochs", 1, *options)
         recorded = json.loads((tmp_path / "history.json").read_text())["options"]["weights"]
         assert recorded == [task + 1 for task in range(len(SYNTHETIC[data].tasks))]
         given = run("--train", "--epochs", 1, *options, "--weights", *[10.0 * weight for weight in recorded])
         assert given.accuracy == run("--train", "--epochs", 1, *options).accuracy
         assert math.isclose(sum(recorded), len(recorded) * (len(recorded) + 1) / 2)
+
+
+# Held-out images
+
+
+def test_validation_scores_images_of_the_training_set_that_are_not_trained_on(run, tmp_path):
+    options = ("--setting", 3, *SMALL, "--data", 0, "--save_path", tmp_path)
+    trained = run("--train", "--epochs", 1, "--validation", 0.25, "--save_model", "--save_history", *options)
+    assert "480 training and 160 validation images" in trained.err
+    assert "mean validation accuracy over 10 tasks" in trained.err
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert history["options"]["validation"] == 0.25
+    assert history["data_set"]["scored_on"] == "validation"
+    assert history["epochs"][0]["steps"] == 10 * (480 // 128)
+    same, asked, test = (
+        run("--eval", *options, *more) for more in ((), ("--validation", 0.25), ("--validation", 0))
+    )
+    assert same.accuracy == asked.accuracy == trained.accuracy
+    assert "validation accuracy" in same.err
+    assert test.accuracy != trained.accuracy
+    assert "320 test images" in test.err
+    assert "validation" not in test.err
+    assert "--validation 0.25" in error_line(run("--eval", *options, "--validation", 0.5))
+
+
+def test_a_model_trained_on_all_images_is_not_validated_on_some_of_them(run, saved):
+    options = ("--setting", 2, "--task", 3, *SMALL, "--save_path", saved)
+    assert "--validation 0.0" in error_line(run("--eval", *options, "--validation", 0.5))
+    assert run("--eval", *options, "--validation", 0).code == 0
+
+
+# A made-up option stands in the table alone
+
+
+def read_shade(text: str) -> str:
+    if text not in ("dark", "light"):
+        raise ValueError(f"{text!r} is neither dark nor light")
+    return text
+
+
+SHADES = (
+    *OPTIONS,
+    replace(
+        next(option for option in OPTIONS if option.name == "lr"),
+        name="shade", help="made up", read=read_shade, default="dark", metavar="SHADE", settings=(2, 3),
+    ),
+)  # fmt: skip
+
+
+def test_an_option_that_is_added_to_the_table_is_parsed_checked_recorded_insisted_on_and_grouped_by(
+    run, tmp_path
+):
+    write_data(tmp_path / "own.npz", [16, 16])
+    options = ("--data", tmp_path / "own.npz", "--batch_size", 8, "--epochs", 1)
+    assert "--shade SHADE" in run("--help", table=SHADES).out
+    assert "dark" in run("--help", table=SHADES).out
+    wrong = run("--train", "--setting", 3, "--shade", "grey", *options, table=SHADES)
+    assert (wrong.code, one_line(wrong)) == (2, True)
+    assert "neither dark nor light" in wrong.err
+    astray = run("--train", "--setting", 0, "--shade", "dark", *options, table=SHADES)
+    assert (astray.code, one_line(astray)) == (2, True)
+    assert "--setting 2 or 3" in astray.err
+    assert "--shade" in run("--train", "--setting", 3, "--shade", "light", *options).err
+    for path, given in (("a", ("--shade", "light")), ("b", ()), ("c", ("--seed", 1))):
+        done = run(
+            "--train", "--setting", 3, *given, "--resume", "--save_history", "--save_path",
+            tmp_path / path, *options, table=SHADES,
+        )  # fmt: skip
+        assert done.code == 0
+    recorded = [
+        json.loads((tmp_path / path / "history.json").read_text())["options"]["shade"] for path in "abc"
+    ]
+    assert recorded == ["light", "dark", "dark"]
+    assert torch.load(tmp_path / "a" / "model.pt", weights_only=True)["options"]["shade"] == "light"
+    other = run("--train", "--setting", 3, "--resume", "--save_path", tmp_path / "a", *options, table=SHADES)
+    assert "--shade light, not --shade dark" in error_line(other)
+    reported = run("--report", "--save_path", tmp_path, table=SHADES).out
+    assert re.search(r"^3 uniform draws, shade dark +2 ", reported, re.MULTILINE)
+    assert re.search(r"^3 uniform draws, shade light +1 ", reported, re.MULTILINE)
+
+
+def test_files_that_lack_an_option_count_as_of_its_default(run, tmp_path):
+    write_data(tmp_path / "own.npz", [16, 16])
+    options = ("--setting", 3, "--data", tmp_path / "own.npz", "--batch_size", 8, "--epochs", 1)
+    command = ("--train", "--resume", "--save_history", "--save_path", tmp_path, *options)
+    assert run(*command).code == 0
+    assert run(*command, table=SHADES).code == 0
+    assert "--shade dark, not --shade light" in error_line(run(*command, "--shade", "light", table=SHADES))

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import main
+from options import OPTIONS
 
 NUMBERS = st.one_of(
     st.integers().map(str),
@@ -17,10 +17,9 @@ NUMBERS = st.one_of(
     ),
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8),
 )
-NAMES = ["--train", "--eval", "--synthetic", "--verbose", "--resume", "--save_model", "--save_history"]
-VALUED = [
-    "--setting", "--data", "--task", "--epochs", "--batch_size", "--lr", "--seed", "--image_size", "--device",
-]  # fmt: skip
+TAKES_A_WORD = [option for option in OPTIONS if option.read and not option.many]
+NAMES = ["--train", "--eval", *(f"--{option.name}" for option in OPTIONS if option.read is None)]
+VALUED = [f"--{option.name}" for option in TAKES_A_WORD if not option.name.endswith("_path")]
 WORDS = st.one_of(
     st.sampled_from(NAMES).map(lambda name: [name]),
     st.tuples(st.sampled_from(VALUED), NUMBERS).map(list),
@@ -36,7 +35,7 @@ WORDS = st.one_of(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
-def test_any_command_line_ends_in_one_line_and_never_in_a_traceback(tmp_path, capfd, mode, words):
+def test_any_command_line_ends_in_one_line_and_never_in_a_traceback(tmp_path, capfd, no_network, mode, words):
     argv = mode + sum(words, [])
     if "--synthetic" in argv and "--train" in argv:
         argv.remove("--synthetic")  # it would train; without it there is no data set to be found
@@ -54,14 +53,3 @@ def test_any_command_line_ends_in_one_line_and_never_in_a_traceback(tmp_path, ca
     assert err.count("\n") == 1
     assert err.startswith("main.py: error: ")
     assert list(Path(tmp_path).iterdir()) == [tmp_path / "file"]
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    """Downloads fail as they do without a network."""
-    import urllib.request
-
-    def unreachable(*_, **__):
-        raise urllib.request.URLError("no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", unreachable)

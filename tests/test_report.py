@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from report import t_quantile
-from settings import DATA_SETS, VERSION
+from reporting.statistics import t_quantile
+from settings import DATA_SETS
 
 NAMES = list(DATA_SETS[0].tasks)
 
+# As format 1 has them; what later formats add is put on top.
 OPTIONS = {
     "setting": 3,
     "data": 0,
@@ -27,12 +28,12 @@ OPTIONS = {
     "image_size": 32,
     "weights": None,
     "synthetic": False,
-    "version": VERSION,
+    "version": "1.1.0",
 }
 
 
 def write(path: Path, accuracy: list[float], done: int | None = None, **options) -> None:
-    """A history whose last epoch has these accuracies; balanced ones are lower by 0.1."""
+    """A history of format 1 whose last epoch has these accuracies; balanced ones are lower by 0.1."""
     options = OPTIONS | options
     names = {0: ["all classes"], 2: [list(DATA_SETS[options["data"]].tasks)[options["task"] or 0]]}
     epochs = options["epochs"] if done is None else done
@@ -45,6 +46,33 @@ def write(path: Path, accuracy: list[float], done: int | None = None, **options)
     tasks = names.get(options["setting"], list(DATA_SETS[options["data"]].tasks))
     path.mkdir(parents=True)
     (path / "history.json").write_text(json.dumps({"options": options, "tasks": tasks, "epochs": records}))
+
+
+def write_2(
+    path: Path, accuracy: list[float], codes: tuple = ("a",), title: str = "CIFAR-10", **options
+) -> None:
+    """The same in format 2.
+
+    Args:
+        codes: of the sittings.
+        title: of the data set; it has CIFAR-10's tasks.
+    """
+    write(path, accuracy, **{"validation": 0.0} | options)
+    history = json.loads((path / "history.json").read_text())
+    history |= {
+        "format": 2,
+        "data_set": {
+            "title": title,
+            "scored_on": "validation" if history["options"]["validation"] else "test",
+            "tasks": NAMES,
+        },
+        "sittings": [{"epoch": 0, "step": 0, "environment": {}, "code": code} for code in codes],
+        "constant_accuracy": [0.9] * len(history["tasks"]),
+        "num_answers": [2] * len(history["tasks"]),
+        "parameters": {"encoder": 10, "heads": 20},
+        "finished": True,
+    }
+    (path / "history.json").write_text(json.dumps(history))
 
 
 def write_baseline(path: Path, seeds: dict[int, list[float]], missing: tuple = (), **options) -> None:
@@ -165,8 +193,8 @@ def test_groups_are_told_apart_by_what_differs(run, tmp_path):
         "4 weighted draws, lr 0.1, weights 1",
         "4 weighted draws, lr 0.1, weights 2",
     ]
-    assert "weights 1 of setting 4: 0 1 2 3 4 5 6 7 8 9" in out.splitlines()
-    assert "weights 2 of setting 4: 1 1 1 1 1 1 1 1 1 1" in out.splitlines()
+    explained = {" ".join(f"{i / 45:.4g}" for i in range(10)), " ".join(["0.1"] * 10)}
+    assert set(re.findall(r"^weights [12] of setting 4: (.+)$", out, re.MULTILINE)) == explained
 
 
 def test_runs_in_another_precision_are_a_group_of_their_own(run, tmp_path):
@@ -176,6 +204,80 @@ def test_runs_in_another_precision_are_a_group_of_their_own(run, tmp_path):
     out = run("--report", "--save_path", tmp_path).out
     assert cells(out, "3 uniform draws, precision fp32")[1:3] == ["2", f"0.6000 ± {0.1 * 2**0.5:.4f}"]
     assert cells(out, "3 uniform draws, precision bf16")[1:3] == ["1", "0.8000 ± -"]
+
+
+def test_runs_of_different_code_are_groups_of_their_own_and_no_baseline_of_each_other(run, tmp_path):
+    write_2(tmp_path / "0", [0.5] * 10, seed=0)
+    write_2(tmp_path / "1", [0.7] * 10, seed=1)
+    write_2(tmp_path / "2", [0.9] * 10, seed=2, codes=("a", "b"))  # resumed under other code
+    write_2(tmp_path / "3", [0.8] * 10, seed=3, codes=("b",))
+    write_2(tmp_path / "4", [0.6] * 10, seed=4, codes=("a", "a"))  # resumed under the same
+    for task in range(10):
+        write_2(tmp_path / "single" / str(task), [0.5], setting=2, task=task, codes=("b",))
+    out = run("--report", "--save_path", tmp_path).out
+    assert cells(out, "3 uniform draws, code a")[1:3] == ["3", "0.6000 ± 0.1000"]
+    assert cells(out, "3 uniform draws, code a b")[1:3] == ["1", "0.9000 ± -"]
+    assert cells(out, "3 uniform draws, code a")[-1] == "-"
+    assert cells(out, "3 uniform draws, code b")[-1] == "+60.00 [-]"
+
+
+def test_runs_of_format_1_and_2_are_read_side_by_side(run, tmp_path):
+    write(tmp_path / "old", [0.5] * 10)
+    write_2(tmp_path / "new", [0.6] * 10)
+    out = run("--report", "--save_path", tmp_path).out
+    assert cells(out, "3 uniform draws, code version 1.1.0")[1:3] == ["1", "0.5000 ± -"]
+    assert cells(out, "3 uniform draws, code a")[1:3] == ["1", "0.6000 ± -"]
+
+
+def test_validation_results_stand_apart_from_test_results(run, tmp_path):
+    write_2(tmp_path / "a", [0.6] * 10)
+    write_2(tmp_path / "b", [0.7] * 10, seed=1, validation=0.1)
+    out = run("--report", "--save_path", tmp_path).out
+    test, validation = out.split("CIFAR-10, scored on validation images: 10 tasks")
+    assert "0.6000" in test
+    assert "0.7000" not in test
+    assert "0.7000" in validation.split("accuracy: mean over tasks")[0]
+
+
+def test_a_baseline_of_another_recipe_is_none(run, tmp_path):
+    write_2(tmp_path / "a", [0.6] * 10, momentum=0.9)
+    write_2(tmp_path / "b", [0.6] * 10, setting=5, loss="mean")
+    for task in range(10):
+        write_2(tmp_path / "single" / str(task), [0.5], setting=2, task=task)
+    out = run("--report", "--save_path", tmp_path).out
+    assert cells(out, "3 uniform draws, momentum 0.9")[-1] == "-"
+    assert (
+        cells(out, "5 summed losses, momentum 0.0")[-1] == "+20.00 [-]"
+    )  # a loss does not go with setting 2
+
+
+def test_a_run_that_has_not_come_to_its_end_is_left_out(run, tmp_path):
+    for name, change in (("a", {}), ("b", {"finished": False})):
+        write_2(tmp_path / name, [0.6] * 10)
+        path = tmp_path / name / "history.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    reported = run("--report", "--save_path", tmp_path).out
+    assert f"left out: {tmp_path / 'b' / 'history.json'}: unfinished" in reported
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 3}, {"format": "2"}, {"sittings": [{}]}, {"data_set": {}}, {"constant_accuracy": [0.9]},
+        {"num_answers": [0] * 10}, {"parameters": {"encoder": -1}}, {"finished": 1}, {"tasks": NAMES[1:]},
+        {"options": OPTIONS | {"data": 7, "validation": 0.0}}, {"options": OPTIONS | {"setting": 9}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_history_with_a_wrong_entry_is_left_out(run, tmp_path, change):
+    for name in "ab":
+        write_2(tmp_path / name, [0.6] * 10)
+    path = tmp_path / "b" / "history.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    reported = run("--report", "--save_path", tmp_path)
+    assert reported.code == 0
+    assert f"left out: {path}: " in reported.out
+    assert cells(reported.out, "3 uniform draws")[1] == "1"
 
 
 def test_weights_that_say_the_same_are_one_group(run, tmp_path):

@@ -1,5 +1,7 @@
 """The tables of tasks against the definitions of the data sets."""
 
+from dataclasses import replace
+
 import pytest
 
 from settings import DATA_SETS, OMNIGLOT_ALPHABETS, SETTINGS, SYNTHETIC
@@ -86,8 +88,9 @@ def test_omniglot_has_its_published_size_and_its_alphabets_are_in_name_order():
     ids=lambda value: getattr(value, "name", None),
 )
 def test_the_numbers_of_images_are_the_published_ones(spec, train, test):
-    assert spec.num_classes * spec.train_per_class == train
-    assert spec.num_classes * spec.test_per_class == test
+    assert (sum(spec.train_counts), sum(spec.test_counts)) == (train, test)
+    assert len(set(spec.train_counts)) == len(set(spec.test_counts)) == 1
+    assert spec.num_training_images() == train
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -99,6 +102,20 @@ def test_a_stand_in_has_the_channels_and_tasks_of_what_it_stands_for(number):
     assert list(generated.tasks) == list(real.tasks)
     assert generated.shared_inputs == real.shared_inputs
     assert all(generated.num_training_images(task) >= 128 for task in generated.tasks)
+
+
+@pytest.mark.parametrize(
+    ("share", "counts", "held_out"),
+    [(0.1, (500, 10), (50, 1)), (0.25, (6, 2), (2, 1)), (0.01, (16, 2), (1, 1)), (0.99, (20, 2), (19, 1))],
+)
+def test_a_share_of_each_class_is_held_out_rounded_but_never_all_or_none(share, counts, held_out):
+    tasks = {"first": (1, 0), "second": (-1, 0)}
+    spec = replace(DATA_SETS[0], tasks=tasks, train_counts=counts, test_counts=(1, 1), validation=share)
+    assert spec.held_out == held_out
+    assert spec.num_training_images() == sum(counts) - sum(held_out)
+    assert spec.num_training_images("second") == counts[1] - held_out[1]
+    assert spec.scored_on == "validation"
+    assert replace(spec, validation=0.0).held_out == (0, 0)
 
 
 def test_only_the_summed_losses_need_shared_inputs_and_only_4_and_6_are_weighted():

@@ -22,11 +22,13 @@ class Stopped(BaseException):  # no Exception, so that nothing takes it for an e
 class StopSignals:
     """Turns the first signal to stop into Stopped: at once, or where the program can be left.
 
-    A second signal ends the program on the spot, whatever it is doing.
+    While it is being answered, others are ignored, as schedulers send several within milliseconds. Only a
+    second Ctrl-C ends the program on the spot, whatever it is doing.
     """
 
     def __init__(self) -> None:
         self._number: int | None = None
+        self._interrupts = 0
         self._deferred = False
 
     def __enter__(self) -> "StopSignals":
@@ -38,9 +40,12 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if self._number is not None:
-            os.write(2, b"main.py: stopped at once by a second signal\n")
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            os.write(2, b"main.py: stopped at once by a second Ctrl-C\n")
             os._exit(128 + number)
+        if self._number is not None:
+            return
         self._number = number
         if not self._deferred:
             raise Stopped(number)

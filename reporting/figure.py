@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from files import replacing
-from report import Comparison, spread
+from reporting.histories import Comparison
+from reporting.statistics import spread
 
 os.environ["MPLBACKEND"] = "Agg"  # whatever else the user has there: nothing is shown on a screen
 
@@ -29,7 +30,7 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    heights = [max(4.5, 0.24 * len(comparison.spec.tasks) + 1) for comparison in comparisons]
+    heights = [max(4.5, 0.24 * len(comparison.tasks) + 1) for comparison in comparisons]
     figure = Figure(figsize=(12, sum(heights)), layout="constrained")
     panels = figure.subplots(len(comparisons), 2, height_ratios=heights, squeeze=False)
     for comparison, (left, right) in zip(comparisons, panels, strict=True):
@@ -61,7 +62,7 @@ def _draw_accuracy(axes: Axes, comparison: Comparison, shades: np.ndarray) -> No
     axes.axhline(comparison.constant_accuracy, color="0.5", lw=1, label="constant answer")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(
-        title=f"{comparison.spec.title}: accuracy on test images",
+        title=f"{comparison.title}: accuracy on test images",
         xlabel="epoch",
         ylabel="mean accuracy over tasks (band: standard deviation over seeds)",
     )
@@ -72,7 +73,7 @@ def _draw_accuracy(axes: Axes, comparison: Comparison, shades: np.ndarray) -> No
 def _draw_change(axes: Axes, comparison: Comparison, shades: np.ndarray) -> None:
     changes = [(i, comparison.change(group)) for i, group in enumerate(comparison.groups)]
     changes = [(i, change) for i, change in changes if change is not None]
-    title = f"{comparison.spec.title}: change against single-task training"
+    title = f"{comparison.title}: change against single-task training"
     if not changes:
         axes.set_axis_off()
         axes.set_title(title)
@@ -80,7 +81,7 @@ def _draw_change(axes: Axes, comparison: Comparison, shades: np.ndarray) -> None
             0.5, 0.5, "no complete single-task baseline\n(setting 2, every task)", ha="center", va="center"
         )
         return
-    places = np.arange(len(comparison.spec.tasks))
+    places = np.arange(len(comparison.tasks))
     thickness = 0.8 / len(changes)
     for rank, (i, change) in enumerate(changes):
         axes.barh(
@@ -94,7 +95,7 @@ def _draw_change(axes: Axes, comparison: Comparison, shades: np.ndarray) -> None
             label=comparison.label(comparison.groups[i]),
         )
     axes.axvline(0, color="black", lw=1)
-    axes.set_yticks(places, comparison.spec.tasks, fontsize="small")
+    axes.set_yticks(places, comparison.tasks, fontsize="small")
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.set(title=title, xlabel="change of accuracy in per cent (below 0: negative transfer)")

@@ -1,37 +1,33 @@
-"""The model file: the network, what it was trained as, and what it takes to go on training."""
+"""The model file: the network, what it was trained as, and what it takes to go on."""
 
 import pickle
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from files import is_number, replacing
-from settings import LATER_OPTIONS, SETTINGS, UserError
+from files import replacing
+from history import is_count, is_number
+from options import Option, completed
+from settings import SETTINGS, UserError
 
-FORMAT = 1
+FORMAT = 2
 """Of model.pt; goes up when an older program could no longer read it."""
-
-MODEL = "model.pt"
-
-DATA_OPTIONS = ("data", "task", "synthetic", "image_size")
-"""The options that decide, with the setting, what a model can be evaluated on."""
-
-TRAINING_OPTIONS = ("setting", *DATA_OPTIONS, "seed", "batch_size", "lr", "weights", "precision")
-"""The options that decide, with the number of epochs, what a training gives."""
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 """How the files of torch.save begin, and how bare pickles do."""
 
 
-def save_model(path: Path, options: dict, network: dict[str, Tensor], training: dict) -> None:
+def save_model(path: Path, options: dict, network: dict[str, Tensor], training: dict, code: str) -> None:
     """Write model.pt.
 
     Args:
         options: what the model was trained as: numbers, strings, lists and None only.
         network: state dict, on any device.
         training: what it takes to go on: numbers, strings, lists and tensors on the CPU.
+        code: fingerprint of what made it.
 
     Raises:
         UserError: it cannot be written.
@@ -41,7 +37,7 @@ def save_model(path: Path, options: dict, network: dict[str, Tensor], training: 
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in network.items()
     }
-    content = {"format": FORMAT, "options": options, "model": plain, "training": training}
+    content = {"format": FORMAT, "options": options, "model": plain, "training": training, "code": code}
     with replacing(path) as file:
         try:
             torch.save(content, file)
@@ -49,8 +45,11 @@ def save_model(path: Path, options: dict, network: dict[str, Tensor], training: 
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
-def read_model(path: Path) -> dict:
-    """Read model.pt: `options`, `model` and `training` as they were saved, with the tensors on the CPU.
+def read_model(path: Path, table: Sequence[Option]) -> dict:
+    """Read model.pt: what save_model was given, with the tensors on the CPU.
+
+    Args:
+        table: the options that there are; those that the file lacks have their defaults.
 
     Raises:
         UserError: there is no such file, it is no model of this program, or one of a newer version.
@@ -83,26 +82,29 @@ def read_model(path: Path) -> dict:
             f"{path} has format {version}, newer than {FORMAT}, which is read here: update the program"
         )
     if isinstance(content.get("options"), dict):
-        content["options"] = LATER_OPTIONS | content["options"]
-    if not _is_ours(content):
+        content["options"] = completed(content["options"], table)
+    if not _is_ours(content, table):
         raise UserError(f"{path} is not a model of this program; give another --save_path")
     return content
 
 
-def _is_ours(content: dict) -> bool:
+def _is_ours(content: dict, table: Sequence[Option]) -> bool:
     """Whether a model file holds what save_model writes, as far as can be told without the network."""
     options, network, training = (content.get(key) for key in ("options", "model", "training"))
+    deciding = [option.name for option in table if option.decides != "nothing"]
     return (
         isinstance(options, dict)
-        and all(isinstance(options.get(n, ...), int | float | str | list | None) for n in TRAINING_OPTIONS)
-        and type(options["setting"]) is int
-        and 0 <= options["setting"] < len(SETTINGS)
+        and all(isinstance(options.get(n, ...), int | float | str | list | None) for n in deciding)
+        and is_count(options["setting"])
+        and options["setting"] < len(SETTINGS)
         and isinstance(network, dict)
         and all(isinstance(n, str) and isinstance(tensor, Tensor) for n, tensor in network.items())
         and isinstance(training, dict)
         and isinstance(training.get("epochs"), list)
-        and type(training.get("step")) is int
+        and is_count(training.get("step"))
         and isinstance(training.get("losses"), Tensor)
         and training["losses"].shape == (training["step"],)
         and is_number(training.get("seconds"))
+        and isinstance(training.get("sittings", []), list)
+        and isinstance(content.get("code", ""), str)
     )

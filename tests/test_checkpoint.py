@@ -7,12 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoint import FORMAT, TRAINING_OPTIONS, read_model, save_model
 from files import replacing
+from options import OPTIONS as TABLE
+from options import make_run
+from running import checkpoint
+from running.checkpoint import FORMAT, save_model
 from settings import UserError
 
-OPTIONS = dict.fromkeys(TRAINING_OPTIONS, 1)
+OPTIONS = make_run("train", {"setting": 3}).recorded
 TRAINING = {"epochs": [], "step": 0, "losses": torch.zeros(0), "seconds": 0.0}
+
+
+def read_model(path: Path) -> dict:
+    """A model file, read with the program's own options."""
+    return checkpoint.read_model(path, TABLE)
 
 
 def bytes_of(content: object) -> bytes:
@@ -65,9 +73,10 @@ def test_a_directory_that_is_gone_is_said_so(tmp_path):
 
 def test_what_is_saved_is_read_and_is_contiguous_whatever_the_layout(path):
     weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last).requires_grad_()
-    save_model(path, OPTIONS, {"weight": weight}, TRAINING)
+    save_model(path, OPTIONS, {"weight": weight}, TRAINING, "code")
     content = read_model(path)
     assert content["options"] == OPTIONS
+    assert content["code"] == "code"
     assert torch.equal(content["model"]["weight"], weight)
     assert content["model"]["weight"].is_contiguous()
 
@@ -161,15 +170,16 @@ def test_a_model_file_with_a_wrong_entry_is_refused(path, changes):
         read_model(path)
 
 
-def test_a_model_of_a_version_without_precision_was_trained_in_fp32(path):
-    older = {name: value for name, value in OPTIONS.items() if name != "precision"}
+def test_a_model_of_a_version_without_an_option_was_trained_as_by_default(path):
+    later = {"precision": "fp32", "momentum": 0.0, "schedule": "constant", "loss": None, "validation": 0.0}
+    older = {name: value for name, value in OPTIONS.items() if name not in later}
     path.write_bytes(altered(options=older))
-    assert read_model(path)["options"] == older | {"precision": "fp32"}
+    assert read_model(path)["options"] == older | later
 
 
 def test_what_is_saved_does_not_drag_along_the_memory_that_it_is_a_part_of(path):
     stack = torch.randn(100, 1000)
-    save_model(path, OPTIONS, {"weight": stack[3]}, TRAINING)
+    save_model(path, OPTIONS, {"weight": stack[3]}, TRAINING, "code")
     assert path.stat().st_size < stack.nbytes / 10
     assert torch.equal(read_model(path)["model"]["weight"], stack[3])
 

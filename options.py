@@ -1,0 +1,454 @@
+"""Every option of the command line, once: what it accepts, which settings it goes with, what it decides.
+
+The parser, the help, the checks, what the files record, what --resume insists on, what --eval compares and
+what the report groups by all follow from the table OPTIONS. To add an option, add a line to it, and use
+`run.NAME` where it matters.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from own_data import read_spec
+from settings import (
+    DATA_SETS,
+    LOSSES,
+    PRECISIONS,
+    SCHEDULES,
+    SETTINGS,
+    SYNTHETIC,
+    VERSION,
+    DataSpec,
+    UserError,
+)
+
+
+class CommandError(UserError):
+    """The command line itself means nothing."""
+
+
+def _same(value: object) -> object:
+    return value
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the command line.
+
+    Attributes:
+        name: without the dashes.
+        group: heading that it stands under in the help.
+        help: what it is, without the default.
+        read: makes its value of a word of the command line, or raises ValueError with what is wrong;
+            None for a flag, which has no word and is true where it is given.
+        default: its value where it is not given, or a function that makes it of the data set.
+        words: the default in the help, where that is not the value itself.
+        metavar: stands for its value in the help.
+        many: whether it takes a list of words.
+        settings: the settings that it goes with; with the others it is refused, and its value is None.
+        required: whether it has to be given where it goes.
+        decides: `data` (what is trained on and scored), `training` (how), or `nothing` that changes a result.
+        repeats: whether runs that differ in it alone repeat each other, so that a report averages them.
+        may_grow: whether a run may go on with a higher value of it, given the other values.
+        from_model: whether an evaluation takes it from the model where it is not given.
+        check: what is wrong with its value in a run, or None.
+        key: makes of a value that is not None what counts when two are compared.
+    """
+
+    name: str
+    group: str
+    help: str
+    read: Callable[[str], object] | None = None
+    default: object = None
+    words: str | None = None
+    metavar: str | None = None
+    many: bool = False
+    settings: Sequence[int] = range(len(SETTINGS))
+    required: bool = False
+    decides: str = "nothing"
+    repeats: bool = False
+    may_grow: Callable[[Mapping], bool] = lambda values: False
+    from_model: bool = False
+    check: Callable[["Run"], str | None] = lambda run: None
+    key: Callable[[object], object] = _same
+
+    def default_for(self, spec: DataSpec) -> object:
+        """Its value for a data set where it is not given."""
+        if self.read is None:
+            return False
+        return self.default(spec) if callable(self.default) else self.default
+
+    def counts(self, value: object) -> object:
+        """What of a value counts when two are compared."""
+        return None if value is None else self.key(value)
+
+    def differs(self, one: object, other: object) -> bool:
+        """Whether two values say something else."""
+        return self.counts(one) != self.counts(other)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the program: what it does, and the value of every option, which is an attribute of it.
+
+    Attributes:
+        mode: `train`, `eval` or `report`.
+        spec: the data set.
+        values: of the options of the table, by name.
+        table: the options that there are.
+    """
+
+    mode: str
+    spec: DataSpec
+    values: Mapping[str, object]
+    table: Sequence[Option]
+
+    def __getattr__(self, name: str) -> object:
+        if name in vars(self).get("values", {}):
+            return self.values[name]
+        raise AttributeError(f"there is no option {name}")
+
+    @property
+    def recorded(self) -> dict[str, object]:
+        """The options as files record them: plain values, and the version of the program."""
+        plain = {Path: str, tuple: list}
+
+        def convert(value: object) -> object:
+            kinds = [kind for kind in plain if isinstance(value, kind)]
+            return plain[kinds[0]](value) if kinds else value
+
+        return {name: convert(value) for name, value in self.values.items()} | {"version": VERSION}
+
+    def changed(self, **values: object) -> "Run":
+        """The same run with other values of some options, which must not choose another data set."""
+        values = {**self.values, **values}
+        return replace(self, values=values, spec=replace(self.spec, validation=values["validation"] or 0.0))
+
+
+def make_run(
+    mode: str,
+    given: Mapping[str, object],
+    table: Sequence[Option] | None = None,
+    spec: DataSpec | None = None,
+) -> Run:
+    """Check the options that are given, and fill in the others.
+
+    Args:
+        mode: `train` or `eval`.
+        given: values of options by name; None stands for one that is not given.
+        table: the options that there are; default: OPTIONS.
+        spec: the data set; default: that which the options choose.
+
+    Raises:
+        CommandError: the options mean nothing together.
+        UserError: the user's own data set cannot be read.
+    """
+    table = OPTIONS if table is None else table
+    given = {name: value for name, value in given.items() if value is not None}
+    setting = given.get("setting", 0)
+    data = given.get("data", DEFAULT_DATA)
+    for option in table:
+        goes = setting in option.settings
+        if option.name in given and not goes:
+            which = " and ".join(map(str, option.settings))
+            raise CommandError(
+                f"--{option.name} goes with --setting {which} only: leave it out, or use "
+                f"--setting {' or '.join(map(str, option.settings))}"
+            )
+        if option.required and goes and option.name not in given:
+            raise CommandError(f"--setting {setting} needs --{option.name}: {option.help}")
+    if isinstance(data, Path):
+        if given.get("synthetic"):
+            raise CommandError("--synthetic stands for a published data set, not for a file: leave one out")
+        spec = spec or read_spec(data)
+        given["data"] = f"{spec.name}#{spec.checksum}"
+    spec = spec or (SYNTHETIC if given.get("synthetic") else DATA_SETS)[data]
+    values = {}
+    for option in table:
+        if option.name in given:
+            values[option.name] = given[option.name]
+        elif setting not in option.settings or (mode == "eval" and option.from_model):
+            values[option.name] = None
+        else:
+            values[option.name] = option.default_for(spec)
+    run = Run(mode, replace(spec, validation=values["validation"] or 0.0), values, table)
+    for option in table:
+        if setting in option.settings and (problem := option.check(run)):
+            raise CommandError(problem)
+    return run
+
+
+def completed(recorded: Mapping[str, object], table: Sequence[Option]) -> dict[str, object]:
+    """Recorded options with those that the program did not have yet, as they were then: the defaults."""
+    late = {
+        option.name: option.default
+        if recorded.get("setting") in option.settings and not callable(option.default)
+        else None
+        for option in table
+    }
+    return {**late, **recorded}
+
+
+def differing(
+    options: Iterable[Option], asked: Mapping[str, object], recorded: Mapping[str, object]
+) -> list[Option]:
+    """Those of some options that have another value in one record than in another."""
+    return [option for option in options if option.differs(asked[option.name], recorded[option.name])]
+
+
+def grouping(table: Iterable[Option], recorded: Mapping[str, object]) -> dict[str, object]:
+    """What runs share that repeat each other: by option, what counts of its value."""
+    return {
+        option.name: option.counts(recorded[option.name])
+        for option in table
+        if option.decides != "nothing" and not option.repeats
+    }
+
+
+def as_given(name: str, value: object) -> str:
+    """An option as it would stand on the command line."""
+    if isinstance(value, bool):
+        return f"with{'' if value else 'out'} --{name}"
+    if value is None:
+        return f"without --{name}"
+    return f"--{name} {' '.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+
+
+# What the options accept
+
+
+def number(kind: type, wanted: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:
+    """Reads a number that `accepts` takes; `wanted` says in an error what that is."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not accepts(value):
+            raise ValueError(f"{text!r} is not {wanted}")
+        return value
+
+    return read
+
+
+def choice(names: Iterable[str]) -> Callable[[str], str]:
+    """Reads one of some names."""
+    names = list(names)
+
+    def read(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"{text!r} is none of {', '.join(names)}")
+        return text
+
+    return read
+
+
+COUNT = number(int, "a whole number from 1 to 1000000", lambda count: 1 <= count <= 10**6)
+SHARE = number(float, "a number from 0 to below 1", lambda share: 0 <= share < 1)
+POSITIVE = number(float, "a positive, finite number", lambda value: 0 < value < math.inf)
+AT_LEAST_0 = number(float, "a finite number of at least 0", lambda value: 0 <= value < math.inf)
+
+
+def read_setting(text: str) -> int:
+    """Reads the number of a setting."""
+    names = [f"{i} ({setting.name})" for i, setting in enumerate(SETTINGS)]
+    if text not in map(str, range(len(SETTINGS))):
+        raise ValueError(f"{text!r} is none of {', '.join(names)}")
+    return int(text)
+
+
+def read_data(text: str) -> int | Path:
+    """Reads the number of a data set or the path of a file."""
+    if text in map(str, range(len(DATA_SETS))):
+        return int(text)
+    if text.lower().endswith(".npz") or Path(text).is_file():
+        return Path(text)
+    names = [f"{i} ({spec.name})" for i, spec in enumerate(DATA_SETS)]
+    raise ValueError(f"{text!r} is none of {', '.join(names)}, or a file FILE.npz")
+
+
+def read_device(text: str) -> str:
+    """Reads the name of a device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", text):
+        raise ValueError(f"{text!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...")
+    return text
+
+
+# What can be wrong with a value in the light of the others
+
+
+def check_setting(run: Run) -> str | None:
+    """Whether the data set has what the setting needs."""
+    if not SETTINGS[run.setting].shared_inputs or run.spec.shared_inputs:
+        return None
+    return (
+        f"--setting {run.setting} needs every task to have every image, but each of {run.spec.name}'s "
+        f"tasks has its own: use --data 0 (CIFAR-10), or --setting {run.setting - 2}"
+    )
+
+
+def check_task(run: Run) -> str | None:
+    """Whether there is such a task."""
+    last = len(run.spec.tasks) - 1
+    if 0 <= run.task <= last:
+        return None
+    return f"--task {run.task} is out of range: {run.spec.name} has tasks 0 to {last}"
+
+
+def check_validation(run: Run) -> str | None:
+    """Whether every class can be split."""
+    if run.validation and min(run.spec.train_counts) < 2:
+        return f"--validation needs 2 training images of each class, and {run.spec.name} has a class with 1"
+    return None
+
+
+def check_weights(run: Run) -> str | None:
+    """Whether there is a weight for each task, and one above 0."""
+    num_tasks = len(run.spec.tasks)
+    if len(run.weights) != num_tasks:
+        given = len(run.weights)
+        return f"--weights needs a number for each of {run.spec.name}'s {num_tasks} tasks, not {given}"
+    if not 0 < sum(run.weights) < math.inf:
+        return "--weights must have a positive, finite sum: make at least one of them positive"
+    return None
+
+
+def check_batch_size(run: Run) -> str | None:
+    """Whether the images that a batch is taken from fill at least one."""
+    if run.mode != "train":
+        return None
+    if run.batch_size == 1:
+        return "--batch_size 1 cannot train: batch normalisation needs at least 2 images to a batch"
+    names = list(run.spec.tasks)
+    if run.setting == 2:
+        used = {f"task {run.task} ({names[run.task]})": run.spec.num_training_images(names[run.task])}
+    elif SETTINGS[run.setting].draws:
+        used = {
+            f"task {task} ({name})": run.spec.num_training_images(name)
+            for task, name in enumerate(names)
+            if not run.weights or run.weights[task] > 0
+        }
+    else:
+        used = {"the training set": run.spec.num_training_images()}
+    smallest = min(used, key=used.get)
+    if run.batch_size <= used[smallest]:
+        return None
+    return (
+        f"--batch_size {run.batch_size} is larger than {smallest} of {run.spec.title}, which has "
+        f"{used[smallest]} images, so that no batch would be full: use at most {used[smallest]}"
+    )
+
+
+def check_overwrite(run: Run) -> str | None:
+    """Whether it is clear what becomes of an earlier run."""
+    if run.overwrite and run.resume:
+        return "--overwrite starts anew and --resume goes on: give one of them"
+    return None
+
+
+def shares(weights: Sequence[float]) -> list[float]:
+    """What of weights counts: how large each is among all."""
+    return [round(weight / sum(weights), 12) for weight in weights]
+
+
+DEFAULT_DATA = 1
+WEIGHTED = [i for i, setting in enumerate(SETTINGS) if setting.weighted]
+
+MAIN, RECIPE, DATA, FILES, MACHINE = "what to run", "how to train", "the images", "files", "the machine"
+
+OPTIONS = (
+    Option(
+        "setting", MAIN, "way of training, by number, see below", read_setting, 0,
+        metavar="N", decides="training", check=check_setting,
+    ),
+    Option(
+        "data", MAIN, "data set, by number, see below, or a file FILE.npz of your own",
+        read_data, DEFAULT_DATA, metavar="N", decides="data", key=lambda data: str(data).rpartition("#")[2],
+    ),
+    Option(
+        "task", MAIN, "the one task that setting 2 trains, numbered from 0",
+        number(int, "a whole number", math.isfinite), metavar="T", settings=(2,), required=True,
+        decides="data", repeats=True, check=check_task,
+    ),
+    Option(
+        "seed", MAIN, "of everything random: the same seed gives the same result",
+        number(int, "a whole number from 0 to 2^63 - 1", lambda seed: 0 <= seed < 2**63), 0,
+        metavar="N", decides="training", repeats=True,
+    ),
+    Option("verbose", MAIN, "print the accuracies after each epoch; with --report, every task"),
+    Option(
+        "weights", RECIPE, "settings 4 and 6: what each task weighs, scaled to sum to 1", AT_LEAST_0,
+        lambda spec: [task + 1.0 for task in range(len(spec.tasks))], words="task 0 weighs 1, task 1 2, ...",
+        metavar="W", many=True, settings=WEIGHTED, decides="training", check=check_weights, key=shares,
+    ),
+    Option(
+        "loss", RECIPE,
+        "setting 5: what is minimised: " + "; ".join(f"{name}: {words}" for name, words in LOSSES.items()),
+        choice(LOSSES), "mean", metavar="NAME", settings=(5,), decides="training",
+    ),
+    Option(
+        "epochs", RECIPE, "how often to go through the training images", COUNT, lambda spec: spec.epochs,
+        words=", ".join(f"{spec.name} {spec.epochs}" for spec in DATA_SETS) + ", a file 20",
+        metavar="N", decides="training", may_grow=lambda values: values["schedule"] == "constant",
+    ),
+    Option(
+        "batch_size", RECIPE, "images per training step, at least 2", COUNT, 128,
+        metavar="N", decides="training", check=check_batch_size,
+    ),
+    Option("lr", RECIPE, "learning rate of SGD", POSITIVE, 0.1, metavar="RATE", decides="training"),
+    Option(
+        "momentum", RECIPE, "momentum of SGD",
+        SHARE, 0.0, metavar="M", decides="training",
+    ),
+    Option(
+        "weight_decay", RECIPE, "how strongly SGD draws weights to 0", AT_LEAST_0, 0.0,
+        metavar="D", decides="training",
+    ),
+    Option(
+        "schedule", RECIPE,
+        "how the learning rate goes on: " + "; ".join(f"{name}: {what}" for name, what in SCHEDULES.items()),
+        choice(SCHEDULES), "constant", metavar="NAME", decides="training",
+    ),
+    Option(
+        "precision", RECIPE, "numbers that the network computes in: bf16 is less exact, and faster on "
+        "hardware made for it", choice(PRECISIONS), "fp32", metavar="NAME", decides="training",
+    ),
+    Option(
+        "data_path", DATA, "directory of the data sets, downloaded on first use", Path, Path("./data"),
+        words="./data", metavar="DIR",
+    ),
+    Option(
+        "synthetic", DATA, "use small generated images in the data set's place: no download", decides="data",
+    ),
+    Option(
+        "image_size", DATA, "side in pixels that images are resized to",
+        number(int, "a whole number from 1 to 1024", lambda side: 1 <= side <= 1024),
+        lambda spec: spec.default_image_size, words="32, a file's own; with --eval the model's",
+        metavar="N", decides="data", from_model=True,
+    ),
+    Option(
+        "validation", DATA, "share of each class's training images to hold out of training and score in the "
+        "test images' place", SHARE, 0.0, words="0, with --eval the model's",
+        metavar="F", decides="data", from_model=True, check=check_validation,
+    ),
+    Option(
+        "save_path", FILES, "directory of the model and the history, made if missing", Path, Path("."),
+        metavar="DIR",
+    ),
+    Option("save_model", FILES, "save the trained model as model.pt"),
+    Option("save_history", FILES, "save the results of every epoch as history.json"),
+    Option("resume", FILES, "go on with the run in --save_path, if there is one; implies --save_model"),
+    Option("overwrite", FILES, "replace the run in --save_path, if there is one", check=check_overwrite),
+    Option(
+        "device", MACHINE, "cpu, cuda, cuda:1, ... or auto: CUDA if there is any, else the CPU",
+        read_device, "auto", metavar="NAME",
+    ),
+    Option(
+        "compile", MACHINE,
+        "compile the encoder first, to speed up long trainings; takes a C++ compiler and half a minute",
+    ),
+)  # fmt: skip
+"""The options, in the order of the help; a check may rely on those before it."""

@@ -1,0 +1,218 @@
+"""A data set of the user's own, FILE.npz: what is in it, checked. Nothing in it is ever executed."""
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from settings import DataSpec, UserError
+
+IMAGES, LABELS = ("train_images", "test_images"), ("train_labels", "test_labels")
+REQUIRED = IMAGES + LABELS
+OPTIONAL = ("tasks", "class_names", "task_names")
+
+EPOCHS = 20
+LARGEST_SIDE = 1024
+MOST_CLASSES = 100_000
+
+
+class _WrongError(Exception):
+    """What is wrong with the content of a file."""
+
+
+def read_spec(path: Path) -> DataSpec:
+    """What a file says of its data set. Reads the labels and the table, but no image.
+
+    Raises:
+        UserError: there is no such file, or it is no data set; the text says what is wrong.
+    """
+    return _open(path, _read_spec)
+
+
+def read_images(spec: DataSpec) -> dict[str, np.ndarray]:
+    """The arrays of a file that read_spec has described.
+
+    Returns:
+        `train_images` and `test_images`, uint8, N x C x H x W; `train_labels` and `test_labels`, int64, N.
+
+    Raises:
+        UserError: the file is damaged, or is another one by now.
+    """
+
+    def read(archive: Mapping, _: Path) -> dict[str, np.ndarray]:
+        if _checksum(archive.zip) != spec.checksum:
+            raise _WrongError("has changed since the program started")
+        labels = {name: _labels(archive, name) for name in LABELS}
+        images = {name: archive[name] for name in IMAGES}
+        channels_last = {
+            name: each if each.ndim == 4 else each[:, :, :, np.newaxis] for name, each in images.items()
+        }
+        return labels | {name: each.transpose(0, 3, 1, 2) for name, each in channels_last.items()}
+
+    return _open(spec.path, read)
+
+
+def _open(path: Path, read: Callable):
+    """Read from a file and tell in one line what is wrong with it."""
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise _WrongError("is a single array, not an archive of several: make it with numpy.savez")
+        with archive:
+            return read(archive, path)
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no file {path}: give --data the path of an .npz file, or a number"
+        ) from None
+    except _WrongError as error:
+        raise UserError(f"{path} {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # of the disk, or what bytes that are no archive lead to
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"{path} is damaged or no .npz file: make it with numpy.savez") from error
+
+
+def _checksum(archive: zipfile.ZipFile) -> str:
+    """Of the content of the arrays; the same whether or not they are compressed."""
+    parts = sorted((entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array, without reading it."""
+    with archive.open(f"{name}.npy") as file:
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+    return shape, dtype
+
+
+def _plain(archive: Mapping, name: str, kinds: str, wanted: str) -> np.ndarray:
+    """An array of a wanted kind; an array of objects is not read."""
+    dtype = _header(archive.zip, name)[1]
+    if dtype.kind not in kinds:
+        raise _WrongError(f"has {name} of type {dtype}: it must be {wanted}")
+    return archive[name]
+
+
+def _labels(archive: Mapping, name: str) -> np.ndarray:
+    labels = _plain(archive, name, "iu", "whole numbers")
+    if labels.ndim != 1 or not len(labels):
+        raise _WrongError(f"has {name} of shape {labels.shape}: it must be a number per image")
+    if labels.min() < 0:
+        raise _WrongError(f"has the label {labels.min()} in {name}: labels are numbered from 0")
+    if labels.max() > MOST_CLASSES:
+        raise _WrongError(f"has the label {labels.max()} in {name}: at most {MOST_CLASSES} are possible")
+    return labels.astype(np.int64)
+
+
+def _image_shape(archive: Mapping) -> dict[str, tuple[int, ...]]:
+    """Shapes of both arrays of images, checked."""
+    shapes = {}
+    for name in IMAGES:
+        shape, dtype = _header(archive.zip, name)
+        if dtype != np.uint8:
+            raise _WrongError(f"has {name} of type {dtype}: it must be uint8")
+        if len(shape) not in (3, 4) or shape[1] != shape[2] or (len(shape) == 4 and shape[3] not in (1, 3)):
+            raise _WrongError(
+                f"has {name} of shape {shape}: it must be N x H x W or N x H x W x C, square, with C 1 or 3"
+            )
+        if not 1 <= shape[1] <= LARGEST_SIDE:
+            raise _WrongError(f"has images of {shape[1]} pixels a side: they must have 1 to {LARGEST_SIDE}")
+        shapes[name] = shape
+    train, test = shapes.values()
+    if (*train[1:], 1)[:3] != (*test[1:], 1)[:3]:
+        raise _WrongError(
+            f"has train_images of shape {train} and test_images of shape {test}: they must agree"
+        )
+    return shapes
+
+
+def _read_spec(archive: Mapping, path: Path) -> DataSpec:
+    missing = [name for name in REQUIRED if name not in archive.files]
+    if missing:
+        raise _WrongError(f"lacks {', '.join(missing)}: it must hold {', '.join(REQUIRED)}")
+    shapes = _image_shape(archive)
+    labels = {name: _labels(archive, name) for name in LABELS}
+    for images, label in zip(IMAGES, LABELS, strict=True):
+        if shapes[images][0] != len(labels[label]):
+            raise _WrongError(
+                f"has {shapes[images][0]} {images} and {len(labels[label])} {label}: give one per image"
+            )
+    table = _plain(archive, "tasks", "iu", "whole numbers") if "tasks" in archive.files else None
+    class_names = _names(archive, "class_names")
+    num_classes = _num_classes(table, class_names, labels)
+    counts = {}
+    for name, each in labels.items():
+        if each.max() >= num_classes:
+            raise _WrongError(
+                f"has the label {each.max()} in {name}, but its classes are 0 to {num_classes - 1}"
+            )
+        counts[name] = np.bincount(each, minlength=num_classes).tolist()
+        if 0 in counts[name]:
+            which = {"train_labels": "training", "test_labels": "test"}[name]
+            raise _WrongError(f"has no {which} image of class {counts[name].index(0)}: each class needs some")
+    if class_names is None:
+        class_names = [f"class {c}" for c in range(num_classes)]
+    if table is None:
+        table, names = np.eye(num_classes, dtype=np.int64), class_names
+        question = "one per class: is it this class or another?"
+    else:
+        names, question = _names(archive, "task_names"), "as given by its table"
+        names = [f"task {t}" for t in range(len(table))] if names is None else names
+    _check_table(table, names)
+    side, channels = shapes["train_images"][1], (*shapes["train_images"], 1)[3]
+    return DataSpec(
+        name=" ".join(path.name.split()),
+        question=question,
+        channels=channels,
+        image_size=side,
+        default_image_size=side,
+        epochs=EPOCHS,
+        mean=(),
+        std=(),
+        tasks={name: tuple(row) for name, row in zip(names, table.tolist(), strict=True)},
+        train_counts=tuple(counts["train_labels"]),
+        test_counts=tuple(counts["test_labels"]),
+        path=path,
+        checksum=_checksum(archive.zip),
+    )
+
+
+def _names(archive: Mapping, name: str) -> list[str] | None:
+    if name not in archive.files:
+        return None
+    array = _plain(archive, name, "U", "text")
+    names = [" ".join(each.split()) for each in array.ravel().tolist()]
+    if array.ndim != 1 or not all(names) or len(set(names)) < len(names):
+        raise _WrongError(f"has {name} that are no list of different names")
+    return names
+
+
+def _num_classes(table: np.ndarray | None, class_names: list[str] | None, labels: Mapping) -> int:
+    if table is not None and (table.ndim != 2 or 0 in table.shape):
+        raise _WrongError(f"has tasks of shape {table.shape}: it must be tasks x classes")
+    if table is None:
+        return (
+            int(max(each.max() for each in labels.values())) + 1 if class_names is None else len(class_names)
+        )
+    if class_names is not None and len(class_names) != table.shape[1]:
+        raise _WrongError(f"has {len(class_names)} class_names, and tasks for {table.shape[1]} classes")
+    return table.shape[1]
+
+
+def _check_table(table: np.ndarray, names: list[str]) -> None:
+    """Make sure that every task tells at least two answers apart, numbered from 0 without a gap."""
+    if len(names) != len(table):
+        raise _WrongError(f"has {len(names)} task_names and {len(table)} tasks")
+    for name, row in zip(names, table, strict=True):
+        numbers = sorted({int(number) for number in row} - {-1})
+        if numbers != list(range(len(numbers))):
+            raise _WrongError(
+                f"numbers the classes of {name} {numbers}: it must be 0, 1, ... without a gap, or -1"
+            )
+        if len(numbers) < 2:
+            raise _WrongError(f"gives {name} a single class: there is nothing to tell apart")

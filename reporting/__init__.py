@@ -1,0 +1,1 @@
+"""What runs say together: reading their histories, and comparing them in words, numbers and a figure."""

@@ -1,0 +1,1 @@
+"""A run from options to result: what is there already, training, saving, stopping, going on."""

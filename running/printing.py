@@ -1,0 +1,54 @@
+"""What a run prints: results to standard output, messages to standard error."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from statistics import fmean
+
+from tqdm import tqdm
+
+
+def say(message: str) -> None:
+    """Print a message to standard error, above a progress bar where there is one."""
+    with suppress(OSError):  # a training does not end because nobody hears of it
+        tqdm.write(message, file=sys.stderr)
+
+
+def give(result: str) -> None:
+    """Print a result to standard output at once, above a progress bar where there is one."""
+    tqdm.write(result, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def give_title(title: str, synthetic: bool) -> None:
+    """Say in the results that their images are generated, where they are."""
+    if synthetic:
+        give(f"Synthetic data: a generated {title}, not its images")
+
+
+def accuracy_line(setting: int, accuracy: Sequence[float]) -> str:
+    """Accuracies as they are printed: a number for settings 0 and 2, else a list of one per task."""
+    return f"Accuracy: {accuracy[0] if setting in (0, 2) else list(accuracy)}"
+
+
+def summary(
+    tasks: Sequence[str], accuracy: Sequence[float], constant_accuracy: Sequence[float], scored_on: str
+) -> str:
+    """What accuracies mean, in a line: their mean, that of a constant answer, and the extremes.
+
+    Args:
+        tasks: names.
+        accuracy: of each task.
+        constant_accuracy: what always giving its commonest answer scores in each task.
+        scored_on: `test` or `validation`: the images that the accuracies are of.
+    """
+    kind = "validation accuracy" if scored_on == "validation" else "accuracy"
+    constant = f"; always giving the commonest answer scores {fmean(constant_accuracy):.4f}"
+    if len(tasks) == 1:
+        return f"{kind} ({tasks[0]}) {accuracy[0]:.4f}{constant}"
+    ranked = sorted(zip(accuracy, tasks, strict=True))
+    (worst, worst_name), (best, best_name) = ranked[0], ranked[-1]
+    return (
+        f"mean {kind} over {len(tasks)} tasks {fmean(accuracy):.4f}{constant}; "
+        f"best task {best_name} {best:.4f}, worst {worst_name} {worst:.4f}"
+    )

@@ -1,0 +1,310 @@
+"""One sitting of a run: load, build, go on from where it was left, train or evaluate, print, save."""
+
+import ctypes
+import time
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from agents import AGENTS
+from data import load
+from files import check_room
+from history import History, are_records, describe, version_code, write_history
+from models import Model
+from options import Run, as_given
+from running.checkpoint import read_model, save_model
+from running.printing import accuracy_line, give, give_title, say, summary
+from running.provenance import code_fingerprint, environment
+from running.run import FILES, MODEL, check_same
+from running.stopping import Stopped, StopSignals
+from settings import SETTINGS, UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that --device asks for.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UserError(f"there is no device {name} here; use --device cpu")
+    torch.backends.cudnn.deterministic = True
+    if kind == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as convolutions on a GPU have it by default
+    return torch.device(name)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next step, where it is one that can (glibc).
+
+    It would give large blocks back to the system, which then has to clear the same pages for every step.
+    """
+    max_mappings, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of mallopt
+    with suppress(OSError, TypeError, AttributeError):
+        c_library = ctypes.CDLL(None)
+        c_library.mallopt(max_mappings, 0)
+        c_library.mallopt(trim_threshold, 2**31 - 1)
+
+
+class Sitting:
+    """An agent on its data, and the files that its run leaves behind."""
+
+    def __init__(
+        self, run: Run, history: History | None, network: Callable | None, save_interval: float
+    ) -> None:
+        """
+        Args:
+            run: what to do.
+            history: what an earlier sitting of the run has left, if there was one.
+            network: makes the model; None for the program's own.
+            save_interval: seconds between two writings of the model.
+        """
+        self.run = run
+        self.model_path, self.history_path = (run.save_path / name for name in FILES)
+        self._saves_model = run.save_model or run.resume
+        self._saves_history = run.save_history or history is not None
+        self._save_interval = save_interval
+        saved = self._saved() if run.resume else None
+        self._code = code_fingerprint(run.spec)
+        if saved:
+            say_other_code(self.model_path, saved, self._code)
+        data = load(run.spec, run.data_path, run.image_size, pick_device(run.device))
+        keep_freed_memory()
+        setting = SETTINGS[run.setting]
+        give_title(run.spec.title, run.synthetic)
+        say(
+            f"{run.spec.title}, {len(data.train)} training and {len(data.test)} {run.spec.scored_on} images "
+            f"of {run.image_size} x {run.image_size} pixels, on {data.device} in {run.precision}; "
+            f"{setting.name}: {setting.words}"
+        )
+        self.agent = AGENTS[run.setting](data, run, network or Model)
+        self._options = run.recorded | {"device": str(data.device)}
+        self._sittings: list[dict] = []
+        self._was_finished = history is not None and history.finished
+        if saved:
+            self._restore(saved)
+        elif run.mode == "train":
+            self._sit()
+
+    def _saved(self) -> dict | None:
+        """The content of the model file to go on from, or None where there is none yet.
+
+        Raises:
+            UserError: the file cannot be read, or was made with other options.
+        """
+        if not self.model_path.exists():
+            say(f"there is no {self.model_path} to resume from: starting anew")
+            return None
+        saved = read_model(self.model_path, self.run.table)
+        check_same(self.run, self.model_path, saved["options"])
+        done = len(saved["training"]["epochs"]) + (saved["training"]["step"] > 0)
+        if done > self.run.epochs:
+            raise UserError(
+                f"{self.model_path} has come to epoch {done} already: give --epochs {done} or more"
+            )
+        return saved
+
+    def _restore(self, saved: dict) -> None:
+        """Bring the agent to where a model file was written; the options are those of the file."""
+        agent, training = self.agent, saved["training"]
+        try:
+            too_far = training["step"] > agent.plan.steps_per_epoch
+            if too_far or not are_records(training["epochs"], len(agent.names)):
+                raise ValueError("the training is of another kind")
+            agent.resume(saved["model"], training)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise no_network(self.model_path) from error
+        self._sittings = training.get("sittings") or [
+            {"epoch": 0, "step": 0, "environment": {}, "code": version_code(saved["options"].get("version"))}
+        ]
+        if len(agent.epochs) < self.run.epochs:
+            self._sit()
+            num_steps = agent.plan.steps_per_epoch
+            say(f"going on after epoch {len(agent.epochs)} and {agent.step} steps of {num_steps}")
+
+    def _sit(self) -> None:
+        """Record that a sitting begins here."""
+        where = environment(self.agent.data.device, torch.get_num_threads(), self.run.compile)
+        place = {"epoch": len(self.agent.epochs), "step": self.agent.step}
+        self._sittings.append(place | {"environment": where, "code": self._code})
+
+    def _history(self, finished: bool) -> History:
+        agent = self.agent
+        return History(
+            options=self._options,
+            data_set=describe(self.run.spec),
+            sittings=self._sittings,
+            tasks=agent.names,
+            constant_accuracy=agent.scorer.constant_accuracy,
+            num_answers=agent.scorer.num_answers,
+            parameters={
+                "encoder": sum(parameter.numel() for parameter in agent.model.encoder.parameters()),
+                "heads": sum(parameter.numel() for parameter in agent.model.heads.parameters()),
+            },
+            epochs=agent.epochs,
+            finished=finished,
+        )
+
+    def _save(self, model: bool, finished: bool = False) -> str:
+        """Write the files that are asked for; gives back which.
+
+        Args:
+            model: whether it is time for the model.
+            finished: whether the run has come to its end.
+        """
+        files = []
+        if model and self._saves_model:
+            training = self.agent.state() | {"sittings": self._sittings}
+            save_model(self.model_path, self._options, self.agent.model.state_dict(), training, self._code)
+            files.append(f"the model in {self.model_path}")
+        if self._saves_history:
+            write_history(self.history_path, self._history(finished))
+            files.append(f"the history in {self.history_path}")
+        return " and ".join(files)
+
+    def train(self, signals: StopSignals) -> None:
+        """Train to the end, saving and printing along the way.
+
+        Raises:
+            UserError: a loss was not finite, or a file cannot be written.
+            Stopped: a signal has stopped it; what is asked for was saved.
+        """
+        agent, run = self.agent, self.run
+        trains = len(agent.epochs) < run.epochs
+        if self._saves_model and trains:
+            check_room(run.save_path, self._model_size())
+        if run.overwrite and (self._saves_model or self._saves_history):
+            for path in (self.model_path, self.history_path):
+                path.unlink(missing_ok=True)
+        if run.compile and trains:
+            say("compiling the encoder: the first step takes up to half a minute longer")
+        with signals.deferred(), compiling(run.compile):
+            self._train(signals)
+            files = self._save(model=trains, finished=True) if trains or not self._was_finished else ""
+        accuracy = agent.epochs[-1]["accuracy"]
+        say(summary(agent.names, accuracy, agent.scorer.constant_accuracy, run.spec.scored_on))
+        if trains:
+            say(f"saved {files}" if files else "saved nothing: --save_model and --save_history save")
+        give(accuracy_line(run.setting, accuracy))
+
+    def _train(self, signals: StopSignals) -> None:
+        """Train the agent from where it stands, saving as it goes."""
+        agent = self.agent
+        last_saved = time.monotonic()
+        try:
+            for record in agent.train(self.run.epochs, pause=signals.check):
+                if record["epoch"] < self.run.epochs:
+                    due = time.monotonic() - last_saved >= self._save_interval
+                    self._save(model=due)
+                    last_saved = time.monotonic() if due else last_saved
+                if self.run.verbose:
+                    line = accuracy_line(self.run.setting, record["accuracy"])
+                    give(f"[Epoch {record['epoch']}] {line}")
+        except Stopped as stopped:
+            agent.check_losses()
+            files = self._save(model=True)
+            num_steps = agent.plan.steps_per_epoch
+            where = f" after {agent.step} of {num_steps} steps of epoch {len(agent.epochs) + 1}"
+            if self._saves_model:
+                details = f"saved {files}; the same command with --resume goes on from there"
+            else:
+                details = f"saved {files or 'nothing'}; it takes --save_model to go on from there"
+            raise Stopped(stopped.number, f"{where}: {details}") from None
+        except OSError:  # of printing; saving raises UserError
+            self._save(model=True)
+            raise
+
+    def _model_size(self) -> int:
+        """About how many bytes model.pt takes."""
+        state = self.agent.state()["optimizer"]["state"]
+        buffers = [value for values in state.values() for value in values.values()]
+        tensors = [*self.agent.model.state_dict().values(), *filter(torch.is_tensor, buffers)]
+        return sum(tensor.nbytes for tensor in tensors) + 1_000_000
+
+
+@contextmanager
+def compiling(compiled: bool):
+    """Say in one line when torch.compile cannot do its work."""
+    try:
+        yield
+    except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.ShortenTraceback) as error:
+        if not compiled:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"torch.compile cannot compile the network ({reason}): install a C++ compiler such as g++, "
+            "for a GPU also Triton, or leave --compile out"
+        ) from error
+
+
+def no_network(path: Path) -> UserError:
+    """What is said of a model file that is whole but does not fit."""
+    return UserError(f"{path} does not hold this program's network; train it again")
+
+
+def say_other_code(path: Path, saved: dict, code: str) -> None:
+    """Say so where a model was made by other code."""
+    was = saved.get("code") or version_code(saved["options"].get("version"))
+    if was != code:
+        say(f"{path} was made by other code ({was}, this is {code}): the result may be neither's")
+
+
+def evaluate(run: Run, network: Callable | None = None) -> None:
+    """Evaluate the model saved in --save_path and print the result.
+
+    Raises:
+        UserError: there is no model, or none that can be evaluated like that.
+    """
+    path = run.save_path / MODEL
+    saved = read_model(path, run.table)
+    check_fits(run, path, saved["options"])
+    unless_given = {
+        option.name: saved["options"][option.name]
+        for option in run.table
+        if option.from_model and run.values[option.name] is None
+    }
+    say_other_code(path, saved, code_fingerprint(run.spec))
+    sitting = Sitting(run.changed(resume=False, **unless_given), None, network, 0.0)
+    agent = sitting.agent
+    try:
+        agent.model.load_state_dict(saved["model"])
+    except RuntimeError as error:
+        raise no_network(path) from error
+    accuracy = agent.evaluate(progress=True).accuracy
+    scored_on = sitting.run.spec.scored_on
+    say(summary(agent.names, accuracy, agent.scorer.constant_accuracy, scored_on))
+    give(accuracy_line(run.setting, accuracy))
+
+
+def check_fits(run: Run, path: Path, trained: dict) -> None:
+    """Make sure that a model can be evaluated as the options ask.
+
+    Args:
+        run: the evaluation.
+        path: of the model.
+        trained: the options that it was trained with.
+
+    Raises:
+        UserError: it is another kind of model, or was trained on other images.
+    """
+    setting = trained["setting"]
+    kind, wanted = SETTINGS[setting].kind, SETTINGS[run.setting].kind
+    if kind != wanted:
+        raise UserError(
+            f"{path} is a {kind} model, trained with --setting {setting}, and --setting {run.setting} "
+            f"evaluates {wanted} models: change --setting or --save_path"
+        )
+    for option in run.table:
+        asked, was = run.values[option.name], trained[option.name]
+        taken = option.from_model and asked is None
+        on_test = option.name == "validation" and asked == 0
+        if option.decides == "data" and not taken and not on_test and option.differs(asked, was):
+            raise UserError(
+                f"{path} was trained {as_given(option.name, was)}: evaluate it like that, or change "
+                f"--save_path"
+            )

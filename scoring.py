@@ -1,0 +1,163 @@
+"""How well a model answers the tasks: test images and a table of tasks to a score per task."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data import Split
+from models import Model, computing_in
+
+ENCODED_AT_ONCE = {"cpu": 128, "cuda": 2048}
+"""Images of 32 x 32 pixels that the encoder works on at once, by type of device."""
+
+ANSWERED_AT_ONCE = 2048
+"""Images that the heads work on at once."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Result of an evaluation, a number per scored task, each from 0 to 1.
+
+    Attributes:
+        accuracy: share of the task's images that are answered rightly.
+        balanced_accuracy: mean over the task's answers of the share of their images answered rightly.
+    """
+
+    accuracy: list[float]
+    balanced_accuracy: list[float]
+
+
+class Scorer:
+    """Scores models on some images.
+
+    The head of a task answers with the best of those of its logits that stand for classes of the task.
+
+    Attributes:
+        constant_accuracy: what always giving the commonest answer scores in each task.
+        num_answers: number of different answers that each task has.
+    """
+
+    def __init__(self, images: Split, tasks: Tensor, heads: Tensor) -> None:
+        """
+        Args:
+            images: to answer.
+            tasks: int64, T x classes, on the CPU: the number of each class within each task, or -1.
+            heads: int64, heads x classes, on the CPU: the number of each class among the logits of each
+                head, or -1. Task t is answered by head t; a single head answers all.
+        """
+        device = images.labels.device
+        self._images = images
+        self._tasks = tasks.to(device)
+        self._head_of = [0] * len(tasks) if len(heads) == 1 else range(len(tasks))
+        self._readings = readings(tasks, heads[self._head_of]).to(device)
+        self._groups = _groups(tasks, images.labels)
+        self._asked = _count_answers(tasks, images.labels.cpu())
+        self.constant_accuracy = (self._asked.amax(dim=1) / self._asked.sum(dim=1)).tolist()
+        self.num_answers = (tasks.amax(dim=1) + 1).tolist()
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        model: Model,
+        precision: str = "fp32",
+        batch_size: int | None = None,
+        progress: bool = False,
+        pause: Callable[[], None] = lambda: None,
+    ) -> Scores:
+        """Score a model. Its mode is as it was afterwards, and so are PyTorch's generators.
+
+        Args:
+            model: on the device of the images.
+            precision: that it computes in, `fp32` or `bf16`.
+            batch_size: images at once; default: what is fastest. The result does not depend on it.
+            progress: whether to show a bar.
+            pause: is called after every batch and may raise.
+        """
+        device = self._images.labels.device
+        num_pixels = self._images.images.shape[2] * self._images.images.shape[3]
+        encoded = batch_size or max(1, ENCODED_AT_ONCE[device.type] * 32 * 32 // num_pixels)
+        answered = batch_size or ANSWERED_AT_ONCE
+        right = torch.zeros(self._asked.shape, dtype=torch.int64, device=device)
+        batches = [(tasks, batch) for tasks, images in self._groups for batch in images.split(answered)]
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                for tasks, batch in tqdm(batches, desc="evaluating", disable=None if progress else True):
+                    with computing_in(precision, device):
+                        parts = [self._images.batch(part)[0] for part in batch.split(encoded)]
+                        features = torch.cat([model.encoder(part) for part in parts])
+                        self._count(model, features, tasks, self._images.labels[batch], right)
+                    pause()
+        finally:
+            model.train(was_training)
+        right = right.cpu().double()
+        recall = (right / self._asked).nan_to_num(0)  # of answers that no image asks for: 0 / 0
+        return Scores(
+            accuracy=(right.sum(dim=1) / self._asked.sum(dim=1)).tolist(),
+            balanced_accuracy=(recall.sum(dim=1) / (self._asked > 0).sum(dim=1)).tolist(),
+        )
+
+    def _count(self, model: Model, features: Tensor, tasks: list[int], labels: Tensor, right: Tensor) -> None:
+        """Add to `right`, tasks x answers, the images that are answered rightly in some tasks."""
+        for head in dict.fromkeys(self._head_of[task] for task in tasks):
+            logits = model.heads[head](features).float()
+            answering = [task for task in tasks if self._head_of[task] == head]
+            reading = self._readings[answering][:, : logits.shape[1]]
+            best = logits.masked_fill((reading < 0)[:, None], -torch.inf).argmax(dim=2)
+            targets = self._tasks[answering][:, labels]
+            hits = (reading.gather(1, best) == targets).long()
+            right[answering] = right[answering].scatter_add(1, targets, hits)
+
+
+def readings(tasks: Tensor, heads: Tensor) -> Tensor:
+    """How each task reads the logits of the head that answers it.
+
+    Args:
+        tasks: int64, T x classes: the number of each class within each task, or -1.
+        heads: int64, T x classes: its number among the logits of the task's head, or -1.
+
+    Returns:
+        int64, T x the most logits: the number within the task of the class behind each logit, or -1.
+    """
+    read = torch.full((len(tasks), int(heads.max()) + 1), -1)
+    for row, numbers, logits in zip(read, tasks, heads, strict=True):
+        row[logits[logits >= 0]] = numbers[logits >= 0]
+    return read
+
+
+def _count_answers(tasks: Tensor, labels: Tensor) -> Tensor:
+    """How many images there are for each answer of each task.
+
+    Args:
+        tasks: int64, T x classes.
+        labels: int64, N.
+
+    Returns:
+        float64, T x the most answers that a task has.
+    """
+    num_answers = int(tasks.max()) + 1
+    numbers = [row[labels] for row in tasks]
+    return torch.stack([row[row >= 0].bincount(minlength=num_answers) for row in numbers]).double()
+
+
+def _groups(tasks: Tensor, labels: Tensor) -> list[tuple[list[int], Tensor]]:
+    """Part the images by the tasks that they are in, so that a batch runs the heads it needs only.
+
+    Args:
+        tasks: int64, T x classes, on the CPU.
+        labels: int64, N.
+
+    Returns:
+        pairs of tasks and the indices of the images that are in exactly these tasks.
+    """
+    members, group_of_class = torch.unique(tasks >= 0, dim=1, return_inverse=True)
+    group_of_image = group_of_class.to(labels.device)[labels]
+    groups = [
+        (members[:, i].nonzero().flatten().tolist(), (group_of_image == i).nonzero().flatten())
+        for i in range(members.shape[1])
+    ]
+    return [(tasks, images) for tasks, images in groups if tasks and len(images)]

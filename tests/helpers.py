@@ -1,0 +1,73 @@
+"""What several files of tests use: small agents, command lines, small data sets, slow versions."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from agents import AGENTS, Agent
+from data import DataSet
+from models import Model
+from options import make_run
+
+NARROW = partial(Model, num_hidden=32)
+"""The network with heads of 32 hidden units in place of 512: most tests need a network, not its size."""
+
+SMALL = ("--synthetic", "--image_size", 8)
+
+
+def make(setting: int, data: DataSet, **options) -> Agent:
+    """An agent with batches of 32, if nothing else is said."""
+    run = make_run("train", {"setting": setting, "batch_size": 32, **options}, spec=data.spec)
+    return AGENTS[setting](data, run, NARROW)
+
+
+def train_epochs(agent: Agent, count: int) -> list[float]:
+    """Train some epochs more; gives back the loss of each."""
+    return [epoch["loss"] for epoch in agent.train(len(agent.epochs) + count)]
+
+
+def one_line(refused) -> bool:
+    """Whether a run has said one line and no more."""
+    return refused.out == "" and refused.err.count("\n") == 1 and "Traceback" not in refused.err
+
+
+def error_line(refused) -> str:
+    """The one line of a refusal with exit code 1."""
+    assert refused.code == 1
+    assert "Traceback" not in refused.err
+    assert "Accuracy" not in refused.out
+    assert refused.err.splitlines()[-1].startswith("main.py: error: ")
+    return refused.err.splitlines()[-1]
+
+
+def result_of(path: Path) -> tuple[bytes, dict]:
+    """The weights and the history that a run has left, without times, sittings and what decides no result."""
+    network = torch.load(path / "model.pt", weights_only=True)["model"]
+    history = json.loads((path / "history.json").read_text())
+    del history["sittings"], history["options"]
+    for epoch in history["epochs"]:
+        del epoch["seconds"], epoch["images_per_second"], epoch["evaluation_seconds"]
+    return b"".join(tensor.numpy().tobytes() for tensor in network.values()), history
+
+
+def write_data(path: Path, counts: Sequence[int], size: int = 4, channels: int = 3, **arrays: object) -> Path:
+    """Write a small data set of the user's own: a class is an average colour.
+
+    Args:
+        counts: number of training images of each class; half as many test it.
+        arrays: more of them, or other ones.
+    """
+    random = np.random.RandomState(0)
+    content = {}
+    for split, share in (("train", 1), ("test", 0.5)):
+        labels = np.repeat(np.arange(len(counts)), [max(1, int(share * count)) for count in counts])
+        shades = np.linspace(40, 215, len(counts))[labels]
+        noise = random.uniform(-40, 40, (len(labels), size, size, channels))
+        content[f"{split}_labels"] = labels
+        content[f"{split}_images"] = (shades[:, None, None, None] + noise).astype(np.uint8)
+    np.savez(path, **content | arrays)
+    return path
