@@ -1,6 +1,9 @@
 """What several files of tests use: small agents, command lines, small data sets, slow versions."""
 
 import json
+import multiprocessing
+import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +20,13 @@ NARROW = partial(Model, num_hidden=32)
 """The network with heads of 32 hidden units in place of 512: most tests need a network, not its size."""
 
 SMALL = ("--synthetic", "--image_size", 8)
+
+TOP = Path(__file__).parents[1]
+
+# Children come from a server that has loaded torch and the program but never computed, so that they start at
+# once and can be killed like any process.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["helpers", "main", "running.sitting", "torchvision", "torch._dynamo"])
 
 
 def make(setting: int, data: DataSet, **options) -> Agent:
@@ -52,6 +62,31 @@ def result_of(path: Path) -> tuple[bytes, dict]:
     for epoch in history["epochs"]:
         del epoch["seconds"], epoch["images_per_second"], epoch["evaluation_seconds"]
     return b"".join(tensor.numpy().tobytes() for tensor in network.values()), history
+
+
+def _run_in_copy(copy: Path, code: str, output: Path) -> None:
+    """Forget the modules of the program and run some code on those of a copy."""
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if path and TOP in Path(path).parents and Path(path).parent.name != "tests":
+            del sys.modules[name]
+    sys.path[:] = [str(copy), *(path for path in sys.path if path and Path(path).resolve() != TOP)]
+    os.chdir(copy)
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    exec(compile(code, "code", "exec"), {"__name__": "code"})
+
+
+def run_in_copy(copy: Path, code: str) -> list[str]:
+    """Run some code in a process of its own, on a copy of the program; gives back the lines it prints."""
+    output = copy / "output"
+    process = PROCESSES.Process(target=_run_in_copy, args=(copy, code, output))
+    process.start()
+    process.join()
+    printed = output.read_text()
+    assert process.exitcode == 0, printed
+    return printed.splitlines()
 
 
 def write_data(path: Path, counts: Sequence[int], size: int = 4, channels: int = 3, **arrays: object) -> Path:

@@ -1,7 +1,6 @@
 """Runs that are killed, stopped, or run out of room: nothing is lost, and resuming changes no bit."""
 
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import NARROW, SMALL, error_line, result_of, write_data
+from helpers import NARROW, PROCESSES, SMALL, error_line, result_of, write_data
 from test_checkpoint import WHOLE, Harm, altered, bytes_of
 
 from files import reserved
@@ -20,11 +19,6 @@ from options import make_run
 from running.checkpoint import FORMAT
 from running.run import train
 from running.stopping import StopSignals
-
-# Children come from a server that has loaded the program but never computed, so that they start at
-# once and can be killed like any process.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["helpers", "main", "running.sitting", "torch._dynamo"])
 
 RECIPE = ("--momentum", "0.9", "--weight_decay", "0.01", "--schedule", "cosine")
 

@@ -1,0 +1,245 @@
+"""Every block of docs/extending.md, put where it belongs in a copy of the program, which is then run."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import indent
+
+import pytest
+from helpers import TOP, run_in_copy, write_data
+
+SECTIONS = {
+    title: re.findall(r"^```python\n# (.+?)\n(.+?)^```$", text, re.MULTILINE | re.DOTALL)
+    for title, text in re.findall(
+        r"^## (.+?)\n(.+?)(?=^## |\Z)", (TOP / "docs" / "extending.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+}
+"""The blocks of each section: where they belong, and what they say."""
+
+
+def put(copy: Path, place: str, block: str) -> None:
+    """Put a block into a copy of the program."""
+    name, _, where = place.partition(", ")
+    path = copy / name
+    source = path.read_text()
+    if where == "at the end":
+        path.write_text(f"{source}\n\n{block}")
+        return
+    how, _, what = where.partition(": ")
+    lines = source.splitlines(keepends=True)
+    if how == "instead of":
+        kind, _, name = what.partition(" ")
+        (node,) = (n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == name)
+        assert kind == "class"
+        first, last, margin = node.lineno - 1, node.end_lineno, ""
+    else:
+        (first,) = (i for i, line in enumerate(lines) if line.strip() == what)
+        first, last = {
+            "after the line": (first + 1, first + 1),
+            "before the line": (first, first),
+            "instead of the line": (first, first + 1),
+        }[how]
+        line = next(line for line in lines if line.strip() == what)
+        margin = line[: len(line) - len(line.lstrip())]
+    path.write_text("".join([*lines[:first], indent(block, margin), *lines[last:]]))
+
+
+@pytest.fixture
+def extended(tmp_path):
+    """Copy the program, put the blocks of a section into the copy, and give back where it is."""
+
+    def extended(title: str) -> Path:
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        for path in TOP.glob("*.py"):
+            shutil.copy(path, copy)
+        for package in ("running", "reporting"):
+            shutil.copytree(TOP / package, copy / package)
+        for place, block in SECTIONS[title]:
+            put(copy, place, block)
+        write_data(copy / "data.npz", [24, 24], size=8)
+        return copy
+
+    return extended
+
+
+PROGRAM = """
+import json, torch
+import main
+from functools import partialmethod
+from pathlib import Path
+from options import make_run
+from running.run import train
+from running.stopping import Stopped, StopSignals
+
+DATA = {"data": Path("data.npz"), "setting": 3, "batch_size": 8, "epochs": 2}
+
+class StopAfter(StopSignals):
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def check(self):
+        self.steps -= 1
+        if self.steps == 0:
+            raise Stopped(15)
+
+def line(*argv):
+    assert main.main([str(argument) for argument in argv]) == 0, argv
+
+def weights(path):
+    model = torch.load(Path(path) / "model.pt", weights_only=True)["model"]
+    return b"".join(tensor.numpy().tobytes() for tensor in model.values())
+
+def losses(path):
+    return [epoch["loss"] for epoch in json.loads((Path(path) / "history.json").read_text())["epochs"]]
+"""
+
+
+def run_python(copy: Path, code: str) -> list[str]:
+    """Run some lines in a copy of the program; gives back what they print."""
+    return run_in_copy(copy, PROGRAM + code)
+
+
+LIFE = """
+def life(seed, path, *stops):
+    for steps in (*stops, 10**9):
+        more = {"seed": seed, "save_path": Path(path), "resume": True, "save_history": True, "momentum": 0.5}
+        try:
+            train(make_run("train", DATA | more), StopAfter(steps), save_interval=3600)
+        except Stopped:
+            pass
+
+life(0, "whole")
+life(0, "parts", 3, 8)
+life(1, "other")
+assert weights("whole") == weights("parts"), "stopped and resumed, it ended with other weights"
+assert weights("whole") != weights("other"), "another seed gave the same weights"
+assert losses("whole") == losses("parts")
+line("--eval", "--setting", 3, "--data", "data.npz", "--save_path", "whole", "--batch_size", 8)
+accuracy = json.loads(Path("whole/history.json").read_text())["epochs"][-1]["accuracy"]
+assert f"Accuracy: {accuracy}" == Path("output").read_text().splitlines()[-1], "evaluated otherwise than trained"
+"""
+
+# Traced and differentiated as by inductor, whose C++ takes a compiler and half a minute a network.
+COMPILED = """
+torch.nn.Module.compile = partialmethod(torch.nn.Module.compile, backend="aot_eager")
+line("--train", "--setting", 3, "--data", "data.npz", "--batch_size", 8, "--epochs", 2, "--compile",
+     "--save_history", "--save_path", "compiled", "--momentum", 0.5)
+assert json.loads(Path("compiled/history.json").read_text())["sittings"][0]["environment"]["compiled"]
+print(losses("whole"))
+print(losses("compiled"))
+"""
+
+
+NETWORKS = ["Dropout", "Another encoder", "Another head", "A head with a state of its own"]
+
+
+@pytest.mark.parametrize("title", NETWORKS)
+def test_another_network_trains_resumes_to_the_bit_is_evaluated_as_it_trained_and_compiled(extended, title):
+    losses, compiled = map(ast.literal_eval, run_python(extended(title), LIFE + COMPILED)[-2:])
+    assert compiled == pytest.approx(losses, rel=0.3 if title == "Dropout" else 1e-3)
+
+
+def test_what_is_changed_is_what_runs(extended):
+    code = """
+import models
+encoder = models.Encoder(3)
+print(type(encoder).__mro__[1].__name__, encoder.num_features, tuple(encoder(torch.zeros(2, 3, 8, 8)).shape))
+"""
+    assert run_python(extended("Another encoder"), code) == ["ResNet 512 (2, 512)"]
+
+
+def test_another_loss_trains_its_own_parameters_and_resumes_them(extended):
+    code = (
+        """
+DATA |= {"setting": 5, "loss": "uncertainty"}
+"""
+        + LIFE.replace('"--setting", 3,', '"--setting", 5,')
+        + """
+learnt = torch.load("whole/model.pt", weights_only=True)["training"]["combination"]["log_variances"]
+print(learnt.tolist())
+line("--train", "--setting", 5, "--data", "data.npz", "--batch_size", 8, "--epochs", 2, "--save_history",
+     "--save_model", "--save_path", "mean", "--momentum", 0.5)
+assert weights("mean") != weights("whole")
+"""
+    )
+    copy = extended("Another way to form the loss")
+    printed = run_python(copy, code)
+    (learnt,) = (ast.literal_eval(line) for line in printed if line.startswith("["))
+    assert all(value < 0 for value in learnt)
+    helped = subprocess.run([sys.executable, "main.py", "--help"], cwd=copy, capture_output=True, text=True)
+    assert "uncertainty: weights that are learnt" in " ".join(helped.stdout.split())
+
+
+def test_another_way_to_draw_tasks_draws_them_by_it(extended):
+    code = """
+from agents import AGENTS
+from data import load
+run = make_run("train", DATA)
+data = load(run.spec, Path(), 8, torch.device("cpu"))
+print([source.probability for source in AGENTS[3](data, run).sources()])
+"""
+    copy = extended("Another way to draw tasks")
+    labels = {"tasks": [[0, 1, -1, -1, -1, -1], [-1, -1, 0, 1, 2, 3]]}
+    write_data(copy / "data.npz", [9, 9, 18, 18, 18, 18], size=8, **labels)
+    assert ast.literal_eval(*run_python(copy, code)) == pytest.approx([1 / 3, 2 / 3])
+
+
+def test_another_way_of_training_is_a_setting_like_the_others(extended):
+    code = (
+        """
+DATA |= {"setting": 7}
+"""
+        + LIFE.replace('"--setting", 3,', '"--setting", 7,')
+        + """
+print(json.loads(Path("whole/history.json").read_text())["epochs"][0]["task_loss"])
+"""
+    )
+    copy = extended("Another way of training")
+    assert run_python(copy, code)[-1].endswith(", None]")
+    helped = subprocess.run([sys.executable, "main.py", "--help"], cwd=copy, capture_output=True, text=True)
+    assert "7  half: as 3, but for half of the tasks" in helped.stdout
+
+
+def test_an_option_of_ones_own_changes_the_training_and_is_recorded(extended):
+    code = """
+for path, more in (("a", ()), ("b", ("--label_smoothing", 0.5))):
+    line("--train", "--setting", 3, "--data", "data.npz", "--batch_size", 8, "--epochs", 1, "--save_history",
+         "--save_path", path, *more)
+print([json.loads(Path(path, "history.json").read_text())["options"]["label_smoothing"] for path in "ab"])
+assert losses("b")[0] > 1.2 * losses("a")[0]
+"""
+    assert run_python(extended("An option of your own"), code)[-1] == "[0.0, 0.5]"
+
+
+def test_a_data_set_of_ones_own_takes_no_code(extended):
+    ((place, block),) = SECTIONS["A data set of your own"]
+    assert place == "a script of yours"
+    copy = extended("Dropout")
+    subprocess.run([sys.executable, "-c", block], cwd=copy, check=True)
+    code = """
+line("--train", "--setting", 3, "--data", "own.npz", "--epochs", 1, "--batch_size", 64, "--save_history")
+print(json.loads(Path("history.json").read_text())["tasks"])
+"""
+    assert run_python(copy, code)[-1] == "['dark', 'light']"
+
+
+def test_a_data_set_that_is_downloaded_has_a_stand_in_and_its_reader(extended, tmp_path):
+    code = """
+import numpy as np
+from torchvision import datasets
+from data import load
+from settings import DATA_SETS
+line("--train", "--setting", 5, "--data", 3, "--synthetic", "--image_size", 8, "--epochs", 1)
+class Few:
+    def __init__(self, path, train, download):
+        self.data, self.targets = torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10)
+datasets.FashionMNIST = Few
+data = load(DATA_SETS[3], Path(), 32, torch.device("cpu"))
+print(tuple(data.train.images.shape), data.tasks.tolist() == np.eye(10).tolist())
+"""
+    assert run_python(extended("A data set that is downloaded"), code)[-1] == "(10, 1, 32, 32) True"
