@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,6 +51,7 @@ def reserved(directory: Path) -> Iterator[None]:
     Raises:
         UserError: it cannot be made or written to, or another process has reserved it.
     """
+    made = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
@@ -69,6 +70,10 @@ def reserved(directory: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if made and [path.name for path in directory.iterdir()] == [LOCK]:  # nothing came of it
+            with suppress(OSError):
+                (directory / LOCK).unlink()
+                directory.rmdir()
 
 
 @contextmanager

@@ -125,7 +125,7 @@ class DataSpec:
 
     @property
     def held_out(self) -> tuple[int, ...]:
-        """Number of training images of each class that are held out: the share, rounded, never all or none."""
+        """Number of training images of each class that are held out: the share, but neither all nor none."""
         if not self.validation:
             return (0,) * self.num_classes
         return tuple(

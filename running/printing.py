@@ -23,7 +23,7 @@ def give(result: str) -> None:
 def give_title(title: str, synthetic: bool) -> None:
     """Say in the results that their images are generated, where they are."""
     if synthetic:
-        give(f"Synthetic data: a generated {title}, not its images")
+        give(f"{title[0].upper()}{title[1:]}: these images are generated")
 
 
 def accuracy_line(setting: int, accuracy: Sequence[float]) -> str:

@@ -89,6 +89,8 @@ class Sitting:
         if saved:
             self._restore(saved)
         elif run.mode == "train":
+            if run.resume:
+                say(f"there is no {self.model_path} to resume from: starting anew")
             self._sit()
 
     def _saved(self) -> dict | None:
@@ -98,7 +100,6 @@ class Sitting:
             UserError: the file cannot be read, or was made with other options.
         """
         if not self.model_path.exists():
-            say(f"there is no {self.model_path} to resume from: starting anew")
             return None
         saved = read_model(self.model_path, self.run.table)
         check_same(self.run, self.model_path, saved["options"])

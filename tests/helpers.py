@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from data import DataSet
 from models import Model
 from options import make_run
 
-NARROW = partial(Model, num_hidden=32)
-"""The network with heads of 32 hidden units in place of 512: most tests need a network, not its size."""
+NUM_HIDDEN = 16
+NARROW = partial(Model, num_hidden=NUM_HIDDEN)
+"""The network with heads of 16 hidden units in place of 512: most tests need a network, not its size."""
 
 SMALL = ("--synthetic", "--image_size", 8)
 
@@ -29,10 +30,10 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["helpers", "main", "running.sitting", "torchvision", "torch._dynamo"])
 
 
-def make(setting: int, data: DataSet, **options) -> Agent:
+def make(setting: int, data: DataSet, network: Callable = NARROW, **options) -> Agent:
     """An agent with batches of 32, if nothing else is said."""
     run = make_run("train", {"setting": setting, "batch_size": 32, **options}, spec=data.spec)
-    return AGENTS[setting](data, run, NARROW)
+    return AGENTS[setting](data, run, network)
 
 
 def train_epochs(agent: Agent, count: int) -> list[float]:

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from helpers import NARROW, make, train_epochs
 from agents import AGENTS, Agent, TaskSamplingAgent
 from data import DataSet, load
 from losses import Combination
+from models import Model
 from options import make_run
 from scoring import Scorer
 from settings import PRECISIONS, SYNTHETIC, UserError
@@ -223,33 +225,34 @@ def test_the_parameters_of_a_combination_are_trained_and_resumed_but_never_decay
     assert resumed.losses[:6].tolist() == whole.losses[:6].tolist()
 
 
-def trained_as(data: DataSet, setting: int, **options) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Losses of the first steps, and the weights after them."""
-    agent = make(setting, data, lr=0.01, **options)
+def change_in(data: DataSet, setting: int, **options) -> tuple[list[float], torch.Tensor, dict]:
+    """Losses of the first steps, by how much they have changed the weights, and the state after them."""
+    agent = make(setting, data, partial(Model, num_hidden=32), lr=0.01, **options)
+    start = [parameter.detach().clone() for parameter in agent.model.parameters()]
     agent.train_steps(6)
-    return agent.losses[:6].tolist(), agent.model.state_dict()
+    pairs = zip(agent.model.parameters(), start, strict=True)
+    change = torch.cat([(parameter - before).flatten() for parameter, before in pairs])
+    return agent.losses[:6].tolist(), change.detach(), agent.model.state_dict()
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
 def test_a_compiled_network_learns_the_same_under_the_same_names(cifar10):
-    (plain, weights), (compiled, learnt) = (trained_as(cifar10, 3, compile=c) for c in (None, True))
-    assert compiled == pytest.approx(plain, rel=1e-4)
-    assert list(learnt) == list(weights)
-    torch.testing.assert_close(learnt, weights, rtol=1e-3, atol=1e-4)
+    losses, change, state = change_in(cifar10, 3)
+    compiled_losses, compiled_change, compiled_state = change_in(cifar10, 3, compile=True)
+    assert compiled_losses[0] == pytest.approx(losses[0], rel=1e-5)
+    assert compiled_losses == pytest.approx(losses, rel=5e-3)  # rounding grows from step to step
+    assert (compiled_change - change).norm() < 0.02 * change.norm()
+    assert list(compiled_state) == list(state)
 
 
 @pytest.mark.parametrize("setting", [3, 5])
 def test_a_network_in_bf16_learns_nearly_the_same_in_weights_of_fp32(cifar10, setting):
-    (exact, weights), (rounded, learnt) = (trained_as(cifar10, setting, precision=p) for p in PRECISIONS)
+    exact, change, _ = change_in(cifar10, setting, precision=PRECISIONS[0])
+    rounded, rounded_change, state = change_in(cifar10, setting, precision=PRECISIONS[1])
     assert rounded == pytest.approx(exact, rel=0.05)  # bf16 keeps 8 bits: 0.4 % at each of a dozen roundings
     assert rounded != pytest.approx(exact, rel=1e-6)
-    assert {tensor.dtype for tensor in learnt.values()} == {torch.float32, torch.int64}
-    start = dict(make(setting, cifar10).model.state_dict())
-    names = [name for name in start if name.endswith(("weight", "bias"))]
-    exact_change, change = (
-        torch.cat([(state[name] - start[name]).flatten() for name in names]) for state in (weights, learnt)
-    )
-    assert (change - exact_change).norm() < 0.3 * exact_change.norm()
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32, torch.int64}
+    assert (rounded_change - change).norm() < 0.3 * change.norm()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -309,7 +312,7 @@ def trained(cifar10, cifar100) -> dict:
     for data in (cifar10, cifar100):
         for setting in (0, 1, 2, 3) + ((5,) if data is cifar10 else ()):
             agent = make(setting, data, task=4 if setting == 2 else None)
-            train_epochs(agent, 1 if setting == 3 else 2)
+            agent.train_steps(min(50, agent.plan.steps_per_epoch))
             agents[data.spec.name, setting] = agent
     return agents
 

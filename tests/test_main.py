@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import NARROW, SMALL, error_line, one_line, write_data
+from helpers import NARROW, NUM_HIDDEN, SMALL, error_line, one_line, write_data
 
 from options import OPTIONS
 from settings import DATA_SETS, SETTINGS, SYNTHETIC
@@ -75,7 +75,7 @@ def test_what_is_printed_saved_and_evaluated_agrees(run, tmp_path):
     assert history["num_answers"] == [5] * 20
     assert history["finished"] is True
     convolutions = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
-    head = 8192 * 32 + 3 * 32 + 32 * 5 + 5
+    head = 8192 * NUM_HIDDEN + 3 * NUM_HIDDEN + NUM_HIDDEN * 5 + 5
     assert history["parameters"] == {"encoder": convolutions, "heads": 20 * head}
     (sitting,) = history["sittings"]
     assert (sitting["epoch"], sitting["step"]) == (0, 0)
