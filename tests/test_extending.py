@@ -121,7 +121,7 @@ assert weights("whole") != weights("other"), "another seed gave the same weights
 assert losses("whole") == losses("parts")
 line("--eval", "--setting", 3, "--data", "data.npz", "--save_path", "whole", "--batch_size", 8)
 accuracy = json.loads(Path("whole/history.json").read_text())["epochs"][-1]["accuracy"]
-assert f"Accuracy: {accuracy}" == Path("output").read_text().splitlines()[-1], "training and evaluation differ"
+assert f"Accuracy: {accuracy}" == Path("output").read_text().splitlines()[-1], "evaluation differs"
 """
 
 # Traced and differentiated as by inductor, whose C++ takes a compiler and half a minute a network.

@@ -1,9 +1,12 @@
 """The tables of tasks against the definitions of the data sets."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from options import OPTIONS
 from settings import DATA_SETS, OMNIGLOT_ALPHABETS, SETTINGS, SYNTHETIC
 
 # The superclasses as the data set's authors list them; class ids are the classes in name order.
@@ -121,3 +124,15 @@ def test_a_share_of_each_class_is_held_out_rounded_but_never_all_or_none(share, 
 def test_only_the_summed_losses_need_shared_inputs_and_only_4_and_6_are_weighted():
     assert [setting.shared_inputs for setting in SETTINGS] == [False] * 5 + [True] * 2
     assert [setting.weighted for setting in SETTINGS] == [False] * 4 + [True, False, True]
+
+
+def test_the_page_of_options_has_each_with_its_default():
+    rows = re.findall(r"^\| `--(\w+)[^|]*\|([^|]*)\|", Path("docs/options.md").read_text(), re.MULTILINE)
+    defaults = {name: words.replace("`", "").strip() for name, words in rows}
+    assert list(defaults) == ["train", *(option.name for option in OPTIONS)]
+    for option in OPTIONS:
+        shown = f"{option.default:g}" if isinstance(option.default, float) else str(option.default)
+        if option.read is None:
+            assert defaults[option.name] == "off"
+        elif option.words is None and option.default is not None:
+            assert defaults[option.name] == shown
