@@ -15,9 +15,9 @@ from history import History, are_records, describe, version_code, write_history
 from models import Model
 from options import Run, as_given
 from running.checkpoint import read_model, save_model
+from running.directory import FILES, MODEL, check_same
 from running.printing import accuracy_line, give, give_title, say, summary
 from running.provenance import code_fingerprint, environment
-from running.run import FILES, MODEL, check_same
 from running.stopping import Stopped, StopSignals
 from settings import SETTINGS, UserError
 

@@ -1,0 +1,76 @@
+"""What is in the directory of a run already, and whether the run may go on with it."""
+
+from pathlib import Path
+
+from history import HISTORY, History, read_history
+from options import Option, Run, as_given, differing
+from settings import UserError
+
+MODEL = "model.pt"
+FILES = (MODEL, HISTORY)
+"""What a run leaves in its directory."""
+
+
+def check_directory(run: Run) -> None:
+    """Make sure that a training may save into its directory.
+
+    Raises:
+        UserError: there is another run in it, or something else is in the way.
+    """
+    there = [run.save_path / name for name in FILES if (run.save_path / name).exists()]
+    for path in there:
+        if not path.is_file():
+            raise UserError(f"{path} is in the way and is not a file: move it, or give another --save_path")
+    if there and not (run.resume or run.overwrite):
+        raise UserError(
+            f"there is a run in {run.save_path} already ({' and '.join(path.name for path in there)}): go on "
+            f"with it by --resume, replace it by --overwrite, or give another --save_path"
+        )
+
+
+def earlier_history(run: Run) -> History | None:
+    """The history in the directory of a run that is to go on, or None where there is none.
+
+    Raises:
+        UserError: it cannot be read, is of other options, or leaves nothing to go on from.
+    """
+    path = run.save_path / HISTORY
+    if not path.is_file():
+        return None
+    try:
+        history = read_history(path, run.table)
+    except ValueError as error:
+        raise UserError(f"{path} {error}: move it, or replace it by --overwrite") from None
+    check_same(run, path, history.options)
+    done = len(history.epochs)
+    if history.finished and run.epochs < done:
+        raise UserError(f"{path} has come to epoch {done} already: give --epochs {done} or more")
+    if history.finished and run.epochs > done and not (run.save_path / MODEL).exists():
+        raise UserError(
+            f"{path} is of a finished run of {done} epochs without its {MODEL}, which it takes to go on to "
+            f"{run.epochs}: give --epochs {done}, another --save_path, or --overwrite to start anew"
+        )
+    return history
+
+
+def insisted_on(run: Run) -> list[Option]:
+    """The options that have to stay the same when a run goes on."""
+    return [o for o in run.table if o.decides != "nothing" and not o.may_grow(run.values)]
+
+
+def check_same(run: Run, path: Path, recorded: dict) -> None:
+    """Make sure that a file was made by a run of the same options.
+
+    Raises:
+        UserError: it was not; the text names the options.
+    """
+    others = differing(insisted_on(run), run.values, recorded)
+    if others:
+        raise UserError(
+            f"{path} was made with other options ("
+            + ", ".join(
+                f"{as_given(o.name, recorded[o.name])}, not {as_given(o.name, run.values[o.name])}"
+                for o in others
+            )
+            + "): give the same ones, another --save_path, or --overwrite to start anew"
+        )
