@@ -106,11 +106,11 @@ def load(spec: DataSpec, data_path: Path, image_size: int, device: torch.device)
     elif spec.path is not None:
         train, test = own(spec)
         mean, std = measured(train[0])
-        if min(std) == 0:
+        if max(std) == 0:
             raise UserError(
                 f"{spec.path} has training images that are all of one colour: there is nothing to learn"
             )
-        spec = replace(spec, mean=mean, std=std)
+        spec = replace(spec, mean=mean, std=tuple(each or 1.0 for each in std))  # a channel may be constant
     else:
         train, test = READERS[spec.name](data_path)
     if spec.validation:

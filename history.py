@@ -144,21 +144,20 @@ def _fits(history: History) -> bool:
         type(title) is str and scored_on in ("test", "validation") and all(type(n) is str for n in names)
     ):
         return False
-    recorded = {0: [ALL_CLASSES], 2: names[task or 0 : (task or 0) + 1]}.get(setting, names)
     if SETTINGS[setting].weighted and not (
         len(weights) == len(names) and all(map(is_number, weights)) and sum(weights) > 0
     ):
         return False
     return (
         options["epochs"] > 0
-        and history.tasks == recorded
-        and len(history.constant_accuracy) == len(history.num_answers) == len(recorded)
+        and (history.tasks == [ALL_CLASSES] or set(history.tasks) <= set(names))
+        and len(set(history.tasks)) == len(history.constant_accuracy) == len(history.num_answers)
         and all(is_number(share) and 0 < share <= 1 for share in history.constant_accuracy)
         and all(is_count(count) and count > 0 for count in history.num_answers)
         and all(type(sitting["code"]) is str for sitting in history.sittings)
         and all(is_count(count) for count in history.parameters.values())
         and type(history.finished) is bool
-        and are_records(history.epochs, len(recorded))
+        and are_records(history.epochs, len(history.tasks))
         and len(history.epochs) <= options["epochs"]
         and (not history.finished or len(history.epochs) == options["epochs"])
     )

@@ -52,7 +52,11 @@ def _reader(option: Option) -> Callable[[str], object]:
 def _help(option: Option) -> str:
     """What an option is, with its default."""
     words = option.words or ("" if option.default is None else str(option.default))
-    return option.help + (f" ({words})" if words else "")
+    goes = " and ".join(map(str, option.settings))
+    only = (
+        f"setting{'s' * (len(option.settings) > 1)} {goes}: " if len(option.settings) < len(SETTINGS) else ""
+    )
+    return only + option.help + (f" ({words})" if words else "")
 
 
 def build_parser(table: Sequence[Option]) -> argparse.ArgumentParser:

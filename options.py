@@ -8,10 +8,9 @@ what the report groups by all follow from the table OPTIONS. To add an option, a
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from own_data import read_spec
 from settings import (
     DATA_SETS,
     LOSSES,
@@ -49,7 +48,8 @@ class Option:
         many: whether it takes a list of words.
         settings: the settings that it goes with; with the others it is refused, and its value is None.
         required: whether it has to be given where it goes.
-        decides: `data` (what is trained on and scored), `training` (how), or `nothing` that changes a result.
+        decides: `data` (what is trained on and scored), `training` (how), or `nothing` that changes a result;
+            has to be said, as --resume and the report rely on it.
         repeats: whether runs that differ in it alone repeat each other, so that a report averages them.
         may_grow: whether a run may go on with a higher value of it, given the other values.
         from_model: whether an evaluation takes it from the model where it is not given.
@@ -67,7 +67,7 @@ class Option:
     many: bool = False
     settings: Sequence[int] = range(len(SETTINGS))
     required: bool = False
-    decides: str = "nothing"
+    decides: str = field(kw_only=True)
     repeats: bool = False
     may_grow: Callable[[Mapping], bool] = lambda values: False
     from_model: bool = False
@@ -162,7 +162,10 @@ def make_run(
     if isinstance(data, Path):
         if given.get("synthetic"):
             raise CommandError("--synthetic stands for a published data set, not for a file: leave one out")
-        spec = spec or read_spec(data)
+        if spec is None:
+            from own_data import read_spec  # brings NumPy, which a refusal need not wait for
+
+            spec = read_spec(data)
         given["data"] = f"{spec.name}#{spec.checksum}"
     spec = spec or (SYNTHETIC if given.get("synthetic") else DATA_SETS)[data]
     values = {}
@@ -284,9 +287,10 @@ def check_setting(run: Run) -> str | None:
     """Whether the data set has what the setting needs."""
     if not SETTINGS[run.setting].shared_inputs or run.spec.shared_inputs:
         return None
+    other = "leave its table of tasks out" if run.spec.path else "use --data 0 (CIFAR-10)"
     return (
         f"--setting {run.setting} needs every task to have every image, but each of {run.spec.name}'s "
-        f"tasks has its own: use --data 0 (CIFAR-10), or --setting {run.setting - 2}"
+        f"tasks has its own: {other}, or use --setting 3 or 4"
     )
 
 
@@ -355,7 +359,9 @@ def shares(weights: Sequence[float]) -> list[float]:
 
 
 DEFAULT_DATA = 1
+SINGLE = [i for i, setting in enumerate(SETTINGS) if setting.kind == "single-task"]
 WEIGHTED = [i for i, setting in enumerate(SETTINGS) if setting.weighted]
+FORMED = [i for i, setting in enumerate(SETTINGS) if setting.shared_inputs and not setting.weighted]
 
 MAIN, RECIPE, DATA, FILES, MACHINE = "what to run", "how to train", "the images", "files", "the machine"
 
@@ -369,8 +375,8 @@ OPTIONS = (
         read_data, DEFAULT_DATA, metavar="N", decides="data", key=lambda data: str(data).rpartition("#")[2],
     ),
     Option(
-        "task", MAIN, "the one task that setting 2 trains, numbered from 0",
-        number(int, "a whole number", math.isfinite), metavar="T", settings=(2,), required=True,
+        "task", MAIN, "the one task that is trained, numbered from 0",
+        number(int, "a whole number", math.isfinite), metavar="T", settings=SINGLE, required=True,
         decides="data", repeats=True, check=check_task,
     ),
     Option(
@@ -378,16 +384,18 @@ OPTIONS = (
         number(int, "a whole number from 0 to 2^63 - 1", lambda seed: 0 <= seed < 2**63), 0,
         metavar="N", decides="training", repeats=True,
     ),
-    Option("verbose", MAIN, "print the accuracies after each epoch; with --report, every task"),
     Option(
-        "weights", RECIPE, "settings 4 and 6: what each task weighs, scaled to sum to 1", AT_LEAST_0,
+        "verbose", MAIN, "print the accuracies after each epoch; with --report, every task", decides="nothing"
+    ),
+    Option(
+        "weights", RECIPE, "what each task weighs, scaled to sum to 1", AT_LEAST_0,
         lambda spec: [task + 1.0 for task in range(len(spec.tasks))], words="task 0 weighs 1, task 1 2, ...",
         metavar="W", many=True, settings=WEIGHTED, decides="training", check=check_weights, key=shares,
     ),
     Option(
         "loss", RECIPE,
-        "setting 5: what is minimised: " + "; ".join(f"{name}: {words}" for name, words in LOSSES.items()),
-        choice(LOSSES), "mean", metavar="NAME", settings=(5,), decides="training",
+        "what is minimised: " + "; ".join(f"{name}: {words}" for name, words in LOSSES.items()),
+        choice(LOSSES), "mean", metavar="NAME", settings=FORMED, decides="training",
     ),
     Option(
         "epochs", RECIPE, "how often to go through the training images", COUNT, lambda spec: spec.epochs,
@@ -418,7 +426,7 @@ OPTIONS = (
     ),
     Option(
         "data_path", DATA, "directory of the data sets, downloaded on first use", Path, Path("./data"),
-        words="./data", metavar="DIR",
+        words="./data", metavar="DIR", decides="nothing",
     ),
     Option(
         "synthetic", DATA, "use small generated images in the data set's place: no download", decides="data",
@@ -436,19 +444,26 @@ OPTIONS = (
     ),
     Option(
         "save_path", FILES, "directory of the model and the history, made if missing", Path, Path("."),
-        metavar="DIR",
+        metavar="DIR", decides="nothing",
     ),
-    Option("save_model", FILES, "save the trained model as model.pt"),
-    Option("save_history", FILES, "save the results of every epoch as history.json"),
-    Option("resume", FILES, "go on with the run in --save_path, if there is one; implies --save_model"),
-    Option("overwrite", FILES, "replace the run in --save_path, if there is one", check=check_overwrite),
+    Option("save_model", FILES, "save the trained model as model.pt", decides="nothing"),
+    Option("save_history", FILES, "save the results of every epoch as history.json", decides="nothing"),
+    Option(
+        "resume", FILES, "go on with the run in --save_path, if there is one; implies --save_model",
+        decides="nothing",
+    ),
+    Option(
+        "overwrite", FILES, "replace the run in --save_path, if there is one", decides="nothing",
+        check=check_overwrite,
+    ),
     Option(
         "device", MACHINE, "cpu, cuda, cuda:1, ... or auto: CUDA if there is any, else the CPU",
-        read_device, "auto", metavar="NAME",
+        read_device, "auto", metavar="NAME", decides="nothing",
     ),
     Option(
         "compile", MACHINE,
         "compile the encoder first, to speed up long trainings; takes a C++ compiler and half a minute",
+        decides="nothing",
     ),
 )  # fmt: skip
 """The options, in the order of the help; a check may rely on those before it."""

@@ -1,6 +1,7 @@
 """A data set of the user's own, FILE.npz: what is in it, checked. Nothing in it is ever executed."""
 
 import hashlib
+import math
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ OPTIONAL = ("tasks", "class_names", "task_names")
 EPOCHS = 20
 LARGEST_SIDE = 1024
 MOST_CLASSES = 100_000
+MOST_TASKS_WITHOUT_TABLE = 1000
 
 
 class _WrongError(Exception):
@@ -87,6 +89,8 @@ def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dt
     with archive.open(f"{name}.npy") as file:
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+    if math.prod(shape) * dtype.itemsize > archive.getinfo(f"{name}.npy").file_size:
+        raise _WrongError(f"is damaged: {name} is not as large as it says")
     return shape, dtype
 
 
@@ -104,8 +108,10 @@ def _labels(archive: Mapping, name: str) -> np.ndarray:
         raise _WrongError(f"has {name} of shape {labels.shape}: it must be a number per image")
     if labels.min() < 0:
         raise _WrongError(f"has the label {labels.min()} in {name}: labels are numbered from 0")
-    if labels.max() > MOST_CLASSES:
-        raise _WrongError(f"has the label {labels.max()} in {name}: at most {MOST_CLASSES} are possible")
+    if labels.max() >= MOST_CLASSES:
+        raise _WrongError(
+            f"has the label {labels.max()} in {name}: there can be at most {MOST_CLASSES} classes"
+        )
     return labels.astype(np.int64)
 
 
@@ -158,6 +164,12 @@ def _read_spec(archive: Mapping, path: Path) -> DataSpec:
     if class_names is None:
         class_names = [f"class {c}" for c in range(num_classes)]
     if table is None:
+        if "task_names" in archive.files:
+            raise _WrongError("has task_names and no tasks: give both, or class_names alone")
+        if not 2 <= num_classes <= MOST_TASKS_WITHOUT_TABLE:
+            few = "a single class: there is nothing to tell apart"
+            many = f"{num_classes} classes, too many for a task each: give tasks"
+            raise _WrongError(f"has {few if num_classes == 1 else many}")
         table, names = np.eye(num_classes, dtype=np.int64), class_names
         question = "one per class: is it this class or another?"
     else:
@@ -187,8 +199,9 @@ def _names(archive: Mapping, name: str) -> list[str] | None:
         return None
     array = _plain(archive, name, "U", "text")
     names = [" ".join(each.split()) for each in array.ravel().tolist()]
-    if array.ndim != 1 or not all(names) or len(set(names)) < len(names):
-        raise _WrongError(f"has {name} that are no list of different names")
+    wrong = array.ndim != 1 or not names or len(set(names)) < len(names)
+    if wrong or not all(each and each.isprintable() for each in names):
+        raise _WrongError(f"has {name} that are no list of different, printable names")
     return names
 
 
@@ -210,9 +223,10 @@ def _check_table(table: np.ndarray, names: list[str]) -> None:
         raise _WrongError(f"has {len(names)} task_names and {len(table)} tasks")
     for name, row in zip(names, table, strict=True):
         numbers = sorted({int(number) for number in row} - {-1})
+        if len(numbers) < 2:
+            few = "a single class" if numbers else "no class"
+            raise _WrongError(f"gives {name} {few}: there is nothing to tell apart")
         if numbers != list(range(len(numbers))):
             raise _WrongError(
                 f"numbers the classes of {name} {numbers}: it must be 0, 1, ... without a gap, or -1"
             )
-        if len(numbers) < 2:
-            raise _WrongError(f"gives {name} a single class: there is nothing to tell apart")

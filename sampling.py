@@ -4,6 +4,7 @@ A batch follows from the seed and from how many were taken before it, so that no
 but counts: two runs agree, and a run can be entered anywhere.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class Source:
         images: int64, indices into the training images.
         heads: the heads that these images train.
         weights: of the loss of each of these heads.
-        probability: that a step draws this source; over all sources it sums to 1.
+        probability: that a step draws this source, in proportion to those of the others.
     """
 
     name: str
@@ -92,6 +93,9 @@ class Plan:
         self.batch_size = batch_size
         self.seed = seed
         self.sources_per_step = sources_per_step
+        self._probabilities = [source.probability for source in sources]
+        if not math.isclose(total := math.fsum(self._probabilities), 1.0):
+            self._probabilities = [probability / total for probability in self._probabilities]
         self.steps_per_epoch = sum(len(source.images) // batch_size for source in sources)
         self._streams = [
             Stream(source.images, batch_size // sources_per_step, (seed, SHUFFLES, i))
@@ -100,10 +104,9 @@ class Plan:
 
     def draws(self, epoch: int) -> np.ndarray:
         """The sources of each step of an epoch, counted from 1: int64, steps x sources per step."""
-        probabilities = [source.probability for source in self.sources]
         random = np.random.default_rng((self.seed, DRAWS, epoch))
         return random.choice(
-            len(self.sources), size=(self.steps_per_epoch, self.sources_per_step), p=probabilities
+            len(self.sources), size=(self.steps_per_epoch, self.sources_per_step), p=self._probabilities
         )
 
     def images(self, epoch: int) -> np.ndarray:

@@ -171,6 +171,8 @@ class Comparison:
     def __init__(self, runs: Sequence[Recorded]) -> None:
         history = runs[0].history
         self.title = history.data_set["title"]
+        if isinstance(history.options["data"], str):
+            self.title += f" (content {runs[0].shared['data']})"
         if history.data_set["scored_on"] == "validation":
             self.title += ", scored on validation images"
         self.tasks = history.data_set["tasks"]
@@ -179,10 +181,9 @@ class Comparison:
             groups.setdefault((run.options["setting"], str(run.shared)), []).append(run)
         self.groups = [Group(groups[key]) for key in sorted(groups)]
         constant = {}
-        for each in (run.history for run in runs):
+        for each in [run.history for run in runs if run.options["setting"]] or [history]:
             constant |= dict(zip(each.tasks, each.constant_accuracy, strict=True))
-        of_tasks = {name: share for name, share in constant.items() if name in self.tasks} or constant
-        self.constant_accuracy = float(np.mean(list(of_tasks.values())))
+        self.constant_accuracy = float(np.mean(list(constant.values())))
         told_by = [name for name in self.groups[0].shared if name not in ("setting", "data", "weights")]
         self._shown = [name for name in told_by if len(self._values(name)) > 1]
 

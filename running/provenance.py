@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from settings import DataSpec
@@ -29,6 +30,7 @@ def code_fingerprint(spec: DataSpec) -> str:
     return hashlib.sha256(repr((parts, spec)).encode()).hexdigest()[:12]
 
 
+@cache
 def fingerprint(source: str) -> str:
     """Stands for what a piece of Python code does."""
     return hashlib.sha256(repr(_outline(ast.parse(source))).encode()).hexdigest()

@@ -245,7 +245,9 @@ def compiling(compiled: bool):
 
 def no_network(path: Path) -> UserError:
     """What is said of a model file that is whole but does not fit."""
-    return UserError(f"{path} does not hold this program's network; train it again")
+    return UserError(
+        f"{path} does not hold this program's network: bring back the code that made it, or train it again"
+    )
 
 
 def say_other_code(path: Path, saved: dict, code: str) -> None:

@@ -265,6 +265,7 @@ def test_a_run_that_has_not_come_to_its_end_is_left_out(run, tmp_path):
     [
         {"format": 3}, {"format": "2"}, {"sittings": [{}]}, {"data_set": {}}, {"constant_accuracy": [0.9]},
         {"num_answers": [0] * 10}, {"parameters": {"encoder": -1}}, {"finished": 1}, {"tasks": NAMES[1:]},
+        {"tasks": ["nobody", *NAMES[1:]]},
         {"options": OPTIONS | {"data": 7, "validation": 0.0}}, {"options": OPTIONS | {"setting": 9}},
     ],
     ids=str,

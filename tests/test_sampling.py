@@ -1,5 +1,7 @@
 """Which tasks and images the steps take: frequencies, orders, and that any epoch can be entered."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import make
@@ -80,6 +82,17 @@ def test_sources_drawn_in_one_step_are_drawn_independently():
     first, second = np.concatenate([plan.draws(epoch) for epoch in range(1, 21)]).T
     assert len(first) == 4000
     assert abs(np.mean(first == second) - 0.5) < 4 * 0.5 / np.sqrt(4000)
+
+
+def test_probabilities_count_in_proportion():
+    whole = [
+        replace(source, probability=share) for source, share in zip(sources([50] * 3), (2, 0, 6), strict=True)
+    ]
+    plan = Plan(whole, batch_size=2, seed=0)
+    drawn = np.concatenate([plan.draws(epoch).ravel() for epoch in range(1, 21)])
+    counts = np.bincount(drawn, minlength=3)
+    assert counts[1] == 0
+    assert abs(counts[0] / len(drawn) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(drawn))
 
 
 def test_a_single_stream_shows_every_image_once_an_epoch(cifar100):

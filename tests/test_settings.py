@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from agents import AGENTS, RATES
+from data import READERS
+from losses import COMBINATIONS
 from options import OPTIONS
-from settings import DATA_SETS, OMNIGLOT_ALPHABETS, SETTINGS, SYNTHETIC
+from settings import DATA_SETS, LOSSES, OMNIGLOT_ALPHABETS, SCHEDULES, SETTINGS, SYNTHETIC
 
 # The superclasses as the data set's authors list them; class ids are the classes in name order.
 PUBLISHED_SUPERCLASSES = """
@@ -136,3 +139,11 @@ def test_the_page_of_options_has_each_with_its_default():
             assert defaults[option.name] == "off"
         elif option.words is None and option.default is not None:
             assert defaults[option.name] == shown
+
+
+def test_whatever_is_named_in_a_table_is_there():
+    assert len(AGENTS) == len(SETTINGS)
+    assert list(COMBINATIONS) == list(LOSSES)
+    assert list(RATES) == list(SCHEDULES)
+    assert list(READERS) == [spec.name for spec in DATA_SETS]
+    assert [spec.name for spec in SYNTHETIC] == [spec.name for spec in DATA_SETS]
