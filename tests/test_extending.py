@@ -60,7 +60,7 @@ def extended(tmp_path):
             shutil.copytree(TOP / package, copy / package)
         for place, block in SECTIONS[title]:
             put(copy, place, block)
-        write_data(copy / "data.npz", [24, 24], size=8)
+        write_data(copy / "data.npz", [16, 16], size=8)
         return copy
 
     return extended
@@ -114,24 +114,27 @@ def life(seed, path, *stops):
             pass
 
 life(0, "whole")
-life(0, "parts", 3, 8)
-life(1, "other")
+life(0, "parts", 3, 7)
 assert weights("whole") == weights("parts"), "stopped and resumed, it ended with other weights"
-assert weights("whole") != weights("other"), "another seed gave the same weights"
 assert losses("whole") == losses("parts")
 line("--eval", "--setting", 3, "--data", "data.npz", "--save_path", "whole", "--batch_size", 8)
 accuracy = json.loads(Path("whole/history.json").read_text())["epochs"][-1]["accuracy"]
 assert f"Accuracy: {accuracy}" == Path("output").read_text().splitlines()[-1], "evaluation differs"
 """
 
+OTHER_SEED = """
+life(1, "other")
+assert weights("whole") != weights("other"), "another seed gave the same weights"
+"""
+
 # Traced and differentiated as by inductor, whose C++ takes a compiler and half a minute a network.
 COMPILED = """
 torch.nn.Module.compile = partialmethod(torch.nn.Module.compile, backend="aot_eager")
-line("--train", "--setting", 3, "--data", "data.npz", "--batch_size", 8, "--epochs", 2, "--compile",
+line("--train", "--setting", 3, "--data", "data.npz", "--batch_size", 8, "--epochs", 1, "--compile",
      "--save_history", "--save_path", "compiled", "--momentum", 0.5)
 assert json.loads(Path("compiled/history.json").read_text())["sittings"][0]["environment"]["compiled"]
-print(losses("whole"))
-print(losses("compiled"))
+print(losses("whole")[0])
+print(losses("compiled")[0])
 """
 
 
@@ -140,7 +143,8 @@ NETWORKS = ["Dropout", "Another encoder", "Another head", "A head with a state o
 
 @pytest.mark.parametrize("title", NETWORKS)
 def test_another_network_trains_resumes_to_the_bit_is_evaluated_as_it_trained_and_compiled(extended, title):
-    losses, compiled = map(ast.literal_eval, run_python(extended(title), LIFE + COMPILED)[-2:])
+    code = LIFE + (OTHER_SEED if title == "Dropout" else "") + COMPILED
+    losses, compiled = map(float, run_python(extended(title), code)[-2:])
     assert compiled == pytest.approx(losses, rel=0.3 if title == "Dropout" else 1e-3)
 
 
@@ -186,7 +190,8 @@ print([source.probability for source in AGENTS[3](data, run).sources()])
     copy = extended("Another way to draw tasks")
     labels = {"tasks": [[0, 1, -1, -1, -1, -1], [-1, -1, 0, 1, 2, 3]]}
     write_data(copy / "data.npz", [9, 9, 18, 18, 18, 18], size=8, **labels)
-    assert ast.literal_eval(*run_python(copy, code)) == pytest.approx([1 / 3, 2 / 3])
+    first, second = ast.literal_eval(*run_python(copy, code))
+    assert second == pytest.approx(2 * first)
 
 
 def test_another_way_of_training_is_a_setting_like_the_others(extended):

@@ -37,7 +37,8 @@ def task_of(setting: int) -> tuple:
 
 @pytest.mark.parametrize(("setting", "data"), PAIRS)
 def test_every_pair_trains_for_an_epoch_and_is_evaluated(run, tmp_path, setting, data):
-    options = ("--setting", setting, "--data", data, *task_of(setting), *SMALL, "--save_path", tmp_path)
+    options = ("--setting", setting, "--data", data, *task_of(setting), "--synthetic", "--image_size", 4)
+    options += ("--save_path", tmp_path)
     trained = run("--train", "--epochs", 1, "--save_model", *options)
     assert trained.code == 0
     evaluated = run("--eval", *options)
@@ -124,8 +125,8 @@ def test_messages_go_to_standard_error_and_results_to_standard_output(run, tmp_p
 
 @pytest.mark.parametrize(
     ("trains", "evaluate"),
-    [((0,), (0, 1)), ((1,), (0, 1)), ((3, 6), (3, 4, 5, 6))],
-    ids=["0", "1", "3 and 6"],
+    [((0,), (0, 1)), ((1,), (0, 1)), ((5, 6), (3, 4, 5, 6))],
+    ids=["0", "1", "5 and 6"],
 )
 def test_settings_of_one_kind_evaluate_each_others_models(run, tmp_path, trains, evaluate):
     for setting in trains:
@@ -326,19 +327,21 @@ def test_compiling_without_a_compiler_is_one_line_that_says_what_to_do(run, tmp_
     assert "Traceback" not in refused.err
     assert refused.err.splitlines()[-1].startswith("main.py: error: ")
     assert "--compile" in refused.err.splitlines()[-1]
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert not (tmp_path / "run").exists()
 
 
-def test_the_same_command_gives_the_same_bytes_in_another_process(tmp_path):
+def test_the_same_command_gives_the_same_bytes_in_another_process(run, tmp_path):
     options = ["--train", "--setting", "2", "--task", "1", "--epochs", "3", *map(str, SMALL)]
     options += ["--save_model", "--save_history"]
+    run(*options, "--seed", 2, "--save_path", tmp_path / "c", network=None)
     processes = {}
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+    for name, seed in (("a", 1), ("b", 1)):
         command = [sys.executable, "main.py", *options, "--seed", str(seed), "--save_path", tmp_path / name]
         processes[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     contents = []
-    for name, process in processes.items():
+    for process in processes.values():
         assert numbers(process.communicate()[0].splitlines()[-1])
+    for name in "abc":
         model = torch.load(tmp_path / name / "model.pt", weights_only=True)["model"]
         epochs = json.loads((tmp_path / name / "history.json").read_text())["epochs"]
         for epoch in epochs:
@@ -365,11 +368,11 @@ def test_the_default_weights_of_settings_4_and_6_rise_from_task_to_task(run, tmp
     for setting, data in ((4, 1), (6, 0)):
         options = ("--setting", setting, "--data", data, *SMALL, "--save_history", "--overwrite")
         options += ("--save_path", tmp_path)
-        run("--train", "--epochs", 1, *options)
+        first = run("--train", "--epochs", 1, *options)
         recorded = json.loads((tmp_path / "history.json").read_text())["options"]["weights"]
         assert recorded == [task + 1 for task in range(len(SYNTHETIC[data].tasks))]
         given = run("--train", "--epochs", 1, *options, "--weights", *[10.0 * weight for weight in recorded])
-        assert given.accuracy == run("--train", "--epochs", 1, *options).accuracy
+        assert given.accuracy == first.accuracy
         assert math.isclose(sum(recorded), len(recorded) * (len(recorded) + 1) / 2)
 
 
