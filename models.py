@@ -1,6 +1,6 @@
 """The network: one convolutional encoder, and a head for each task."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -57,15 +57,22 @@ class Model(nn.Module):
         heads: features to logits, one head per task.
     """
 
-    def __init__(self, in_channels: int, head_sizes: Sequence[int], **head_options: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        head_sizes: Sequence[int],
+        encoder: Callable[[int], nn.Module] | None = None,
+        **head_options: int,
+    ) -> None:
         """
         Args:
             in_channels: number of channels of the images.
             head_sizes: number of classes of each head.
+            encoder: makes the encoder, of a number of channels; default: Encoder.
             head_options: what else every head is made with.
         """
         super().__init__()
-        self.encoder = Encoder(in_channels)
+        self.encoder = (encoder or Encoder)(in_channels)
         self.heads = nn.ModuleList(
             Head(self.encoder.num_features, size, **head_options) for size in head_sizes
         )

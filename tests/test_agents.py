@@ -425,7 +425,7 @@ def test_unequal_classes_count_equally_in_the_balanced_accuracy_only(cifar10):
 
 @pytest.mark.parametrize("setting", [0, 3, 5])
 def test_a_short_training_is_well_above_a_constant_answer(cifar10, setting):
-    agent = make(setting, cifar10)
+    agent = make(setting, cifar10, partial(Model, num_hidden=32))
     train_epochs(agent, 2 if setting == 3 else 8)
     scores = agent.evaluate()
     if setting == 0:
