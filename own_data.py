@@ -30,7 +30,7 @@ def read_spec(path: Path) -> DataSpec:
     Raises:
         UserError: there is no such file, or it is no data set; the text says what is wrong.
     """
-    return _open(path, _read_spec)
+    return _open(path, lambda archive: _read_spec(archive, path))
 
 
 def read_images(spec: DataSpec) -> dict[str, np.ndarray]:
@@ -43,7 +43,7 @@ def read_images(spec: DataSpec) -> dict[str, np.ndarray]:
         UserError: the file is damaged, or is another one by now.
     """
 
-    def read(archive: Mapping, _: Path) -> dict[str, np.ndarray]:
+    def read(archive: Mapping) -> dict[str, np.ndarray]:
         if _checksum(archive.zip) != spec.checksum:
             raise _WrongError("has changed since the program started")
         labels = {name: _labels(archive, name) for name in LABELS}
@@ -56,14 +56,14 @@ def read_images(spec: DataSpec) -> dict[str, np.ndarray]:
     return _open(spec.path, read)
 
 
-def _open(path: Path, read: Callable):
+def _open(path: Path, read: Callable[[Mapping], object]):
     """Read from a file and tell in one line what is wrong with it."""
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise _WrongError("is a single array, not an archive of several: make it with numpy.savez")
         with archive:
-            return read(archive, path)
+            return read(archive)
     except FileNotFoundError:
         raise UserError(
             f"there is no file {path}: give --data the path of an .npz file, or a number"

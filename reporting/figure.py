@@ -62,7 +62,7 @@ def _draw_accuracy(axes: Axes, comparison: Comparison, shades: np.ndarray) -> No
     axes.axhline(comparison.constant_accuracy, color="0.5", lw=1, label="constant answer")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(
-        title=f"{comparison.title}: accuracy on test images",
+        title=f"{comparison.title}: accuracy",
         xlabel="epoch",
         ylabel="mean accuracy over tasks (band: standard deviation over seeds)",
     )
