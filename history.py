@@ -44,6 +44,7 @@ class History:
     parameters: dict[str, int]
     epochs: list[dict] = field(default_factory=list)
     finished: bool = False
+    own_statistics: dict | None = None
 
     @property
     def code(self) -> str:

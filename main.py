@@ -121,13 +121,13 @@ def make_report(directory: Path, verbose: bool, table: Sequence[Option]) -> None
     """Compare the runs under a directory, in print and, if matplotlib is there, in a figure."""
     from reporting.text import ROWS, report
 
-    comparisons = report(directory, verbose, table)
+    sections = report(directory, verbose, table)
     try:
         from reporting import figure
     except ImportError:
         saved = f"saved {directory / ROWS}; the figure needs matplotlib: pip install matplotlib"
     else:
-        figure.draw(comparisons, directory / "report.png")
+        figure.draw(sections, directory / "report.png")
         saved = f"saved {directory / ROWS} and {directory / 'report.png'}"
     with suppress(OSError):
         print(saved, file=sys.stderr)

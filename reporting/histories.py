@@ -6,12 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from history import ALL_CLASSES, HISTORY, History, read_history
+from history import ALL_CLASSES, HISTORY, History, is_number, read_history
 from options import Option, grouping
-from reporting.statistics import Change, change_against
-from settings import SETTINGS, UserError
+from settings import DATA_SETS, SETTINGS, UserError
 
 SINGLE_TASK = 2
+
+MEASURES = ("accuracy", "balanced_accuracy")
+
+AMOUNTS = ("steps", "images", "parameters", "seconds")
+"""What a run took: steps and images of its training, parameters of its model, seconds of training."""
+
+TOO_CONSTANT = 0.05
+"""How far a constant answer may score above an even guess for accuracy to be what tasks are compared in."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,13 @@ class Recorded:
         """What tells its data set from others: those of different content differ, whatever their names."""
         return (str(self.shared["data"]), self.options["synthetic"], self.history.data_set["scored_on"])
 
+    def amount(self, name: str) -> float | None:
+        """One of AMOUNTS, or None where an older program has not recorded it."""
+        if name == "parameters":
+            return sum(self.history.parameters.values()) or None
+        values = [epoch.get(name) for epoch in self.history.epochs]
+        return sum(values) if all(map(is_number, values)) else None
+
 
 def read_run(path: Path, table: Sequence[Option]) -> Recorded:
     """Read the history of a finished run.
@@ -56,7 +70,7 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
     """The finished runs at any depth under a directory, and what was left out and why, a line each.
 
     Raises:
-        UserError: there is no directory or no history in it, or two data sets cannot be told apart by name.
+        UserError: there is no directory or no history in it.
     """
     try:
         paths = sorted(directory.rglob(HISTORY))
@@ -74,7 +88,6 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
             runs.append(read_run(path, table))
         except ValueError as error:
             left_out.append(f"{path}: {error}")
-    check_names(runs)
     if not all(run.options["synthetic"] for run in runs):
         generated = [run for run in runs if run.options["synthetic"]]
         left_out += [f"{run.path}: generated images, beside runs on real ones" for run in generated]
@@ -88,57 +101,60 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
     return list(first.values()), left_out
 
 
-def check_names(runs: Sequence[Recorded]) -> None:
-    """Make sure that files of one name have one content.
-
-    Raises:
-        UserError: two of them differ.
-    """
-    seen: dict[str, Recorded] = {}
-    for run in runs:
-        title = run.history.data_set["title"]
-        other = seen.setdefault(title, run)
-        if other.shared["data"] != run.shared["data"]:
-            raise UserError(
-                f"{other.path} and {run.path} are of files that are both called {title} and differ in "
-                f"content: report on them apart, or rename one and train again"
-            )
-
-
 class Group:
-    """Runs on one data set that differ in the seed alone, in setting 2 also in the task."""
+    """Runs on one data set that differ in the seed alone, in setting 2 also in the task.
 
-    def __init__(self, runs: Sequence[Recorded]) -> None:
+    Attributes:
+        setting: of the runs.
+        shared: what else they share, by option.
+        tasks: the names of what is scored.
+        own: whether the scores are those with the tasks' own normalisation statistics.
+        seeds: those that scores are of: the ones that have every task, or all where none has.
+        is_complete: whether there is a seed that has every task.
+        lacking: number of tasks that a seed lacks, by seed.
+    """
+
+    def __init__(self, runs: Sequence[Recorded], own: bool = False) -> None:
         self.shared = runs[0].shared
         self.options = runs[0].options
         self.setting = self.options["setting"]
+        self.own = own
         self.tasks = [ALL_CLASSES] if self.setting == 0 else runs[0].history.data_set["tasks"]
         by_seed: dict[int, list[Recorded]] = {}
-        for run in runs:
+        for run in sorted(runs, key=lambda run: run.options["seed"]):
             by_seed.setdefault(run.options["seed"], []).append(run)
         num_tasks = {seed: sum(len(run.history.tasks) for run in runs) for seed, runs in by_seed.items()}
-        self._by_seed = {s: runs for s, runs in by_seed.items() if num_tasks[s] == len(self.tasks)} or by_seed
-        self.is_complete = len(self.tasks) in num_tasks.values()
         self.lacking = {seed: len(self.tasks) - n for seed, n in num_tasks.items() if n < len(self.tasks)}
+        self.is_complete = len(self.lacking) < len(by_seed)
+        self._by_seed = {s: runs for s, runs in by_seed.items() if s not in self.lacking} or by_seed
+        self.seeds = list(self._by_seed)
 
     @property
-    def num_runs(self) -> int:
-        """Number of runs that the scores are of."""
-        return sum(map(len, self._by_seed.values()))
+    def runs(self) -> list[Recorded]:
+        """The runs that scores are of."""
+        return [run for runs in self._by_seed.values() for run in runs]
 
-    def scores(self, key: str = "accuracy", epoch: int = -1) -> np.ndarray:
-        """Scores of an epoch, seeds x tasks.
+    def with_own_statistics(self) -> "Group | None":
+        """The same runs scored with the tasks' own normalisation statistics, or None where none are recorded."""
+        runs = [run for run in self.runs if run.history.own_statistics]
+        return Group(runs, own=True) if runs else None
 
-        Seeds that lack a task are left out, unless all do; then NaN stands where there is no run.
+    def scores(
+        self, measure: str = "accuracy", seeds: Sequence[int] | None = None, epoch: int = -1
+    ) -> np.ndarray:
+        """Scores after an epoch, seeds x tasks, NaN where there is no run.
 
         Args:
-            key: `accuracy` or `balanced_accuracy`.
+            measure: one of MEASURES.
+            seeds: of the rows; default: all.
             epoch: from 0; the last one by default.
         """
-        scores = np.full((len(self._by_seed), len(self.tasks)), np.nan)
-        for row, runs in zip(scores, self._by_seed.values(), strict=True):
-            for run in runs:
-                for name, score in zip(run.history.tasks, run.history.epochs[epoch][key], strict=True):
+        seeds = self.seeds if seeds is None else seeds
+        scores = np.full((len(seeds), len(self.tasks)), np.nan)
+        for row, seed in zip(scores, seeds, strict=True):
+            for run in self._by_seed[seed]:
+                record = run.history.own_statistics if self.own else run.history.epochs[epoch]
+                for name, score in zip(run.history.tasks, record[measure], strict=True):
                     row[self.tasks.index(name)] = score
         return scores
 
@@ -147,9 +163,9 @@ class Group:
         columns = zip(self.tasks, self.scores().T, strict=True)
         return {name: float(np.nanmean(column)) for name, column in columns if not np.isnan(column).all()}
 
-    def means(self, key: str = "accuracy") -> np.ndarray:
+    def means(self, measure: str = "accuracy", seeds: Sequence[int] | None = None) -> np.ndarray:
         """Mean of a score over the tasks, per seed."""
-        return np.nanmean(self.scores(key), axis=1)
+        return np.nanmean(self.scores(measure, seeds), axis=1)
 
     @property
     def curve(self) -> np.ndarray:
@@ -157,15 +173,27 @@ class Group:
         epochs = range(self.options["epochs"])
         return np.stack([np.nanmean(self.scores(epoch=epoch), axis=1) for epoch in epochs], axis=1)
 
+    def amounts(self, name: str) -> list[float]:
+        """One of AMOUNTS of every run, as far as it is recorded."""
+        return [amount for run in self.runs if (amount := run.amount(name)) is not None]
 
-class Comparison:
+    def total(self, name: str) -> float | None:
+        """One of AMOUNTS of all the models that a seed takes, averaged over seeds, or None if not recorded."""
+        amounts = self.amounts(name)
+        return sum(amounts) / len(self.seeds) if len(amounts) == len(self.runs) else None
+
+
+class Study:
     """The groups of runs on one data set, ordered by setting.
 
     Attributes:
         title: the data set in words.
         tasks: the names of its tasks.
-        groups: what is compared.
-        constant_accuracy: what always giving the commonest answer scores, as a mean over tasks.
+        groups: of runs that repeat each other.
+        own: for each group that has them, its scores with the tasks' own normalisation statistics.
+        constant: what always giving the commonest answer scores in each task, by measure.
+        measure: that tasks are compared with single-task training in.
+        shared_inputs: whether every task has every image, as far as is known.
     """
 
     def __init__(self, runs: Sequence[Recorded]) -> None:
@@ -180,23 +208,40 @@ class Comparison:
         for run in runs:
             groups.setdefault((run.options["setting"], str(run.shared)), []).append(run)
         self.groups = [Group(groups[key]) for key in sorted(groups)]
-        constant = {}
+        self.own = {group: own for group in self.groups if (own := group.with_own_statistics())}
+        commonest, even = {}, {}
         for each in [run.history for run in runs if run.options["setting"]] or [history]:
-            constant |= dict(zip(each.tasks, each.constant_accuracy, strict=True))
-        self.constant_accuracy = float(np.mean(list(constant.values())))
+            commonest |= dict(zip(each.tasks, each.constant_accuracy, strict=True))
+            even |= {name: 1 / count for name, count in zip(each.tasks, each.num_answers, strict=True)}
+        self.constant = {"accuracy": commonest, "balanced_accuracy": even}
+        gap = self.constant_answer("accuracy") - self.constant_answer("balanced_accuracy")
+        self.measure = "balanced_accuracy" if gap > TOO_CONSTANT else "accuracy"
+        data = history.options["data"]
+        self.shared_inputs = (
+            DATA_SETS[data].shared_inputs
+            if isinstance(data, int)
+            else any(SETTINGS[group.setting].shared_inputs for group in self.groups)
+        )
         told_by = [name for name in self.groups[0].shared if name not in ("setting", "data", "weights")]
-        self._shown = [name for name in told_by if len(self._values(name)) > 1]
+        self.shown = [name for name in told_by if len(self.values(name)) > 1]
 
-    def _values(self, name: str) -> set[str]:
+    def constant_answer(self, measure: str) -> float:
+        """What always giving the commonest answer scores, as a mean over tasks."""
+        return float(np.mean(list(self.constant[measure].values())))
+
+    def values(self, name: str) -> list:
         """The different values of an option among the groups that it goes with."""
-        return {str(group.shared[name]) for group in self.groups if group.shared[name] is not None}
+        values = [group.shared[name] for group in self.groups if group.shared[name] is not None]
+        return [value for i, value in enumerate(values) if value not in values[:i]]
 
     def label(self, group: Group) -> str:
         """Setting in words, with the options that tell it from other groups."""
-        told = [f"{name} {group.shared[name]}" for name in self._shown if group.shared[name] is not None]
+        told = [f"{name} {group.shared[name]}" for name in self.shown if group.shared[name] is not None]
         weightings = self._weightings(group.setting)
         if len(weightings) > 1:
             told.append(f"weights {weightings.index(group.shared['weights']) + 1}")
+        if group.own:
+            told.append("own statistics")
         return ", ".join([f"{group.setting} {SETTINGS[group.setting].name}", *told])
 
     def _weightings(self, setting: int) -> list[list[float]]:
@@ -216,24 +261,10 @@ class Comparison:
             for number, weights in enumerate(self._weightings(setting), 1)
         ]
 
-    def baseline(self, group: Group) -> np.ndarray | None:
-        """Accuracy per task of single-task training with the group's options, or None if a task lacks it."""
-        if group.setting in (0, SINGLE_TASK):
-            return None
-        for other in self.groups:
-            if other.setting == SINGLE_TASK and agree(group, other):
-                per_task = other.per_task()
-                if len(per_task) == len(group.tasks) and all(per_task.values()):
-                    return np.array([per_task[name] for name in group.tasks])
-        return None
 
-    def change(self, group: Group) -> Change | None:
-        """Change against single-task training, or None where that is missing or incomplete."""
-        baseline = self.baseline(group)
-        return None if baseline is None else change_against(group.scores(), baseline)
-
-
-def agree(one: Group, other: Group) -> bool:
-    """Whether two groups share all that both have, but for the setting."""
-    pairs = [(one.shared[name], other.shared[name]) for name in one.shared if name != "setting"]
-    return all(first == second for first, second in pairs if first is not None and second is not None)
+def studies(runs: Sequence[Recorded]) -> list[Study]:
+    """Runs parted by data set, by content of a file and by what they are scored on, in order."""
+    data_sets: dict[tuple, list[Recorded]] = {}
+    for run in sorted(runs, key=lambda run: run.data_set):
+        data_sets.setdefault(run.data_set, []).append(run)
+    return [Study(runs) for runs in data_sets.values()]

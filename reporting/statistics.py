@@ -1,18 +1,67 @@
-"""Spreads, intervals and changes: functions of arrays alone."""
+"""Differences and their intervals: functions of arrays alone.
+
+Scores are shares from 0 to 1, in arrays of seeds x tasks; rows of two arrays that are compared are of the same
+seeds. A difference is formed seed by seed, so that whatever a seed does to both sides cancels, and its interval is
+that of the mean over seeds (Student 1908).
+"""
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
+CONFIDENCE = 0.95
+"""Share of the intervals that contain the truth."""
 
-def spread(values: np.ndarray) -> float:
-    """Standard deviation over seeds, NaN for a single one."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+NO_DEVIATION = 1e-9
+"""A standard deviation below it is one of rounding alone: the values are equal."""
+
+CANNOT_BE_TOLD = "cannot be told"
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """Means over seeds, with intervals that contain the true ones with a probability of CONFIDENCE.
+
+    Attributes:
+        seeds: number of seeds.
+        mean: over the seeds, of any shape.
+        low: lower end of the interval, of the same shape; NaN where there is none: with a single seed, and where
+            the seeds agree to the last digit, which is chance and no certainty.
+        high: upper end, likewise.
+    """
+
+    seeds: int
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def verdict(self) -> np.ndarray:
+        """Text of the same shape: `higher` or `lower` than 0, or `cannot be told`."""
+        return np.where(self.low > 0, "higher", np.where(self.high < 0, "lower", CANNOT_BE_TOLD))
+
+
+def estimate(values: np.ndarray) -> Estimate:
+    """The mean over seeds and its t interval.
+
+    Args:
+        values: seeds x anything; the values of different seeds are independent.
+    """
+    seeds, mean = len(values), np.mean(values, axis=0)
+    half_width = np.full(mean.shape, math.nan)
+    if seeds > 1:
+        deviation = np.std(values, axis=0, ddof=1)
+        half_width = np.where(
+            deviation > NO_DEVIATION, t_quantile(seeds - 1) * deviation / math.sqrt(seeds), math.nan
+        )
+    return Estimate(seeds, mean, mean - half_width, mean + half_width)
+
+
+@cache
 def t_quantile(freedom: int) -> float:
-    """The value that a t-distributed variable stays within, on either side of 0, with probability 0.95.
+    """The value that a t-distributed variable stays within, on either side of 0, with probability CONFIDENCE.
 
     The probability is a finite sum (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4); it is inverted by
     bisection.
@@ -33,34 +82,52 @@ def t_quantile(freedom: int) -> float:
     low, high = 0.0, math.pi / 2
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if probability(middle) < 0.95 else (low, middle)
+        low, high = (middle, high) if probability(middle) < CONFIDENCE else (low, middle)
     return math.tan(low) * math.sqrt(freedom)
 
 
-@dataclass(frozen=True)
-class Change:
-    """Relative change of accuracy against single-task training, in per cent.
-
-    Attributes:
-        tasks: of each task, averaged over seeds.
-        mean: over tasks and seeds: delta_m (Maninis et al. 2019; Vandenhende et al. 2021).
-        half_width: of the 95 % confidence interval of `mean` over seeds, NaN for a single seed.
-    """
-
-    tasks: np.ndarray
-    mean: float
-    half_width: float
-
-
-def change_against(scores: np.ndarray, baseline: np.ndarray) -> Change:
-    """How much better or worse the tasks are than with single-task training.
+def points(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """How much higher one side scores than the other, in points, per cent of the images: seeds x tasks.
 
     Args:
-        scores: accuracies, seeds x tasks.
-        baseline: accuracy of single-task training per task, averaged over seeds.
+        first: scores, seeds x tasks.
+        second: those of the other side, for the same seeds.
     """
-    changes = 100 * (scores - baseline) / baseline
-    per_seed = changes.mean(axis=1)
-    seeds = len(per_seed)
-    half_width = t_quantile(seeds - 1) * spread(per_seed) / math.sqrt(seeds) if seeds > 1 else math.nan
-    return Change(changes.mean(axis=0), float(per_seed.mean()), half_width)
+    return 100 * (first - second)
+
+
+def relative_change(scores: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    """Change of every task against single-task training, in per cent of that: seeds x tasks.
+
+    Its mean over tasks is delta_m of each seed (Maninis, Radosavovic and Kokkinos 2019, equation 3; Vandenhende
+    et al. 2021, section 4.1.1). It is relative to the baseline averaged over its seeds: relative to that of each
+    seed it would be biased, as noise in a denominator does not cancel.
+
+    Args:
+        scores: seeds x tasks.
+        baseline: scores of single-task training, for the same seeds.
+    """
+    return 100 * (scores - baseline) / baseline.mean(axis=0)
+
+
+def expected_range(means: np.ndarray) -> float:
+    """How far apart the best and the worst of equally good ways would lie on average, by their seeds alone.
+
+    The variance is that which is left when every way has its mean and every seed its own (two-way analysis of
+    variance without interaction, Fisher 1925); the range of as many normal variables is Tippett's (1925).
+
+    Args:
+        means: scores of at least two ways for the same seeds, of which there are at least two: ways x seeds.
+    """
+    ways, seeds = means.shape
+    left = means - means.mean(axis=1, keepdims=True) - means.mean(axis=0) + means.mean()
+    variance = (left**2).sum() / ((ways - 1) * (seeds - 1))
+    return normal_range(ways) * math.sqrt(variance / seeds)
+
+
+@cache
+def normal_range(count: int) -> float:
+    """Expected range of some independent standard normal variables (Tippett 1925)."""
+    places = np.linspace(-9, 9, 3601)
+    below = np.array([(1 + math.erf(place / math.sqrt(2))) / 2 for place in places])
+    return float(((1 - below**count - (1 - below) ** count).sum()) * (places[1] - places[0]))
