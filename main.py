@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import NoReturn
 
 from options import OPTIONS, CommandError, Option, Run, make_run
@@ -117,22 +116,6 @@ def parse(argv: Sequence[str] | None, table: Sequence[Option]) -> Run:
         parser.error(str(error))
 
 
-def make_report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
-    """Compare the runs under a directory, in print and, if matplotlib is there, in a figure."""
-    from reporting.text import ROWS, report
-
-    sections = report(directory, verbose, table)
-    try:
-        from reporting import figure
-    except ImportError:
-        saved = f"saved {directory / ROWS}; the figure needs matplotlib: pip install matplotlib"
-    else:
-        figure.draw(sections, directory / "report.png")
-        saved = f"saved {directory / ROWS} and {directory / 'report.png'}"
-    with suppress(OSError):
-        print(saved, file=sys.stderr)
-
-
 def main(
     argv: Sequence[str] | None = None,
     table: Sequence[Option] = OPTIONS,
@@ -159,7 +142,9 @@ def main(
         with StopSignals() as signals:
             run = parse(argv, table)
             if run.mode == "report":
-                make_report(run.save_path, run.verbose, table)
+                from reporting.report import report
+
+                report(run.save_path, run.verbose, table)
             elif run.mode == "train":
                 from running.run import train
 

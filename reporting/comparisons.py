@@ -204,6 +204,11 @@ class Comparison:
     measure: str
     difference: Estimate
 
+    @property
+    def task(self) -> str:
+        """The task that it is of, empty where it is of their mean."""
+        return self.measure.partition(" of ")[2]
+
 
 def common_seeds(one: Group, other: Group) -> list[int]:
     """The seeds that two groups have complete."""
@@ -253,6 +258,31 @@ class Transfer:
             Comparison(question, first, second, f"{self._measure} of {name}", Estimate(tasks.seeds, *values))
             for name, *values in zip(first.tasks, tasks.mean, tasks.low, tasks.high, strict=True)
         ]
+
+
+class Section:
+    """What the runs on one data set say.
+
+    Attributes:
+        study: the groups of runs.
+        answers: the differences of mean accuracy that answer each question that can be asked, by its name.
+        main: all of these.
+        transfers: for each group that can be compared with single-task training, how.
+        comparisons: those of `answers`, and with them delta_m and every task against single-task training.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.answers = {q.name: compare(q, study) for q in QUESTIONS if q.applies(study)}
+        self.main = [comparison for answers in self.answers.values() for comparison in answers]
+        self.transfers: dict[Group, Transfer] = {}
+        self.comparisons: list[Comparison] = []
+        for comparison in self.main:
+            self.comparisons.append(comparison)
+            if comparison.second.setting == SINGLE_TASK != comparison.first.setting:
+                transfer = Transfer(comparison, study)
+                self.transfers.setdefault(comparison.first, transfer)
+                self.comparisons += transfer.comparisons()
 
 
 # Commands that give what is missing

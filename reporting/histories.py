@@ -135,7 +135,7 @@ class Group:
         return [run for runs in self._by_seed.values() for run in runs]
 
     def with_own_statistics(self) -> "Group | None":
-        """The same runs scored with the tasks' own normalisation statistics, or None where none are recorded."""
+        """The same runs scored with the tasks' own normalisation statistics, or None without such scores."""
         runs = [run for run in self.runs if run.history.own_statistics]
         return Group(runs, own=True) if runs else None
 
@@ -178,7 +178,7 @@ class Group:
         return [amount for run in self.runs if (amount := run.amount(name)) is not None]
 
     def total(self, name: str) -> float | None:
-        """One of AMOUNTS of all the models that a seed takes, averaged over seeds, or None if not recorded."""
+        """One of AMOUNTS of all the models of a seed, averaged over seeds, or None if not recorded."""
         amounts = self.amounts(name)
         return sum(amounts) / len(self.seeds) if len(amounts) == len(self.runs) else None
 

@@ -1,8 +1,8 @@
 """Differences and their intervals: functions of arrays alone.
 
-Scores are shares from 0 to 1, in arrays of seeds x tasks; rows of two arrays that are compared are of the same
-seeds. A difference is formed seed by seed, so that whatever a seed does to both sides cancels, and its interval is
-that of the mean over seeds (Student 1908).
+Scores are shares from 0 to 1, in arrays of seeds x tasks; rows of two arrays that are compared are of the
+same seeds. A difference is formed seed by seed, so that whatever a seed does to both sides cancels, and its
+interval is that of the mean over seeds (Student 1908).
 """
 
 import math
@@ -27,8 +27,8 @@ class Estimate:
     Attributes:
         seeds: number of seeds.
         mean: over the seeds, of any shape.
-        low: lower end of the interval, of the same shape; NaN where there is none: with a single seed, and where
-            the seeds agree to the last digit, which is chance and no certainty.
+        low: lower end of the interval, of the same shape; NaN where there is none: with a single seed, and
+            where the seeds agree to the last digit, which is chance and no certainty.
         high: upper end, likewise.
     """
 
@@ -99,9 +99,9 @@ def points(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def relative_change(scores: np.ndarray, baseline: np.ndarray) -> np.ndarray:
     """Change of every task against single-task training, in per cent of that: seeds x tasks.
 
-    Its mean over tasks is delta_m of each seed (Maninis, Radosavovic and Kokkinos 2019, equation 3; Vandenhende
-    et al. 2021, section 4.1.1). It is relative to the baseline averaged over its seeds: relative to that of each
-    seed it would be biased, as noise in a denominator does not cancel.
+    Its mean over tasks is delta_m of each seed (Maninis, Radosavovic and Kokkinos 2019; Vandenhende et al.
+    2021). It is relative to the baseline averaged over its seeds: relative to that of each seed it would be
+    biased, as noise in a denominator does not cancel.
 
     Args:
         scores: seeds x tasks.

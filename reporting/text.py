@@ -1,69 +1,62 @@
-"""The report in words: a table, what can be concluded from it, and files of rows."""
+"""The report in words: a table, what can be concluded from it, and every comparison."""
 
-import csv
-import io
 import math
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from files import replacing
 from options import Option
-from reporting.comparisons import (
-    QUESTIONS,
-    SEEDS,
-    Comparison,
-    Question,
-    Transfer,
-    commands,
-    common_seeds,
-    compare,
-)
-from reporting.histories import SINGLE_TASK, Group, Recorded, Study, find_runs, studies
+from reporting.comparisons import QUESTIONS, SEEDS, Comparison, Question, Section, commands
+from reporting.histories import SINGLE_TASK, Group, Study
 from reporting.statistics import CANNOT_BE_TOLD, CONFIDENCE, Estimate, estimate, expected_range
-from settings import UserError
 
-PRINTED, ROWS, COMPARISONS = "report.txt", "report.csv", "comparisons.csv"
-"""The files that a report leaves beside the figure."""
+HEADINGS = (
+    "setting",
+    "accuracy [95 % CI]",
+    "balanced",
+    "delta_m % [95 % CI]",
+    "worst task",
+    "best task",
+    "runs",
+    "seeds",
+    "steps",
+    "images",
+    "parameters",
+    "seconds",
+)
 
-NEVER_COMPARED = ("code", "precision", "image_size", "batch_size")
+SHARED_BY_WAYS = ("code", "precision", "image_size", "batch_size")
 """What ways of training have in common where the best and the worst of them are named."""
 
+NOTES = """\
+accuracy: mean over tasks after the last epoch, and over seeds; balanced: likewise, of the mean recall over a
+task's classes; delta_m: mean over tasks of the change relative to single-task training (setting 2); own
+statistics: the same weights, scored with each task's own normalisation statistics. Steps, images, parameters
+and seconds are of one run. Setting 0 is scored on all classes at once and compared with nothing. An interval
+contains the truth in 95 of 100 studies; it is over seeds, and another test set would give other numbers.
+docs/report.md says more."""
 
-class Section:
-    """What is said of one data set.
-
-    Attributes:
-        study: the groups of runs.
-        answers: the comparisons that answer each question, by name.
-        transfers: of each group that single-task training can be compared with, that comparison.
-        comparisons: all of them, in order.
-    """
-
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self.answers = {q.name: compare(q, study) for q in QUESTIONS if q.applies(study)}
-        self.transfers: dict[Group, Transfer] = {}
-        self.comparisons: list[Comparison] = []
-        for name, comparisons in self.answers.items():
-            for comparison in comparisons:
-                self.comparisons.append(comparison)
-                if name == "single-task":
-                    transfer = Transfer(comparison, study)
-                    self.transfers.setdefault(comparison.first, transfer)
-                    self.comparisons += transfer.comparisons()
+APART = (
+    "Data sets, files of different content, and test and validation images are reported apart; nothing is "
+    "averaged or compared across them."
+)
 
 
 # Numbers in words
 
 
-def interval(difference: Estimate, digits: int = 2) -> str:
-    """The ends of an interval in brackets."""
+def interval(difference: Estimate, sign: str = "+", digits: int = 2) -> str:
+    """The ends of an interval in brackets.
+
+    Args:
+        difference: of no dimension.
+        sign: `+` to write one before positive numbers, too.
+        digits: after the point.
+    """
     if math.isnan(difference.low):
         return "[-]"
-    return f"[{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+    return f"[{difference.low:{sign}.{digits}f}, {difference.high:{sign}.{digits}f}]"
 
 
 def counted(number: int, noun: str) -> str:
@@ -71,15 +64,23 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def line(comparison: Comparison, study: Study) -> str:
+def span(amounts: Sequence[float]) -> str:
+    """One number where amounts are the same, else the least and the most."""
+    if not amounts:
+        return "-"
+    least, most = f"{min(amounts):,.0f}", f"{max(amounts):,.0f}"
+    return least if least == most else f"{least} to {most}"
+
+
+def one_line(comparison: Comparison, study: Study) -> str:
     """A comparison as it is printed."""
     difference = comparison.difference
     unit = "% (delta_m)" if comparison.measure == "delta_m" else "points"
-    task = comparison.measure.partition(" of ")[2]
+    task = f" in {comparison.task}" if comparison.task else ""
     return (
-        f"{study.label(comparison.first)} against {study.label(comparison.second)}"
-        f"{f' in {task}' if task else ''}: {difference.mean:+.2f} {interval(difference)} {unit}, "
-        f"{counted(difference.seeds, 'seed')}: {difference.verdict}"
+        f"{study.label(comparison.first)} against {study.label(comparison.second)}{task}: "
+        f"{difference.mean:+.2f} {interval(difference)} {unit}, {counted(difference.seeds, 'seed')}: "
+        f"{difference.verdict}"
     )
 
 
@@ -95,61 +96,42 @@ def unlike(comparison: Comparison) -> str | None:
     return f"the sides differ: {'; '.join(differ)}" if differ else None
 
 
-def span(amounts: Sequence[float]) -> str:
-    """Amounts of the runs of a group: one number where they are the same, else the least and the most."""
-    if not amounts:
-        return "-"
-    least, most = f"{min(amounts):,.0f}", f"{max(amounts):,.0f}"
-    return least if least == most else f"{least} to {most}"
-
-
-# The parts of a section
+# The table
 
 
 def table(section: Section) -> list[str]:
     """A line per group under a line of headings."""
-    study = section.study
-    rows = [
-        (
-            "setting",
-            "accuracy [95 % CI]",
-            "balanced",
-            "delta_m % [95 % CI]",
-            "worst task",
-            "best task",
-            "runs",
-            "seeds",
-            "steps",
-            "images",
-            "parameters",
-            "seconds",
-        )
-    ]
-    for group in (each for group in study.groups for each in (group, study.own.get(group)) if each):
-        ranked = sorted((score, name) for name, score in group.per_task().items())
-        (worst, worst_name), (best, best_name) = ranked[0], ranked[-1]
-        seconds = group.amounts("seconds")
-        rows.append(
-            (
-                study.label(group),
-                f"{group.means().mean():.4f} {interval(estimate(group.means()), 4).replace('+', '')}",
-                f"{group.means('balanced_accuracy').mean():.4f}",
-                delta_words(section, group),
-                "-" if group.setting == 0 else f"{worst_name} {worst:.3f}",
-                "-" if group.setting == 0 else f"{best_name} {best:.3f}",
-                str(len(group.runs)),
-                str(len(group.seeds)),
-                *(span(group.amounts(name)) for name in ("steps", "images", "parameters")),
-                f"{np.mean(seconds):,.0f}" if seconds else "-",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    rows = [HEADINGS]
+    for group in section.study.groups:
+        rows.append(row(section, group))
+        if own := section.study.own.get(group):
+            rows.append(row(section, own))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
 
 
-def delta_words(section: Section, group: Group) -> str:
+def row(section: Section, group: Group) -> tuple[str, ...]:
+    """What stands in the table about a group."""
+    ranked = sorted((score, name) for name, score in group.per_task().items())
+    (worst, worst_name), (best, best_name) = ranked[0], ranked[-1]
+    seconds = group.amounts("seconds")
+    return (
+        section.study.label(group),
+        f"{group.means().mean():.4f} {interval(estimate(group.means()), '', 4)}",
+        f"{group.means('balanced_accuracy').mean():.4f}",
+        delta_m(section, group),
+        "-" if group.setting == 0 else f"{worst_name} {worst:.3f}",
+        "-" if group.setting == 0 else f"{best_name} {best:.3f}",
+        str(len(group.runs)),
+        str(len(group.seeds)),
+        *(span(group.amounts(name)) for name in ("steps", "images", "parameters")),
+        f"{np.mean(seconds):,.0f}" if seconds else "-",
+    )
+
+
+def delta_m(section: Section, group: Group) -> str:
     """delta_m as it stands in the table."""
     if group.setting == SINGLE_TASK:
         return "0 by definition" if group.is_complete else "-"
@@ -160,7 +142,7 @@ def delta_words(section: Section, group: Group) -> str:
 
 
 def explained(section: Section) -> list[str]:
-    """What one has to know to read the table of this data set."""
+    """What has to be known to read the table of this data set."""
     study = section.study
     lines = [
         f"constant answer: always giving a task's commonest answer scores "
@@ -168,28 +150,19 @@ def explained(section: Section) -> list[str]:
     ]
     if study.measure == "balanced_accuracy" and section.transfers:
         lines.append(
-            "delta_m and the tasks are compared in balanced accuracy, as a constant answer scores so high"
+            "delta_m, gains and losses are in balanced accuracy, as a constant answer scores so high in the other"
         )
-    shares: dict[tuple, Group] = {}
-    for group in study.groups:
-        if parameters := group.runs[0].history.parameters:
-            shares.setdefault((parameters["encoder"], parameters["heads"]), group)
-    if shares:
-        (encoder, heads), group = max(shares.items(), key=lambda item: sum(item[0]))
+    if known := [group for group in study.groups if group.runs[0].history.parameters]:
+        largest = max(known, key=lambda group: group.runs[0].amount("parameters"))
+        encoder = largest.runs[0].history.parameters["encoder"] / 1e6
+        every = largest.runs[0].amount("parameters") / 1e6
         lines.append(
-            f"parameters: {encoder / 1e6:.2f} of the {(encoder + heads) / 1e6:.2f} million of "
-            f"{study.label(group)} are the encoder's, the others its {'heads' if group.setting > 2 else 'head'}'"
+            f"parameters: {encoder:.2f} of the {every:.2f} million of {study.label(largest)} are the encoder's"
         )
-    if any(group.setting == SINGLE_TASK for group in study.groups):
-        lines.append("2 single task: steps, images, parameters and seconds are those of each of its models")
     lines += study.weights_explained()
     lines += [
         f"{study.label(group)}: seed {seed} lacks {lacking} of {len(group.tasks)} tasks"
-        + (
-            " and is left out"
-            if group.is_complete
-            else "; the means are over the others, nothing is compared"
-        )
+        + (" and is left out" if group.is_complete else "; the means are over the others, and not compared")
         for group in study.groups
         for seed, lacking in group.lacking.items()
     ]
@@ -199,43 +172,57 @@ def explained(section: Section) -> list[str]:
     return lines
 
 
-def apart(comparison: Comparison, study: Study) -> str:
-    """A difference that can be told, in words."""
-    first, second, difference = comparison.first, comparison.second, comparison.difference
-    if difference.mean < 0:
-        first, second = second, first
-        difference = Estimate(difference.seeds, -difference.mean, -difference.high, -difference.low)
-    return (
-        f"{study.label(first)} scores {difference.mean:.2f} [{difference.low:.2f}, {difference.high:.2f}] points "
-        f"more than {study.label(second)}"
-    )
+# What can be concluded
 
 
-def answer(question: Question, comparisons: Sequence[Comparison], study: Study) -> str:
-    """What comparisons say about a question."""
+def conclusions(section: Section) -> list[str]:
+    """Question by question what matters, by how much, and what cannot be told; then over all ways."""
+    lines = []
+    for question in QUESTIONS:
+        if comparisons := section.answers.get(question.name):
+            said = answer(comparisons, section.study)
+            lines.append(f"{question.name} ({question.words}): {said}")
+    lines += extremes(section.study)
+    if alone := sum(c.difference.seeds == 1 for c in section.main):
+        lines.append(f"one seed decides nothing: {counted(alone, 'comparison')} of a single common seed")
+    return lines
+
+
+def answer(comparisons: Sequence[Comparison], study: Study) -> str:
+    """What the comparisons for a question say about it."""
     told = [c for c in comparisons if c.difference.verdict != CANNOT_BE_TOLD]
-    open_ones = [c for c in comparisons if c.difference.verdict == CANNOT_BE_TOLD]
-    told.sort(key=lambda c: -abs(c.difference.mean))
+    told.sort(key=lambda comparison: -abs(comparison.difference.mean))
     parts = []
     if len(told) == 1:
         parts.append(apart(told[0], study))
     elif told:
         parts.append(
-            f"{len(told)} of {len(comparisons)} comparisons tell a difference, the largest: {apart(told[0], study)}; "
-            f"the smallest: {apart(told[-1], study)}"
+            f"{len(told)} of {len(comparisons)} comparisons tell a difference, the largest: "
+            f"{apart(told[0], study)}; the smallest: {apart(told[-1], study)}"
         )
-    bounded = [c for c in open_ones if not math.isnan(c.difference.low)]
+    untold = [c for c in comparisons if c.difference.verdict == CANNOT_BE_TOLD]
+    bounded = [c for c in untold if not math.isnan(c.difference.low)]
     if bounded:
         low, high = min(c.difference.low for c in bounded), max(c.difference.high for c in bounded)
-        which = (
-            f"{study.label(bounded[0].first)} against {study.label(bounded[0].second)}"
-            if len(bounded) == 1
-            else f"{len(bounded)} comparisons, whose intervals all lie"
-        )
+        which = f"{len(bounded)} comparisons, whose intervals all lie"
+        if len(bounded) == 1:
+            which = f"{study.label(bounded[0].first)} against {study.label(bounded[0].second)},"
         parts.append(f"cannot be told: {which} between {low:+.2f} and {high:+.2f} points")
-    if unbounded := len(open_ones) - len(bounded):
+    if unbounded := len(untold) - len(bounded):
         parts.append(f"cannot be told, for want of seeds that differ: {counted(unbounded, 'comparison')}")
-    return f"{question.name} ({question.words}): {'; '.join(parts)}"
+    return "; ".join(parts)
+
+
+def apart(comparison: Comparison, study: Study) -> str:
+    """A difference that can be told, in words."""
+    higher, lower, difference = comparison.first, comparison.second, comparison.difference
+    if difference.mean < 0:
+        higher, lower = lower, higher
+        difference = Estimate(difference.seeds, -difference.mean, -difference.high, -difference.low)
+    return (
+        f"{study.label(higher)} scores {difference.mean:.2f} {interval(difference, '')} points more than "
+        f"{study.label(lower)}"
+    )
 
 
 def extremes(study: Study) -> list[str]:
@@ -243,227 +230,122 @@ def extremes(study: Study) -> list[str]:
     ways: dict[str, list[Group]] = {}
     for group in study.groups:
         if group.setting != 0 and group.is_complete:
-            ways.setdefault(str([group.shared[name] for name in NEVER_COMPARED]), []).append(group)
+            ways.setdefault(str([group.shared[name] for name in SHARED_BY_WAYS]), []).append(group)
     lines = []
     for groups in ways.values():
         if len(groups) < 2:
             continue
-        seeds = [s for s in groups[0].seeds if all(s in common_seeds(groups[0], g) for g in groups)]
+        seeds = [seed for seed in groups[0].seeds if all(seed in group.seeds for group in groups)]
         means = [group.means(seeds=seeds or None).mean() for group in groups]
         best, worst = int(np.argmax(means)), int(np.argmin(means))
         text = (
-            f"of {len(groups)} ways of training the best is {study.label(groups[best])}, {means[best]:.4f}, the "
-            f"worst {study.label(groups[worst])}, {means[worst]:.4f}: {100 * (means[best] - means[worst]):.2f} "
-            f"points apart"
+            f"of {len(groups)} ways of training the best is {study.label(groups[best])}, {means[best]:.4f}, "
+            f"and the worst {study.label(groups[worst])}, {means[worst]:.4f}, "
+            f"{100 * (means[best] - means[worst]):.2f} points apart"
         )
         if len(seeds) > 1:
             chance = 100 * expected_range(np.array([group.means(seeds=seeds) for group in groups]))
             text += (
-                f"; if all were equally good, seeds alone would put them {chance:.2f} points apart on average "
-                f"({len(seeds)} common seeds)"
+                f"; were all equally good, {len(seeds)} seeds would put them {chance:.2f} apart on average"
             )
         else:
-            text += "; without two seeds that all of them have it cannot be told what seeds alone would do"
+            text += "; how far apart seeds alone would put them takes two seeds that all of them have"
         steps = [total for group in groups if (total := group.total("steps"))]
-        if steps and len(set(steps)) > 1:
-            text += f"; their steps are {span(steps)}"
+        if len(set(steps)) > 1:
+            text += f" (steps: {span(steps)})"
         lines.append(text)
     return lines or ["fewer than two ways of training have every task: there is nothing to compare"]
 
 
-def transfer_lines(section: Section, verbose: bool) -> list[str]:
-    """How many tasks gain and lose against single-task training, task by task if asked for."""
+def gains_and_losses(section: Section) -> list[str]:
+    """How many tasks gain and lose against single-task training."""
     lines = []
-    for transfer in section.transfers.values():
-        label = section.study.label(transfer.comparison.first)
+    for group, transfer in section.transfers.items():
+        label, seeds = section.study.label(group), transfer.tasks.seeds
         if transfer.no_better:
             lines.append(
                 f"{label}: no delta_m, as single-task training is no better than a constant answer in "
                 f"{', '.join(transfer.no_better)}"
             )
-        if transfer.tasks.seeds < SEEDS:
-            lines.append(
-                f"{label}: it takes {SEEDS} common seeds to say which tasks gain or lose against single-task "
-                f"training, and there {'is' if transfer.tasks.seeds == 1 else 'are'} {transfer.tasks.seeds}"
-            )
-        else:
-            verdicts = list(transfer.tasks.verdict)
-            parts = [
-                f"{verdicts.count(verdict)} {word}"
-                for verdict, word in (
-                    ("higher", "gain"),
-                    ("lower", "lose (negative transfer)"),
-                    (CANNOT_BE_TOLD, CANNOT_BE_TOLD),
-                )
-            ]
-            lines.append(
-                f"{label}: of {counted(len(verdicts), 'task')} {parts[0]}, {parts[1]} and {parts[2]} against "
-                f"single-task training; chance alone would tell {(1 - CONFIDENCE) * len(verdicts):.1f} apart"
-            )
-        if verbose:
-            tasks = [c for c in transfer.comparisons() if c.measure != "delta_m"]
-            lines += [f"    {line(comparison, section.study)}" for comparison in tasks]
-    return lines
-
-
-def details(section: Section) -> list[str]:
-    """Every comparison of means, a line each, under its question."""
-    lines = []
-    for name, comparisons in section.answers.items():
-        if not comparisons:
+        if seeds < SEEDS:
+            lines.append(f"{label}: which tasks gain and lose takes {SEEDS} common seeds, not {seeds}")
             continue
-        lines.append(f"{name}:")
-        for comparison in comparisons:
-            lines.append(f"  {line(comparison, section.study)}")
-            transfer = section.transfers.get(comparison.first) if name == "single-task" else None
-            if transfer and transfer.comparison is comparison and transfer.change:
-                lines.append(f"  {line(transfer.comparisons()[0], section.study)}")
-            if differ := unlike(comparison):
-                lines.append(f"    {differ}")
-    return lines
-
-
-def text(section: Section, directory: Path, table_of_options: Sequence[Option], verbose: bool) -> str:
-    """The printed report of one data set."""
-    study = section.study
-    tasks = counted(len(study.tasks), "task")
-    lines = [f"{study.title}: {tasks}", "", *table(section), "", *explained(section), ""]
-    lines.append("What matters, in points of mean accuracy [95 % interval over seeds]:")
-    lacking = []
-    for question in QUESTIONS:
-        if not question.applies(study):
-            continue
-        comparisons = section.answers[question.name]
-        if comparisons:
-            lines.append(f"- {answer(question, comparisons, study)}")
-        if all(comparison.difference.seeds < 2 for comparison in comparisons):
-            lacking.append(question)
-    lines += [f"- {each}" for each in extremes(study)]
-    if single := sum(c.difference.seeds == 1 for answers in section.answers.values() for c in answers):
-        lines.append(f"- {counted(single, 'comparison')} of one seed only: one seed decides nothing")
-    if transfers := transfer_lines(section, verbose):
-        lines += [
-            "",
-            "Single-task training:",
-            *(f"- {each}" if each[0] != " " else each for each in transfers),
-        ]
-    if listed := details(section):
-        lines += ["", "Every comparison:", *listed]
-        intervals = [
-            c for answers in section.answers.values() for c in answers if not math.isnan(c.difference.low)
-        ]
+        verdicts = transfer.tasks.verdict.tolist()
         lines.append(
-            f"{counted(len(intervals), 'interval')}: were all ways equally good, chance alone would tell "
-            f"{(1 - CONFIDENCE) * len(intervals):.1f} apart"
+            f"{label}: {verdicts.count('higher')} of {counted(len(verdicts), 'task')} gain, "
+            f"{verdicts.count('lower')} lose (negative transfer), {verdicts.count(CANNOT_BE_TOLD)} cannot be "
+            f"told; were none different, chance would tell {(1 - CONFIDENCE) * len(verdicts):.1f}"
         )
+    return lines
+
+
+def every_comparison(section: Section, verbose: bool) -> list[str]:
+    """The comparisons, a line each, under their questions; those of single tasks if asked for."""
+    lines, last = [], None
+    for comparison in section.comparisons:
+        if comparison.task and not verbose:
+            continue
+        if comparison.question != last:
+            last = comparison.question
+            lines.append(f"{last}:")
+        lines.append(f"  {one_line(comparison, section.study)}")
+        if comparison.measure == "accuracy" and (differ := unlike(comparison)):
+            lines.append(f"    {differ}")
+    intervals = sum(not math.isnan(comparison.difference.low) for comparison in section.main)
+    if lines:
+        lines.append(
+            f"{counted(intervals, 'interval')} of mean accuracy; were all equally good, chance would tell "
+            f"{(1 - CONFIDENCE) * intervals:.1f} of them apart"
+        )
+    return lines
+
+
+def unanswered(question: Question, section: Section) -> bool:
+    """Whether a question lacks runs for an interval."""
+    if question.name not in section.answers:  # it does not arise
+        return False
+    return all(comparison.difference.seeds < 2 for comparison in section.answers[question.name])
+
+
+def of_data_set(section: Section, directory: Path, options: Sequence[Option], verbose: bool) -> str:
+    """What is said of one data set."""
+    study = section.study
+    lines = [f"{study.title}: {counted(len(study.tasks), 'task')}", "", *table(section), ""]
+    lines += explained(section)
+    lines += ["", "What matters, in points of mean accuracy [95 % interval over seeds]:"]
+    lines += [f"- {line}" for line in conclusions(section)]
+    if section.transfers:
+        lines += ["", "Tasks that gain and lose against single-task training:"]
+        lines += [f"- {line}" for line in gains_and_losses(section)]
+    if section.comparisons:
+        lines += ["", "Every comparison:", *every_comparison(section, verbose)]
+    lacking = [question for question in QUESTIONS if unanswered(question, section)]
     if lacking:
-        lines += ["", "Not answered for lack of runs, and the commands that give them:"]
-        for question in lacking:
-            lines.append(f"- {question.name} ({question.words}):")
-            lines += [f"  {each}" for each in commands(question, study, directory, table_of_options)]
+        lines += ["", "Not answered for lack of runs, with the commands that give them:"]
+    for question in lacking:
+        lines.append(f"- {question.name} ({question.words}):")
+        lines += [f"  {line}" for line in commands(question, study, directory, options)]
     return "\n".join(lines)
 
 
-NOTES = """\
-accuracy: mean over tasks after the last epoch, and over seeds; balanced: the mean of the mean recall over a task's
-classes; delta_m: mean over tasks of the change relative to single-task training (setting 2); own statistics: the
-same weights, scored with each task's own normalisation statistics. Setting 0 is scored on all classes at once and is
-compared with nothing. Intervals contain the truth in 95 of 100 studies; they are over seeds, and another test set would
-give other numbers. docs/report.md says more."""
+def written(
+    sections: Sequence[Section],
+    left_out: Sequence[str],
+    directory: Path,
+    options: Sequence[Option],
+    verbose: bool,
+) -> str:
+    """The whole report.
 
-APART = (
-    "Data sets, files of different content, and test and validation images are reported apart, and nothing is "
-    "compared across them."
-)
-
-
-# Files
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> bytes:
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer).writerows(rows)
-    return buffer.getvalue().encode(errors="backslashreplace")
-
-
-def run_rows(runs: Sequence[Recorded]) -> list[list[object]]:
-    """A row per run and task with its scores, amounts and every option, under a row of headings."""
-    names = sorted({name for run in runs for name in run.options} - {"task"})
-    columns = (
-        "history data_set scored_on task accuracy balanced_accuracy own_statistics_accuracy "
-        "own_statistics_balanced_accuracy training_loss steps images parameters seconds task_option code"
-    )
-    rows: list[list[object]] = [[*columns.split(), *names]]
-    for run in runs:
-        history, last = run.history, run.history.epochs[-1]
-        options = [run.options.get(name) for name in names]
-        options = [" ".join(map(str, value)) if isinstance(value, list) else value for value in options]
-        amounts = [run.amount(name) for name in ("steps", "images", "parameters", "seconds")]
-        own = history.own_statistics or dict.fromkeys(
-            ("accuracy", "balanced_accuracy"), [None] * len(history.tasks)
-        )
-        scores = (each[measure] for each in (last, own) for measure in ("accuracy", "balanced_accuracy"))
-        for task, *of_task in zip(history.tasks, *scores, strict=True):
-            rows.append(
-                [run.path, history.data_set["title"], history.data_set["scored_on"], task, *of_task]
-                + [last["loss"], *amounts, run.options["task"], history.code, *options]
-            )
-    return rows
-
-
-def comparison_rows(sections: Sequence[Section]) -> list[list[object]]:
-    """A row per comparison under a row of headings; numbers to four digits after the point."""
-    columns = "data_set question first second measure seeds difference low high verdict"
-    rows: list[list[object]] = [columns.split()]
-    for section in sections:
-        label = section.study.label
-        for c in section.comparisons:
-            difference = c.difference
-            numbers = [
-                "" if math.isnan(number) else f"{number:.4f}"
-                for number in (difference.mean, difference.low, difference.high)
-            ]
-            sides = [label(c.first), label(c.second)]
-            rows.append(
-                [
-                    section.study.title,
-                    c.question,
-                    *sides,
-                    c.measure,
-                    difference.seeds,
-                    *numbers,
-                    difference.verdict,
-                ]
-            )
-    return rows
-
-
-def report(directory: Path, verbose: bool, table: Sequence[Option]) -> list[Section]:
-    """Print the report on the runs under a directory, and write it and its rows into it.
-
-    Returns:
-        what was said, data set by data set.
-
-    Raises:
-        UserError: there is nothing to report on, or a file cannot be written.
+    Args:
+        sections: what there is to say, data set by data set.
+        left_out: the histories that are not reported on, and why.
+        directory: that is reported on.
+        options: those that there are.
+        verbose: whether to list every task.
     """
-    runs, left_out = find_runs(directory, table)
-    sections = [Section(study) for study in studies(runs)]
-    parts = [text(section, directory, table, verbose) for section in sections]
     closing = [NOTES] if sections else []
-    if len(sections) > 1:
-        closing.append(APART)
+    closing += [APART] if len(sections) > 1 else []
     closing += [f"left out: {each}" for each in left_out]
-    printed = "\n\n".join([*parts, "\n".join(closing)])
-    print(printed)
-    sys.stdout.flush()
-    if not runs:
-        raise UserError(f"no run under {directory} can be reported: see what was left out")
-    for name, content in (
-        (PRINTED, f"{printed}\n".encode(errors="backslashreplace")),
-        (ROWS, _csv(run_rows(runs))),
-        (COMPARISONS, _csv(comparison_rows(sections))),
-    ):
-        with replacing(directory / name) as file:
-            file.write(content)
-    return sections
+    parts = [of_data_set(section, directory, options, verbose) for section in sections]
+    return "\n\n".join([*parts, "\n".join(closing)])

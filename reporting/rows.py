@@ -1,0 +1,78 @@
+"""The report as files of comma-separated values: a row per run and task, and a row per comparison."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+
+from reporting.comparisons import Section
+from reporting.histories import AMOUNTS, MEASURES, Recorded
+
+RUN_COLUMNS = (
+    "history",
+    "data_set",
+    "scored_on",
+    "task",
+    *MEASURES,
+    *(f"own_statistics_{measure}" for measure in MEASURES),
+    "training_loss",
+    *AMOUNTS,
+    "task_option",
+    "code",
+)
+
+COMPARISON_COLUMNS = (
+    "data_set",
+    "question",
+    "first",
+    "second",
+    "measure",
+    "seeds",
+    "difference",
+    "low",
+    "high",
+    "verdict",
+)
+
+
+def comma_separated(rows: Iterable[Sequence[object]]) -> bytes:
+    """Rows as they stand in a file."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows(rows)
+    return buffer.getvalue().encode(errors="backslashreplace")
+
+
+def run_rows(runs: Sequence[Recorded]) -> list[Sequence[object]]:
+    """A row per run and task with its scores, what the run took and every option, under the headings."""
+    names = sorted({name for run in runs for name in run.options} - {"task"})
+    rows: list[Sequence[object]] = [[*RUN_COLUMNS, *names]]
+    for run in runs:
+        history = run.history
+        last, own = history.epochs[-1], history.own_statistics
+        options = [run.options.get(name) for name in names]
+        options = [" ".join(map(str, value)) if isinstance(value, list) else value for value in options]
+        whole = [last["loss"], *map(run.amount, AMOUNTS), run.options["task"], history.code, *options]
+        data_set = [history.data_set["title"], history.data_set["scored_on"]]
+        for i, task in enumerate(history.tasks):
+            scores = [last[measure][i] for measure in MEASURES]
+            scores += [own[measure][i] if own else None for measure in MEASURES]
+            rows.append([run.path, *data_set, task, *scores, *whole])
+    return rows
+
+
+def comparison_rows(sections: Sequence[Section]) -> list[Sequence[object]]:
+    """A row per comparison under the headings, with numbers to four digits after the point."""
+    rows: list[Sequence[object]] = [COMPARISON_COLUMNS]
+    for section in sections:
+        for comparison in section.comparisons:
+            difference = comparison.difference
+            numbers = [
+                "" if math.isnan(number) else f"{number:.4f}"
+                for number in (difference.mean, difference.low, difference.high)
+            ]
+            sides = [section.study.label(group) for group in (comparison.first, comparison.second)]
+            rows.append(
+                [section.study.title, comparison.question, *sides, comparison.measure]
+                + [difference.seeds, *numbers, difference.verdict]
+            )
+    return rows
