@@ -150,14 +150,14 @@ def explained(section: Section) -> list[str]:
     ]
     if study.measure == "balanced_accuracy" and section.transfers:
         lines.append(
-            "delta_m, gains and losses are in balanced accuracy, as a constant answer scores so high in the other"
+            "delta_m, gains and losses are in balanced accuracy, as a constant answer has a high accuracy"
         )
     if known := [group for group in study.groups if group.runs[0].history.parameters]:
         largest = max(known, key=lambda group: group.runs[0].amount("parameters"))
         encoder = largest.runs[0].history.parameters["encoder"] / 1e6
         every = largest.runs[0].amount("parameters") / 1e6
         lines.append(
-            f"parameters: {encoder:.2f} of the {every:.2f} million of {study.label(largest)} are the encoder's"
+            f"parameters: the encoder has {encoder:.2f} of the {every:.2f} million of {study.label(largest)}"
         )
     lines += study.weights_explained()
     lines += [
