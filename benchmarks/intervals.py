@@ -1,12 +1,13 @@
 """See how often the intervals of a report contain the truth, and how long a large report takes.
 
-Studies are made up, as if CIFAR-100 had been trained in settings 1 to 4 with some seeds each: every way has its
-true accuracy in every task, a run has these with noise, part of it common to all tasks of a run, and accuracies
-come in steps of a test set of 100 images a task. Settings 3 and 4 are equally good in truth. Each study is
-written as histories, and main.py reports on it; what is counted is what stands in its comparisons.csv.
+Studies are made up, as if CIFAR-100 had been trained in settings 1 to 4 with some seeds each: every way has
+its true accuracy in every task, a run has these with noise, part of it common to all tasks of a run, and
+accuracies come in steps of a test set of 100 images a task. Settings 3 and 4 are equally good in truth. Each
+study is written as histories, and main.py reports on it; what is counted is what stands in its
+comparisons.csv.
 
-With --histories, one study of about as many histories is reported on instead, in a process of its own, and the
-time and the memory that it takes are printed.
+With --histories, one study of about as many histories is reported on instead, in a process of its own, and
+the time and the memory that it takes are printed.
 """
 
 import argparse

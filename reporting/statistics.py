@@ -113,9 +113,9 @@ def relative_change(scores: np.ndarray, baseline: np.ndarray) -> np.ndarray:
 def expected_range(means: np.ndarray) -> float:
     """How far apart the best and the worst of equally good ways would lie on average, by their seeds alone.
 
-    The variance is that which is left when every way has its mean and every seed its own (two-way analysis of
-    variance without interaction, Fisher 1925), and the expected range of normal variables Tippett's (1925); that
-    the root of an estimated variance is on average too small is made up for (Holtzman 1950).
+    The variance is that which is left when every way has its mean and every seed its own (two-way analysis
+    of variance without interaction, Fisher 1925), the expected range of normal variables is Tippett's (1925),
+    and that the root of an estimated variance is too small on average is made up for (Holtzman 1950).
 
     Args:
         means: scores of at least two ways for the same seeds, of which there are at least two: ways x seeds.
