@@ -4,14 +4,17 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes: tests run side by side, and so do their processes
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import NARROW
+from studies import TABLE, Report
 
 import main
+import reporting
 from data import DataSet, load
 from settings import SYNTHETIC
 
@@ -56,6 +59,26 @@ def run(capfd):
         return Run(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def no_figure(monkeypatch):
+    """Figures take time: matplotlib counts as not installed."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "reporting.figure", raising=False)
+    monkeypatch.delattr(reporting, "figure", raising=False)
+
+
+@pytest.fixture
+def report(run, no_figure, tmp_path):
+    """Report on what has been written into tmp_path, or a folder of it."""
+
+    def report(*options: object, folder: str = "") -> Report:
+        reported = run("--report", "--save_path", tmp_path / folder, *options, table=TABLE)
+        assert (reported.code, "Traceback" in reported.err) == (0, False)
+        return Report(reported.out, tmp_path / folder)
+
+    return report
 
 
 @pytest.fixture

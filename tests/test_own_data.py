@@ -272,7 +272,7 @@ def test_every_score_of_unequal_classes_is_what_a_hand_works_out(run, tmp_path, 
     assert f"scores {fmean(map(float, constant)):.4f}" in trained.err
 
 
-def test_a_report_on_unequal_classes_says_what_a_hand_works_out(run, tmp_path):
+def test_a_report_on_unequal_classes_says_what_a_hand_works_out(run, no_figure, tmp_path):
     names = ["left", "right", "both", "some"]
     path = written(tmp_path / "mine.npz", taken_for() | {"tasks": TABLE, "task_names": names})
     for setting in (0, 1, 3):
@@ -757,7 +757,7 @@ def test_another_content_under_the_same_name_is_refused(run, tmp_path):
     assert run(*train, "--data", path, "--resume", "--epochs", 2, network=reader.made).code == 0
 
 
-def test_a_report_takes_files_of_the_same_content_for_one_data_set(run, tmp_path):
+def test_a_report_takes_files_of_the_same_content_for_one_data_set(run, no_figure, tmp_path):
     reader = Reader(GOOD["train_images"])
     recorded = {}
     for seed, (name, save) in enumerate([("mine.npz", np.savez), *COPIES.values()]):
@@ -778,7 +778,7 @@ def test_a_report_takes_files_of_the_same_content_for_one_data_set(run, tmp_path
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-def test_a_report_keeps_files_of_one_name_and_different_content_apart(run, tmp_path, other):
+def test_a_report_keeps_files_of_one_name_and_different_content_apart(run, no_figure, tmp_path, other):
     reader = Reader(GOOD["train_images"])
     titles = []
     for name, setting, arrays in (("a", 0, GOOD), ("b", 1, other)):
@@ -812,7 +812,9 @@ def test_a_channel_may_be_constant_where_others_are_not(tmp_path):
     assert inputs[:, 0].std() > 0.5
 
 
-def test_a_task_that_is_called_as_all_classes_together_are_keeps_its_constant_answer(run, tmp_path):
+def test_a_task_that_is_called_as_all_classes_together_are_keeps_its_constant_answer(
+    run, no_figure, tmp_path
+):
     path = written(tmp_path / "own.npz", content() | {"class_names": ["all classes", "b", "c"]})
     options = ("--train", "--data", path, "--batch_size", 4, "--epochs", 1, "--save_history", "--save_path")
     for setting in (3, 0):

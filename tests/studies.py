@@ -1,0 +1,274 @@
+"""For the tests of the report: made-up studies, reports taken apart, and the same numbers by hand."""
+
+import csv
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import pi, sqrt
+from pathlib import Path
+from statistics import fmean, stdev
+
+from helpers import table_line
+
+from options import OPTIONS, Option, choice, number
+from settings import DATA_SETS, LOSSES, SETTINGS
+
+# Two tasks are enough to work with by hand; a file of one's own may have as few.
+MINE = "mine.npz#0123456789ab"
+TASKS = ("left", "right")
+CIFAR10 = tuple(DATA_SETS[0].tasks)
+CONSTANT = {0: (0.9, 2), 1: (0.2, 5), 2: (1 / 14, 14)}
+"""What a constant answer scores in a task of each data set, and how many answers there are."""
+
+# Published quantiles of Student's t by the number of seeds, expected ranges by the number of ways (Tippett
+# 1925), and biases of the root of a variance by degrees of freedom (c4 in tables for control charts)
+STUDENT = {2: 12.70620, 3: 4.302653, 4: 3.182446, 5: 2.776445}
+TIPPETT = {2: 1.128379, 3: 1.692569, 4: 2.058751}
+C4 = {1: sqrt(2 / pi), 2: 0.886227, 3: 0.921318, 4: 0.939986, 6: 0.959369}
+
+
+def table_of(losses: Sequence[str]) -> tuple[Option, ...]:
+    """The options, with some losses, and with tasks_per_step where the program has none yet."""
+    tasks_per_step = Option(
+        "tasks_per_step",
+        "how to train",
+        "tasks that a step draws",
+        number(int, "a whole number from 1", lambda count: count > 0),
+        1,
+        settings=(3, 4),
+        decides="training",
+        check=lambda run: "does not go" if run.batch_size % run.tasks_per_step else None,
+    )
+    there = [option.name for option in OPTIONS]
+    known = tuple(replace(o, read=choice(losses)) if o.name == "loss" else o for o in OPTIONS)
+    return known if "tasks_per_step" in there else (*known, tasks_per_step)
+
+
+TABLE = table_of([*LOSSES, "uw", "pcgrad"])
+"""What the report is to know of options, whether or not the program has all of it yet."""
+
+# Made-up histories
+
+
+def options_of(setting: int, **options: object) -> dict:
+    """What a run records of its options."""
+    data = options.get("data", MINE)
+    num_tasks = len(TASKS if isinstance(data, str) else DATA_SETS[data].tasks)
+    late = {
+        "weights": [task + 1.0 for task in range(num_tasks)] if SETTINGS[setting].weighted else None,
+        "loss": "mean" if setting == 5 else None,
+        "tasks_per_step": 1 if SETTINGS[setting].draws else None,
+    }
+    fixed = {"task": None, "seed": 0, "epochs": 2, "batch_size": 32, "image_size": 4, "synthetic": False}
+    recipe = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "precision": "fp32"}
+    return (
+        {"setting": setting, "data": MINE, "validation": 0.0, "version": "2.0.0"}
+        | fixed
+        | recipe
+        | late
+        | options
+    )
+
+
+def write(
+    path: Path,
+    setting: int,
+    accuracy: Sequence[float],
+    seed: int = 0,
+    *,
+    balanced: Sequence[float] | None = None,
+    own: Sequence[float] | None = None,
+    tasks: Sequence[str] = TASKS,
+    constant: Sequence[float] | None = None,
+    answers: int | None = None,
+    steps: int = 10,
+    images: int = 320,
+    parameters: tuple[int, int] = (100, 20),
+    seconds: float = 3.0,
+    codes: Sequence[str] = ("a",),
+    **options: object,
+) -> dict:
+    """Write a history whose last epoch has these accuracies, the others half of them.
+
+    Args:
+        balanced: balanced accuracies; default: lower by 0.02.
+        own: accuracies with the tasks' own statistics; the balanced ones are lower by 0.02.
+        tasks: of a data set of one's own.
+        constant: what a constant answer scores in each task.
+        answers: how many answers a task has.
+        steps: of an epoch, as are `images` and `seconds`.
+        parameters: of the encoder and of the heads.
+        codes: of the sittings.
+    """
+    options = options_of(setting, seed=seed, **options)
+    data, held_out = options["data"], options["validation"]
+    names = list(tasks if isinstance(data, str) else DATA_SETS[data].tasks)
+    title = data.partition("#")[0] if isinstance(data, str) else DATA_SETS[data].name
+    if options["synthetic"]:
+        title = f"synthetic stand-in for {title}"
+    recorded = {0: ["all classes"], 2: [names[options["task"] or 0]]}.get(setting, names)
+    usual, usual_answers = CONSTANT.get(data, (0.5, 2))
+    lower = [share - 0.02 for share in accuracy] if balanced is None else balanced
+    epochs = [
+        {
+            "epoch": epoch,
+            "accuracy": [share * part for share in accuracy],
+            "balanced_accuracy": [max(0, share) * part for share in lower],
+            "loss": 1 / epoch,
+            "task_loss": [1.0] * len(recorded),
+            "steps": steps,
+            "images": images,
+            "seconds": seconds,
+            "evaluation_seconds": 0.5,
+            "images_per_second": 100.0,
+        }
+        for epoch in range(1, options["epochs"] + 1)
+        for part in [1 if epoch == options["epochs"] else 0.5]
+    ]
+    history = {
+        "format": 2,
+        "options": options,
+        "data_set": {"title": title, "scored_on": "validation" if held_out else "test", "tasks": names},
+        "sittings": [{"epoch": 0, "step": 0, "environment": {}, "code": code} for code in codes],
+        "tasks": recorded,
+        "constant_accuracy": list(constant or [usual] * len(recorded)),
+        "num_answers": [answers or usual_answers] * len(recorded),
+        "parameters": dict(zip(("encoder", "heads"), parameters, strict=True)),
+        "epochs": epochs,
+        "finished": True,
+    }
+    if own:
+        history["own_statistics"] = {"accuracy": [*own], "balanced_accuracy": [share - 0.02 for share in own]}
+    path.mkdir(parents=True)
+    (path / "history.json").write_text(json.dumps(history))
+    return history
+
+
+Scores = Mapping[int, Sequence[float]]
+"""By seed, a score for each task."""
+
+PAIR = {0: (0.6, 0.7), 1: (0.6, 0.8)}
+
+
+def write_way(path: Path, setting: int, scores: Scores, missing: Sequence = (), **how: object) -> None:
+    """Histories of a way of training, by seed; in setting 2 all but `missing`, (seed, task)."""
+    name = "-".join(map(str, [setting, len(list(path.glob("*")))]))
+    for seed, accuracy in scores.items():
+        if setting != 2:
+            write(path / name / str(seed), setting, accuracy, seed, **how)
+            continue
+        for task, score in enumerate(accuracy):
+            if (seed, task) not in missing:
+                by_task = {
+                    key: [how[key][task]] for key in ("constant", "balanced") if how.get(key) is not None
+                }
+                write(path / name / f"{seed}-{task}", 2, [score], seed, task=task, **how | by_task)
+
+
+def edit(path: Path, **entries: object) -> None:
+    """Change some entries of a history."""
+    path = path / "history.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+# Reports, taken apart
+
+
+class Report:
+    """What a report has printed and written."""
+
+    def __init__(self, out: str, path: Path) -> None:
+        self.out, self.path = out, path
+        self.lines = out.splitlines()
+
+    def cells(self, label: str) -> dict[str, str]:
+        """The line of a group in the first table, by heading."""
+        return table_line(self.out, label)
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of all tables."""
+        return [re.split(r"  ", line)[0] for line in self.lines if re.match(r"\d .*  +\d+ +\d+ ", line)]
+
+    def rows(self, name: str = "comparisons.csv") -> list[dict[str, str]]:
+        """A file of comma-separated values."""
+        with open(self.path / name, newline="") as file:
+            return list(csv.DictReader(file))
+
+    def compared(self, question: str | None = None) -> list[tuple[str, str]]:
+        """The labels of what is compared by mean accuracy, for a question."""
+        return [
+            (row["first"], row["second"])
+            for row in self.rows()
+            if row["measure"] == "accuracy" and question in (None, row["question"])
+        ]
+
+    def said(self, start: str) -> str:
+        """The line of what matters that starts so, as `draws`."""
+        matters = self.out.partition("\nWhat matters")[2].partition("\n\n")[0]
+        (line,) = (line for line in matters.splitlines() if line.startswith(f"- {start}"))
+        return line
+
+    def commands(self, question: str) -> list[str]:
+        """The command lines that are printed for a question."""
+        after = self.out.partition("\nNot answered for lack of runs")[2].splitlines()
+        starts = [i for i, line in enumerate(after) if line.startswith(f"- {question} (")]
+        if not starts:
+            return []
+        following = itertools.takewhile(lambda line: line.startswith("  "), after[starts[0] + 1 :])
+        return [line.strip() for line in following]
+
+
+# The same numbers by hand
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float] | None:
+    """Mean of values of different seeds and the ends of its interval."""
+    half = STUDENT[len(values)] * stdev(values) / sqrt(len(values))
+    return fmean(values), fmean(values) - half, fmean(values) + half
+
+
+def between(low: float, high: float) -> str:
+    return "higher" if low > 0 else "lower" if high < 0 else "cannot be told"
+
+
+def line_of(values: Sequence[float], unit: str = "points") -> str:
+    """The end of the printed line of a difference, by its values for some seeds."""
+    mean, low, high = interval(values)
+    if stdev(values) < 1e-9:
+        return f": {mean:+.2f} [-] {unit}, {len(values)} seeds: cannot be told"
+    return f": {mean:+.2f} [{low:+.2f}, {high:+.2f}] {unit}, {len(values)} seeds: {between(low, high)}"
+
+
+def differences(first: Scores, second: Scores) -> list[float]:
+    """In points of mean accuracy, for the seeds of both."""
+    seeds = sorted(first.keys() & second.keys())
+    return [100 * (fmean(first[seed]) - fmean(second[seed])) for seed in seeds]
+
+
+def delta_m(first: Scores, baseline: Scores) -> list[float]:
+    """In per cent, for the seeds of both."""
+    seeds = sorted(first.keys() & baseline.keys())
+    tasks = range(len(first[seeds[0]]))
+    average = [fmean(baseline[seed][task] for seed in seeds) for task in tasks]
+    return [
+        fmean(100 * (first[seed][task] - baseline[seed][task]) / average[task] for task in tasks)
+        for seed in seeds
+    ]
+
+
+def range_by_chance(ways: Sequence[Sequence[float]]) -> float:
+    """Points between the best and the worst of equal ways, from their means: a list of seeds for each way."""
+    ways = [list(way) for way in ways]
+    seeds = range(len(ways[0]))
+    overall = fmean(fmean(way) for way in ways)
+    left = [
+        way[seed] - fmean(way) - fmean(other[seed] for other in ways) + overall
+        for way in ways
+        for seed in seeds
+    ]
+    freedom = (len(ways) - 1) * (len(seeds) - 1)
+    deviation = sqrt(sum(each**2 for each in left) / freedom / len(seeds))
+    return 100 * TIPPETT[len(ways)] * deviation / C4[freedom]

@@ -1,0 +1,431 @@
+"""The questions of a report: what is compared to answer them, and the commands for what is missing."""
+
+import itertools
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from studies import PAIR, TABLE, TASKS, differences, edit, interval, line_of, write, write_way
+
+import main
+from options import Run
+from settings import DATA_SETS, SETTINGS
+
+# Amounts of training
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "compared"),
+    [
+        ((1, 1000), (10, 100), True),  # epochs and steps of each: as many in all
+        ((1, 950), (10, 100), True),
+        ((10, 100), (1, 950), True),
+        ((1, 949), (10, 100), False),
+        ((10, 100), (1, 949), False),
+        ((2, 100), (2, 300), True),  # equal epochs, for want of equal steps
+        ((2, 100), (3, 100), False),
+    ],
+)
+def test_settings_are_compared_where_steps_agree_and_else_at_equal_epochs(
+    report, tmp_path, first, second, compared
+):
+    for setting, (epochs, steps) in ((1, first), (3, second)):
+        write_way(tmp_path, setting, {0: (0.6, 0.7), 1: (0.6, 0.8)}, epochs=epochs, steps=steps)
+    printed = report()
+    assert bool(printed.compared("heads")) == compared
+    totals = [epochs * steps for epochs, steps in (first, second)]
+    difference = f"steps {totals[0]:,} and {totals[1]:,}"
+    assert (difference in printed.out) == (compared and totals[0] != totals[1])
+
+
+def test_steps_of_setting_2_are_those_of_all_its_models_together(report, tmp_path):
+    scores = {0: (0.6, 0.7), 1: (0.6, 0.8)}
+    write_way(tmp_path, 3, scores, epochs=4, steps=10, images=1000, parameters=(100, 40))
+    write_way(tmp_path, 2, scores, epochs=2, steps=10, images=1000, parameters=(100, 20))
+    write_way(tmp_path, 2, scores, epochs=4, steps=10, images=1000, parameters=(100, 20))
+    printed = report()
+    assert printed.compared("single-task") == [("3 uniform draws, epochs 4", "2 single task, epochs 2")]
+    after = printed.lines[printed.lines.index("single-task:") + 2]
+    assert after.strip() == "the sides differ: parameters 140 and 240"
+
+
+def test_each_way_without_a_partner_of_equal_steps_has_one_of_equal_epochs(report, tmp_path):
+    # As on CIFAR-10, where an epoch of settings 2 and 3 has ten times the steps of one of 1 and 5
+    scores = {0: (0.6, 0.7), 1: (0.6, 0.8)}
+    for setting, steps in ((1, 20), (2, 100), (3, 200), (5, 20)):
+        write_way(tmp_path, setting, scores, steps=steps)
+    # shows a fault: 2 has a partner of equal steps in 3, and is withheld from 1 and 5 for it
+    assert [first for first, _ in report().compared("single-task")] == [
+        "1 standard by task", "3 uniform draws", "5 summed losses"
+    ]  # fmt: skip
+
+
+def test_a_pair_of_equal_steps_goes_before_one_of_equal_epochs(report, tmp_path):
+    scores = {0: (0.6, 0.7), 1: (0.6, 0.8)}
+    for setting, epochs, steps in ((1, 2, 100), (1, 4, 100), (3, 2, 200)):
+        write_way(tmp_path, setting, scores, epochs=epochs, steps=steps)
+    assert report().compared("heads") == [("1 standard by task, epochs 4", "3 uniform draws, epochs 2")]
+
+
+def test_what_differs_between_the_sides_is_said(report, tmp_path):
+    scores = {0: (0.6, 0.7), 1: (0.6, 0.8)}
+    write_way(tmp_path, 3, scores, steps=1000, images=32000, parameters=(100, 40))
+    write_way(tmp_path, 4, scores, steps=1010, images=32320, parameters=(100, 40))
+    write_way(tmp_path, 1, scores, steps=1000, images=32000, parameters=(100, 1900))
+    printed = report()
+    at = {line.strip(): i for i, line in enumerate(printed.lines)}
+    assert printed.lines[at["draws:"] + 2].strip() == (
+        "the sides differ: steps 2,000 and 2,020; images 64,000 and 64,640"
+    )
+    assert printed.lines[at["heads:"] + 2].strip() == "the sides differ: parameters 2,000 and 140"
+
+
+def test_sides_that_are_alike_need_no_line(report, tmp_path):
+    for setting in (3, 4):
+        write_way(tmp_path, setting, {0: (0.6, 0.7), 1: (0.6, 0.8)})
+    printed = report()
+    assert printed.compared("draws")
+    assert "the sides differ" not in printed.out
+
+
+def test_the_encoders_share_of_the_parameters_is_said_once(report, tmp_path):
+    write_way(tmp_path, 3, {0: (0.6, 0.7)}, parameters=(280_000, 84_000_000))
+    write_way(tmp_path, 2, {0: (0.6, 0.7)}, parameters=(280_000, 4_200_000))
+    lines = [line for line in report().lines if line.startswith("parameters: ")]
+    assert lines == ["parameters: the encoder has 0.28 of the 84.28 million of 3 uniform draws"]
+
+
+# Questions: what is compared, and what must agree
+
+QUESTIONS = [
+    ("draws", {"setting": 3}, {"setting": 4, "weights": [2, 1]}),
+    ("weights", {"setting": 5}, {"setting": 6, "weights": [2, 1]}),
+    ("loss", {"setting": 5}, {"setting": 5, "loss": "uw"}),
+    ("tasks a step", {"setting": 3}, {"setting": 3, "tasks_per_step": 4}),
+    ("tasks a step", {"setting": 4}, {"setting": 4, "tasks_per_step": 2}),
+    ("all tasks", {"setting": 3}, {"setting": 5}),
+    ("all tasks", {"setting": 3, "tasks_per_step": 4}, {"setting": 5}),
+    ("heads", {"setting": 1}, {"setting": 3}),
+    ("heads", {"setting": 1}, {"setting": 3, "tasks_per_step": 4}),
+    *[("single-task", {"setting": setting}, {"setting": 2}) for setting in (1, 3, 4, 5, 6)],
+    ("single-task", {"setting": 5, "loss": "uw"}, {"setting": 2}),
+    ("single-task", {"setting": 3, "tasks_per_step": 2}, {"setting": 2}),
+    *[
+        ("recipe", {"setting": setting}, {"setting": setting} | recipe)
+        for setting, recipe in (
+            (1, {"lr": 0.2}),
+            (2, {"momentum": 0.9}),
+            (3, {"weight_decay": 0.01}),
+            (6, {"schedule": "cosine"}),
+            (5, {"lr": 0.2, "momentum": 0.9, "weight_decay": 0.01, "schedule": "cosine"}),
+        )
+    ],
+]
+MUST_AGREE = {
+    "batch_size": 64, "image_size": 8, "precision": "bf16", "codes": ("b",), "lr": 0.2, "momentum": 0.9,
+    "weight_decay": 0.01, "schedule": "cosine",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("question", "first", "second"),
+    QUESTIONS,
+    ids=lambda value: value if isinstance(value, str) else str(value["setting"]),
+)
+def test_a_question_is_answered_by_runs_that_differ_in_nothing_else(
+    report, tmp_path, question, first, second
+):
+    write_way(tmp_path / "same", **first, scores=PAIR)
+    write_way(tmp_path / "same", **second, scores=PAIR)
+    ((one, other),) = report(folder="same").compared(question)
+    assert (int(one[0]), int(other[0])) == (first["setting"], second["setting"])
+    write_way(tmp_path / "other", **first, scores=PAIR)
+    for name, value in MUST_AGREE.items():
+        if question != "recipe" or name not in ("lr", "momentum", "weight_decay", "schedule"):
+            write_way(tmp_path / "other", **second | {name: value}, scores=PAIR)
+    if first["setting"] == second["setting"]:
+        write_way(tmp_path / "other", **second, scores=PAIR, epochs=4, steps=5)
+    assert report(folder="other").compared(question) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"setting": 3, "tasks_per_step": 4}, {"setting": 4}),
+        ({"setting": 3, "tasks_per_step": 2}, {"setting": 3, "tasks_per_step": 4}),
+        ({"setting": 4, "weights": [1, 3]}, {"setting": 4, "tasks_per_step": 4}),
+        ({"setting": 4}, {"setting": 4, "weights": [1, 3]}),
+        ({"setting": 5, "loss": "uw"}, {"setting": 6}),
+        ({"setting": 3}, {"setting": 5, "loss": "uw"}),
+        ({"setting": 5, "loss": "pcgrad"}, {"setting": 5, "loss": "uw"}),
+        ({"setting": 4}, {"setting": 5}),
+        ({"setting": 1}, {"setting": 4}),
+        ({"setting": 0}, {"setting": 3}),
+        ({"setting": 0}, {"setting": 0, "lr": 0.2}),
+        ({"setting": 5}, {"setting": 5, "loss": "uw", "lr": 0.2}),
+    ],
+)
+def test_what_answers_no_question_is_not_compared(report, tmp_path, first, second):
+    write_way(tmp_path, **first, scores=PAIR if first["setting"] else {0: (0.5,), 1: (0.6,)})
+    write_way(tmp_path, **second, scores=PAIR if second["setting"] else {0: (0.5,), 1: (0.6,)})
+    assert report().compared() == []
+
+
+def test_histories_that_know_no_tasks_per_step_count_as_of_one(report, tmp_path):
+    write_way(tmp_path, 3, PAIR)
+    write_way(tmp_path, 3, PAIR, tasks_per_step=4)
+    for path in (tmp_path / "3-0").glob("*"):
+        options = json.loads((path / "history.json").read_text())["options"]
+        edit(path, options={name: options[name] for name in options if name != "tasks_per_step"})
+    assert report().compared("tasks a step") == [
+        ("3 uniform draws, tasks_per_step 1", "3 uniform draws, tasks_per_step 4")
+    ]
+
+
+def test_the_recipe_of_the_experiment_is_what_other_recipes_are_held_against(report, tmp_path):
+    for lr in (0.01, 0.1, 1.0):
+        write_way(tmp_path, 3, PAIR, lr=lr)
+    write_way(tmp_path, 3, PAIR, lr=0.01, momentum=0.9)
+    printed = report()
+    base = "3 uniform draws, lr 0.1, momentum 0.0"
+    assert sorted(printed.compared()) == [
+        (base, "3 uniform draws, lr 0.01, momentum 0.0"),
+        (base, "3 uniform draws, lr 0.01, momentum 0.9"),
+        (base, "3 uniform draws, lr 1.0, momentum 0.0"),
+    ]
+
+
+def test_without_the_recipe_of_the_experiment_one_of_the_others_stands_for_it(report, tmp_path):
+    for lr in (0.05, 0.2, 0.3):
+        write_way(tmp_path, 3, PAIR, lr=lr)
+    firsts, seconds = zip(*report().compared("recipe"), strict=True)
+    assert len(set(firsts)) == 1
+    assert len({*firsts, *seconds}) == 3
+
+
+@pytest.mark.parametrize("setting", [3, 4])
+def test_the_tasks_own_statistics_are_a_row_and_a_comparison(report, tmp_path, setting):
+    shared = {0: (0.60, 0.70), 1: (0.64, 0.72), 2: (0.59, 0.75)}
+    own = {0: (0.65, 0.72), 1: (0.66, 0.77), 2: (0.66, 0.76)}
+    for seed in shared:
+        write_way(tmp_path, setting, {seed: shared[seed]}, own=own[seed])
+    write_way(tmp_path, setting, {3: (0.9, 0.9)})  # of a program that had none
+    write_way(tmp_path, 2, {0: (0.5, 0.5), 1: (0.5, 0.6)})
+    printed = report()
+    label = f"{setting} {SETTINGS[setting].name}"
+    cells = printed.cells(f"{label}, own statistics")
+    mean, low, high = interval([fmean(each) for each in own.values()])
+    assert cells["accuracy [95 % CI]"] == f"{mean:.4f} [{low:.4f}, {high:.4f}]"
+    assert cells["balanced"] == f"{mean - 0.02:.4f}"
+    assert (cells["worst task"], cells["best task"]) == (f"left {1.97 / 3:.3f}", "right 0.750")
+    assert (cells["runs"], cells["seeds"], cells["delta_m % [95 % CI]"]) == ("3", "3", "-")
+    values = differences(shared, own)
+    assert f"{label} against {label}, own statistics{line_of(values)}\n" in printed.out
+    assert printed.compared("normalisation") == [(label, f"{label}, own statistics")]
+    assert printed.compared("single-task") == [(label, "2 single task")]
+    for row in printed.rows("report.csv"):
+        expected = ""
+        if row["setting"] != "2" and row["seed"] != "3":
+            expected = own[int(row["seed"])][TASKS.index(row["task"])]
+        assert row["own_statistics_accuracy"] == str(expected)
+
+
+# Commands for what is missing
+
+SEEDS = {0: 0.6, 1: 0.7, 2: 0.5}
+
+
+def steps_of(run: Run) -> int:
+    """Steps of an epoch, counted from the images of a data set."""
+    spec, setting = run.spec, run.setting
+    names = list(spec.tasks)
+    tasks = [names[run.task]] if setting == 2 else names if setting in (3, 4) else [None]
+    return sum(spec.num_training_images(task) // run.batch_size for task in tasks)
+
+
+def write_run(path: Path, run: Run) -> None:
+    """The history of a run, with as many steps as it takes."""
+    num_tasks = {0: 1, 2: 1}.get(run.setting, len(run.spec.tasks))
+    options = {name: value for name, value in run.recorded.items() if name not in ("setting", "seed")}
+    own = [0.65 + 0.01 * (run.seed % 7)] * num_tasks if run.setting in (3, 4) and run.data else None
+    write(
+        path,
+        run.setting,
+        [0.6 + 0.02 * (run.seed % 5)] * num_tasks,
+        run.seed,
+        own=own,
+        steps=steps_of(run),
+        images=steps_of(run) * run.batch_size,
+        **options,
+    )
+
+
+def train(path: Path, *words: object) -> None:
+    """The histories that a command line leaves for two seeds, in setting 2 for every task."""
+    runs = [main.parse(["--train", *map(str, words), *more], TABLE) for more in ([], ["--seed", "1"])]
+    for run in runs:
+        write_run(path / "-".join(map(str, [*words, run.seed])), run)
+
+
+def train_single(path: Path, *words: object, seeds: int = 2, tasks: int | None = None) -> None:
+    """The same of setting 2, for all tasks or the first ones."""
+    data = words[words.index("--data") + 1]
+    for seed, task in itertools.product(range(seeds), range(tasks or len(DATA_SETS[data].tasks))):
+        argv = ["--train", "--setting", 2, "--task", task, "--seed", seed, *words]
+        write_run(path / f"single-{task}-{seed}", main.parse([str(word) for word in argv], TABLE))
+
+
+def carried_out(lines: Sequence[str]) -> list[Run]:
+    """What a shell makes of printed lines: every command of the program, read as the program reads it."""
+    script = "python() { printf '%s\\0' \"$@\"; printf '\\n\\0'; }\n" + "\n".join(lines)
+    shell = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert shell.stderr == ""
+    commands = [words.split("\0")[:-1] for words in shell.stdout.split("\n\0")[:-1]]
+    assert all(words[0] == "main.py" for words in commands)
+    return [main.parse(words[1:], TABLE) for words in commands]
+
+
+@pytest.mark.parametrize(
+    ("question", "there"),
+    [
+        # one side is there
+        ("draws", ["--data 1 --setting 3"]),
+        ("draws", ["--data 1 --setting 4 --validation 0.1 --lr 0.05 --precision bf16 --schedule cosine"]),
+        ("draws", ["--data 0 --setting 4 --weights 5 1 1 1 1 1 1 1 1 1 --epochs 3"]),
+        ("draws", ["--data 1 --setting 3 --synthetic --epochs 3"]),
+        ("draws", ["--data 1 --setting 3 --tasks_per_step 2"]),
+        ("weights", ["--data 0 --setting 5 --epochs 3 --weight_decay 0.001"]),
+        ("weights", ["--data 0 --setting 6"]),
+        ("loss", ["--data 0 --setting 5 --epochs 3"]),
+        ("loss", ["--data 0 --setting 5 --epochs 3 --loss uw"]),
+        ("tasks a step", ["--data 1 --setting 3 --epochs 3"]),
+        ("tasks a step", ["--data 1 --setting 3 --epochs 3 --tasks_per_step 4"]),
+        ("all tasks", ["--data 0 --setting 3 --epochs 2"]),
+        ("all tasks", ["--data 0 --setting 5 --epochs 20"]),
+        ("heads", ["--data 1 --setting 3 --epochs 4"]),
+        ("heads", ["--data 0 --setting 1 --epochs 20"]),
+        ("heads", ["--data 2 --setting 3 --epochs 30 --image_size 16"]),
+        ("heads", ["--data 1 --setting 1 --epochs 3 --batch_size 50"]),
+        ("normalisation", ["--data 1 --setting 1 --epochs 3"]),
+        ("recipe", ["--data 1 --setting 3 --epochs 3"]),
+        ("recipe", ["--data 1 --setting 3 --epochs 3 --lr 0.3"]),
+        ("single-task", ["--data 0 --setting 3 --epochs 2"]),
+        ("single-task", ["--data 0 --setting 5 --epochs 20 --loss uw"]),
+        # neither is
+        ("draws", ["--data 1 --setting 1 --epochs 3"]),
+        ("draws", ["--data 1 --setting 0 --epochs 3 --momentum 0.5"]),
+        ("heads", ["--data 1 --setting 4 --epochs 3 --weights " + "1 " * 20]),
+        ("weights", ["--data 0 --setting 1 --epochs 3"]),
+        ("all tasks", ["--data 0 --setting 1 --epochs 20"]),
+        ("single-task", ["--data 1 --setting 0 --epochs 3"]),
+        # both are, but they differ in something else
+        ("draws", ["--data 1 --setting 3 --epochs 3 --lr 0.2", "--data 1 --setting 4 --epochs 3 --lr 0.3"]),
+        # each of these shows a fault:
+        # both sides are of one setting, and their commands write to one directory (as some above do)
+        ("loss", ["--data 0 --setting 1 --epochs 3"]),
+        ("tasks a step", ["--data 1 --setting 1 --epochs 3"]),
+        ("recipe", ["--data 1 --setting 1 --epochs 3"]),
+        # another loss than `mean` is taken for a side
+        ("weights", ["--data 0 --setting 5 --epochs 3 --loss uw"]),
+        ("all tasks", ["--data 0 --setting 5 --epochs 20 --loss uw"]),
+        # the other recipe is the one that is there already
+        ("recipe", ["--data 1 --setting 3 --epochs 3 --momentum 0.9 --schedule cosine"]),
+        # a whole number of epochs does not come within 5 % of the steps
+        ("all tasks", ["--data 0 --setting 5 --epochs 4"]),
+        ("heads", ["--data 2 --setting 3 --epochs 6"]),
+        # the other side would be refused: 4 does not divide the batch
+        ("tasks a step", ["--data 1 --setting 3 --epochs 3 --batch_size 50"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " and ".join(value).replace("--", ""),
+)  # fmt: skip
+def test_the_commands_that_are_printed_give_the_runs_that_a_question_lacks(report, tmp_path, question, there):
+    for words in there:
+        train(tmp_path, *words.split())
+    commands = report().commands(question)
+    runs = carried_out(commands)
+    assert commands
+    assert len({run.save_path for run in runs}) == len(runs)
+    for run in runs:
+        assert run.save_history
+        assert run.save_path.is_relative_to(tmp_path)
+        write_run(run.save_path, run)
+    printed = report()
+    assert "left out" not in printed.out
+    assert printed.commands(question) == []
+    seeds = {int(row["seeds"]) for row in printed.rows() if row["question"] == question}
+    assert max(seeds) == 3
+
+
+@pytest.mark.parametrize("setting", [0, 3])
+def test_all_commands_of_a_report_go_side_by_side(report, tmp_path, setting):
+    train(tmp_path, "--data", 1, "--setting", setting, "--epochs", 3)
+    after = report().out.partition("\nNot answered for lack of runs")[2]
+    runs = carried_out([line for line in after.splitlines() if line.startswith("  for ")])
+    # shows a fault: two write to one directory (and the same run is asked for up to five times)
+    assert len({run.save_path for run in runs}) == len(runs)
+
+
+@pytest.mark.parametrize(
+    ("question", "there"),
+    [
+        ("heads", "--data 1 --setting 1 --epochs 3 --batch_size 4096"),  # a task has 2500 images
+        ("single-task", "--data 2 --setting 1 --epochs 3 --validation 0.5"),  # a task has 112
+        ("tasks a step", "--data 1 --setting 3 --epochs 3 --batch_size 31"),  # nothing divides it
+    ],
+)
+def test_no_command_is_printed_that_would_be_refused(report, tmp_path, question, there):
+    train(tmp_path, *there.split())
+    carried_out(report().commands(question))  # shows a fault: it ends in the refusal
+
+
+def test_commands_complete_what_is_there_in_part(report, tmp_path):
+    for words in (
+        "--setting 3 --seed 4",
+        "--setting 3 --seed 7",
+        "--setting 1 --seed 7",
+        "--setting 1 --seed 9",
+    ):
+        argv = ["--train", "--data", "1", "--epochs", "3", *words.split()]
+        write_run(tmp_path / words.replace(" ", ""), main.parse(argv, TABLE))
+    runs = carried_out(report().commands("heads"))
+    assert sorted((run.setting, run.seed) for run in runs) == [(1, 4), (3, 9)]
+    for run in runs:
+        write_run(run.save_path, run)
+    printed = report()
+    assert printed.commands("heads") == []
+    assert [row["seeds"] for row in printed.rows() if row["question"] == "heads"] == ["3"]
+
+
+def test_commands_complete_single_task_training(report, tmp_path):
+    train_single(tmp_path, "--data", 0, "--epochs", 4, tasks=5)
+    runs = carried_out(report().commands("single-task"))
+    # shows a fault: with half of the models half of the steps are there: setting 3 would stop early
+    for run in runs:
+        write_run(run.save_path, run)
+    assert [row["seeds"] for row in report().rows() if row["measure"] == "accuracy"] == ["3"]
+
+
+def test_commands_of_single_task_training_train_every_task(report, tmp_path):
+    train(tmp_path, "--data", 1, "--setting", 3, "--epochs", 3)
+    runs = carried_out(report().commands("single-task"))
+    wanted = [(2, task, seed) for task in range(20) for seed in range(3)] + [(3, None, 2)]
+    assert sorted((run.setting, run.task, run.seed) for run in runs[-60:]) == wanted[:60]
+    assert {(run.setting, run.task, run.seed) for run in runs} == set(wanted)
+
+
+def test_a_directory_that_a_shell_would_split_is_quoted(report, run, tmp_path):
+    odd = tmp_path / "it's $HOME; my runs"
+    train(odd, "--data", 1, "--setting", 3, "--epochs", 1)
+    (run,) = carried_out(report(folder=odd.name).commands("draws")[1:])[:1]
+    assert run.save_path.parent == odd
+
+
+def test_what_is_answered_needs_no_command(report, tmp_path):
+    for setting in (3, 4):
+        write_way(tmp_path, setting, PAIR)
+    printed = report()
+    assert printed.commands("draws") == []
+    assert printed.commands("heads")
