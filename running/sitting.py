@@ -317,9 +317,7 @@ def evaluate(run: Run, network: Callable | None = None) -> None:
         if option.from_model and run.values[option.name] is None
     }
     say_other_code(path, saved, code_fingerprint(run.spec))
-    # The tasks' own statistics are those of the batches that the model was trained on.
-    changes = unless_given | {"resume": False, "batch_size": saved["options"]["batch_size"]}
-    sitting = Sitting(run.changed(**changes), None, network, 0.0)
+    sitting = Sitting(run.changed(resume=False, **unless_given), None, network, 0.0)
     try:
         sitting.agent.model.load_state_dict(saved["model"])
     except RuntimeError as error:

@@ -266,9 +266,10 @@ def test_a_run_records_them_and_an_evaluation_says_the_same(run, own_file, tmp_p
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     again = run("--train", *options, *training, "--resume")
     evaluated, in_smaller_batches = run("--eval", *options), run("--eval", *options, "--batch_size", 5)
+    for done in (trained, again, evaluated):
+        assert done.err.splitlines().count(line) == 1
     for done in (trained, again, evaluated, in_smaller_batches):
         assert done.code == 0
-        assert done.err.splitlines().count(line) == 1
         assert done.out == trained.out
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     given = {"data": own_file, "setting": 4, "batch_size": 8, "validation": validation}
@@ -276,6 +277,8 @@ def test_a_run_records_them_and_an_evaluation_says_the_same(run, own_file, tmp_p
     agent = make(4, load(parts.spec, Path(), 8, torch.device("cpu")), batch_size=8)
     agent.model.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True)["model"])
     assert own["accuracy"] == slow_scores(agent, 8)[1]
+    in_fives = said(sum(slow_scores(agent, 5)[1]) / 3, sum(last["accuracy"]) / 3, kind)
+    assert in_smaller_batches.err.splitlines().count(in_fives) == 1
 
 
 def test_a_run_of_another_kind_records_none_and_says_nothing(run, own_file, tmp_path):
