@@ -7,7 +7,7 @@ written once, for all of them.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from models import Model, computing_in
 from options import Run
 from sampling import Plan, Source
 from scoring import Scorer, Scores
-from settings import UserError
+from settings import SETTINGS, UserError
 
 RATES = {"constant": lambda done: 1.0, "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2}
 """The factor of the learning rate by the share of the run's steps that are done, for each schedule."""
@@ -254,9 +254,36 @@ class Agent:
             progress: whether to show a bar.
             pause: is called after every batch and may raise.
         """
-        # Compiled code is for the steps, all of one shape; here it would be compiled anew for each other one.
-        with torch.compiler.set_stance("force_eager") if self.run.compile else nullcontext():
+        with self._uncompiled():
             return self.scorer(self.model, self.run.precision, progress=progress, pause=pause)
+
+    def evaluate_with_own_statistics(
+        self, progress: bool = False, pause: Callable[[], None] = lambda: None
+    ) -> Scores | None:
+        """Score the model with each task's own normalisation statistics; it changes nothing.
+
+        A step on images of one task normalises with their statistics, an evaluation with those mixed over all
+        tasks. What this costs is the difference between these scores and those of `evaluate`.
+
+        Args:
+            progress: whether to show a bar.
+            pause: is called after every batch and may raise.
+
+        Returns:
+            the scores, or None where a step has the images of all tasks, where tasks share their images, or
+            where the encoder has no batch normalisation.
+        """
+        if not SETTINGS[self.run.setting].draws or self.data.spec.shared_inputs:
+            return None
+        run = self.run
+        with self._uncompiled():
+            return self.scorer.with_own_statistics(
+                self.model, self.data.train, run.batch_size, run.precision, progress, pause
+            )
+
+    def _uncompiled(self) -> AbstractContextManager:
+        """Compiled code is for the steps, all of one shape; for each other one it would be compiled anew."""
+        return torch.compiler.set_stance("force_eager") if self.run.compile else nullcontext()
 
     def state(self) -> dict:
         """What `resume` needs beside the network: numbers, strings, lists and tensors on the CPU.

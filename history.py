@@ -33,6 +33,8 @@ class History:
         parameters: number of parameters of the `encoder` and of the `heads`; empty in files of format 1.
         epochs: the records of the epochs done.
         finished: whether the run has come to its end.
+        own_statistics: `accuracy` and `balanced_accuracy` at the end with each task's own normalisation
+            statistics, a number per name in `tasks`; None where a run has no such scores, or not yet.
     """
 
     options: dict
@@ -44,7 +46,7 @@ class History:
     parameters: dict[str, int]
     epochs: list[dict] = field(default_factory=list)
     finished: bool = False
-    own_statistics: dict | None = None
+    own_statistics: dict[str, list[float]] | None = None
 
     @property
     def code(self) -> str:
@@ -158,6 +160,7 @@ def _fits(history: History) -> bool:
         and all(type(sitting["code"]) is str for sitting in history.sittings)
         and all(is_count(count) for count in history.parameters.values())
         and type(history.finished) is bool
+        and (history.own_statistics is None or _are_scores(history.own_statistics, len(history.tasks)))
         and are_records(history.epochs, len(history.tasks))
         and len(history.epochs) <= options["epochs"]
         and (not history.finished or len(history.epochs) == options["epochs"])
@@ -172,15 +175,20 @@ def are_records(epochs: object, num_tasks: int) -> bool:
             isinstance(record, dict)
             and record.get("epoch") == number
             and is_number(record.get("loss"))
-            and all(
-                isinstance(scores := record.get(key), list)
-                and len(scores) == num_tasks
-                and all(is_number(score) and 0 <= score <= 1 for score in scores)
-                for key in ("accuracy", "balanced_accuracy")
-            )
+            and _are_scores(record, num_tasks)
         )
 
     return isinstance(epochs, list) and all(is_record(i, record) for i, record in enumerate(epochs, 1))
+
+
+def _are_scores(content: dict, num_tasks: int) -> bool:
+    """Whether a part of a file has both kinds of accuracy, each with a share per task."""
+    return all(
+        isinstance(scores := content.get(key), list)
+        and len(scores) == num_tasks
+        and all(is_number(score) and 0 <= score <= 1 for score in scores)
+        for key in ("accuracy", "balanced_accuracy")
+    )
 
 
 def is_number(value: object) -> bool:

@@ -404,7 +404,8 @@ OPTIONS = (
     ),
     Option(
         "batch_size", RECIPE, "images per training step, at least 2", COUNT, 128,
-        metavar="N", decides="training", check=check_batch_size,
+        words="128, with --eval the model's", metavar="N", decides="training", from_model=True,
+        check=check_batch_size,
     ),
     Option("lr", RECIPE, "learning rate of SGD", POSITIVE, 0.1, metavar="RATE", decides="training"),
     Option(

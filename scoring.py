@@ -1,10 +1,11 @@
 """How well a model answers the tasks: test images and a table of tasks to a score per task."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from data import Split
@@ -15,6 +16,11 @@ ENCODED_AT_ONCE = {"cpu": 128, "cuda": 2048}
 
 ANSWERED_AT_ONCE = 2048
 """Images that the heads work on at once."""
+
+Part = tuple[nn.Module, list[int], Tensor]
+"""An encoder, some tasks, and the images that it encodes for their heads: int64 indices."""
+
+BATCH_NORMALISATION = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,6 @@ class Scorer:
         self.constant_accuracy = (self._asked.amax(dim=1) / self._asked.sum(dim=1)).tolist()
         self.num_answers = (tasks.amax(dim=1) + 1).tolist()
 
-    @torch.inference_mode()
     def __call__(
         self,
         model: Model,
@@ -76,22 +81,79 @@ class Scorer:
             progress: whether to show a bar.
             pause: is called after every batch and may raise.
         """
+        parts = [(model.encoder, tasks, images) for tasks, images in self._groups]
+        return self._score(model, parts, precision, batch_size, progress, pause)
+
+    def with_own_statistics(
+        self,
+        model: Model,
+        train: Split,
+        batch_size: int,
+        precision: str = "fp32",
+        progress: bool = False,
+        pause: Callable[[], None] = lambda: None,
+    ) -> Scores | None:
+        """Score a model with each task's own statistics in the batch normalisation of its encoder.
+
+        They are estimated anew on the task's training images. The model is left as it was, as by a call.
+
+        Args:
+            model: on the device of the images.
+            train: the training images, on the same device.
+            batch_size: images that are normalised together where the statistics are estimated.
+            precision: that it computes in, `fp32` or `bf16`.
+            progress: whether to show a bar.
+            pause: is called after every batch and may raise.
+
+        Returns:
+            the scores, or None where the encoder has no batch normalisation that keeps statistics.
+        """
+        if not _estimating(copy.deepcopy(model.encoder)):
+            return None
+
+        def parts() -> Iterator[Part]:
+            for task, numbers in enumerate(self._tasks):
+                batches = _full_batches((numbers[train.labels] >= 0).nonzero().flatten(), batch_size)
+                encoder = copy.deepcopy(model.encoder)
+                _estimating(encoder)
+                for batch in batches:
+                    with computing_in(precision, train.labels.device):
+                        encoder(train.batch(batch)[0])
+                    pause()
+                yield encoder.eval(), [task], (numbers[self._images.labels] >= 0).nonzero().flatten()
+
+        return self._score(model, parts(), precision, None, progress, pause)
+
+    @torch.inference_mode()
+    def _score(
+        self,
+        model: Model,
+        parts: Iterable[Part],
+        precision: str,
+        batch_size: int | None,
+        progress: bool,
+        pause: Callable[[], None],
+    ) -> Scores:
+        """Score the heads of a model; the parts are made when they are come to, under the same conditions."""
         device = self._images.labels.device
         num_pixels = self._images.images.shape[2] * self._images.images.shape[3]
         encoded = batch_size or max(1, ENCODED_AT_ONCE[device.type] * 32 * 32 // num_pixels)
         answered = batch_size or ANSWERED_AT_ONCE
         right = torch.zeros(self._asked.shape, dtype=torch.int64, device=device)
-        batches = [(tasks, batch) for tasks, images in self._groups for batch in images.split(answered)]
+        total = sum(len(images) for _, images in self._groups)
+        bar = tqdm(total=total, desc="evaluating", unit="images", disable=None if progress else True)
         was_training = model.training
         model.eval()
         try:
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                for tasks, batch in tqdm(batches, desc="evaluating", disable=None if progress else True):
-                    with computing_in(precision, device):
-                        parts = [self._images.batch(part)[0] for part in batch.split(encoded)]
-                        features = torch.cat([model.encoder(part) for part in parts])
-                        self._count(model, features, tasks, self._images.labels[batch], right)
-                    pause()
+            with bar, torch.random.fork_rng([device] if device.type == "cuda" else []):
+                for encoder, tasks, images in parts:
+                    for batch in images.split(answered):
+                        with computing_in(precision, device):
+                            inputs = [self._images.batch(part)[0] for part in batch.split(encoded)]
+                            features = torch.cat([encoder(part) for part in inputs])
+                            self._count(model, features, tasks, self._images.labels[batch], right)
+                        bar.update(len(batch))
+                        pause()
         finally:
             model.train(was_training)
         right = right.cpu().double()
@@ -111,6 +173,37 @@ class Scorer:
             targets = self._tasks[answering][:, labels]
             hits = (reading.gather(1, best) == targets).long()
             right[answering] = right[answering].scatter_add(1, targets, hits)
+
+
+def _full_batches(images: Tensor, batch_size: int) -> list[Tensor]:
+    """Batches of images in order, without the last that fill none; where none is full, one of all images."""
+    if len(images) < batch_size:
+        # A single image may have no variance, which batch normalisation refuses to estimate then.
+        return [images if len(images) > 1 else images.repeat(2)]
+    return list(images[: len(images) // batch_size * batch_size].split(batch_size))
+
+
+def _estimating(encoder: nn.Module) -> list[nn.Module]:
+    """Have the batch normalisation of an encoder, and nothing else in it, do as in training.
+
+    Its statistics are forgotten and become plain averages over the batches that the encoder is given next.
+
+    Returns:
+        the layers that do this: those with running statistics, unless the encoder's own `train` leaves them
+        out, as it does where they are frozen.
+    """
+    encoder.train()
+    layers = [
+        layer
+        for layer in encoder.modules()
+        if isinstance(layer, BATCH_NORMALISATION) and layer.training and layer.track_running_stats
+    ]
+    encoder.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None
+        layer.train()
+    return layers
 
 
 def readings(tasks: Tensor, heads: Tensor) -> Tensor:

@@ -1,104 +1,228 @@
 """The figure of a report. Needs matplotlib, which nothing else does."""
 
+import math
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 
 from files import replacing
-from reporting.histories import Comparison
-from reporting.statistics import spread
+from reporting.comparisons import SEEDS, Section
+from reporting.histories import Group, Study
+from reporting.statistics import CANNOT_BE_TOLD, CONFIDENCE, Estimate, estimate
 
 os.environ["MPLBACKEND"] = "Agg"  # whatever else the user has there: nothing is shown on a screen
 
-from matplotlib import colormaps
+from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
-MARKERS = "osD^vX*P"
-HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++")
+WIDTH, LINE, SIZE = 9, 0.155, 8
+"""Width of the figure and height of a line, in inches, and size of letters, in points: 11 pixels of 900."""
+
+DPI, MOST_PIXELS = 150, 60_000
+"""Pixels to the inch, fewer where the figure would be higher than matplotlib can draw."""
+
+COLUMNS, PANELS, TASKS, LETTERS = 4, 20, 80, 42
+"""Panels of tasks side by side, and in all; tasks that have a line and a name each; letters of a name."""
+
+STYLE = ["default", {"font.size": SIZE, "axes.titlesize": SIZE, "text.parse_math": False}]
+"""Not what the user has set for other figures; and what looks like a formula in a name is none."""
+
+MARKERS = {
+    "statistics of all tasks": {"fmt": "o", "color": "black", "ms": 5},
+    "each task's own statistics": {"fmt": "D", "color": "0.4", "ms": 4.5, "mfc": "white"},
+    "differs from single-task training": {"fmt": "s", "color": "black", "ms": 4},
+    CANNOT_BE_TOLD: {"fmt": "s", "color": "0.6", "ms": 4, "mfc": "white"},
+}
+SHARED, OWN, TOLD, NOT_TOLD = MARKERS
+
+BARS = f"bars: {100 * CONFIDENCE:.0f} % intervals over seeds (none with one); without a cap they go on"
+LEGEND = {"loc": "outside lower center", "ncols": 3, "frameon": False}
 
 
-def draw(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Draw a row of panels per data set: accuracy against epoch, and change against single-task training.
-
-    Groups differ in line, marker or hatching as well as in lightness, so that they can be told apart in
-    print without colour.
+@style.context(STYLE)
+def draw(sections: Sequence[Section], path: Path) -> None:
+    """Draw the figure and write it; the same sections give the same bytes.
 
     Raises:
         UserError: the file cannot be written.
     """
-    heights = [max(4.5, 0.24 * len(comparison.tasks) + 1) for comparison in comparisons]
-    figure = Figure(figsize=(12, sum(heights)), layout="constrained")
-    panels = figure.subplots(len(comparisons), 2, height_ratios=heights, squeeze=False)
-    for comparison, (left, right) in zip(comparisons, panels, strict=True):
-        shades = colormaps["cividis"](np.linspace(0, 0.7, len(comparison.groups)))
-        _draw_accuracy(left, comparison, shades)
-        _draw_change(right, comparison, shades)
-    with replacing(path) as file:
-        figure.savefig(file, dpi=150, format="png")
+    figure = build(sections)
+    dpi = min(DPI, MOST_PIXELS / figure.get_figheight())
+    with replacing(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks becomes a box
+        figure.savefig(file, dpi=dpi, format="png", metadata={"Software": None})
 
 
-def _draw_accuracy(axes: Axes, comparison: Comparison, shades: np.ndarray) -> None:
-    for i, group in enumerate(comparison.groups):
-        curve = group.curve
-        epochs = np.arange(1, curve.shape[1] + 1)
-        mean = curve.mean(axis=0)
-        seeds = "1 seed" if len(curve) == 1 else f"{len(curve)} seeds"
-        axes.plot(
-            epochs,
-            mean,
-            color=shades[i],
-            linestyle=LINES[i % len(LINES)],
-            marker=MARKERS[i % len(MARKERS)],
-            markevery=max(1, len(epochs) // 8),
-            label=f"{comparison.label(group)} ({seeds})",
-        )
-        if len(curve) > 1:
-            deviation = np.array([spread(column) for column in curve.T])
-            axes.fill_between(epochs, mean - deviation, mean + deviation, color=shades[i], alpha=0.25, lw=0)
-    axes.axhline(comparison.constant_accuracy, color="0.5", lw=1, label="constant answer")
+@style.context(STYLE)
+def build(sections: Sequence[Section]) -> Figure:
+    """For each data set the accuracies of its groups, under them the tasks against single-task training.
+
+    Each group has a row or a panel of its own, and the rest is filled or hollow: nothing needs colour.
+    """
+    parts = []
+    for section in sections:
+        study, transfers = section.study, [*section.transfers.items()][:PANELS]
+        labels = [in_lines(study, group, len(group.seeds), 34) for group in study.groups]
+        lines = [max(2.2, label.count("\n") + 1.8) for label in labels]
+        parts.append((max(lines) * len(lines) + 10, draw_groups, section, labels))
+        if transfers:
+            labels = [in_lines(study, group, each.tasks.seeds, 24) for group, each in transfers]
+            lines = min(len(study.tasks), TASKS) + max(label.count("\n") for label in labels) + 4
+            parts.append((math.ceil(len(labels) / COLUMNS) * lines + 6, draw_tasks, section, labels))
+    heights = [LINE * lines for lines, *_ in parts]
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    places = figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for place, (_, draw_part, *given) in zip(places, parts, strict=True):
+        draw_part(place, *given)
+        entries = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in place.axes]
+        handles = {label: handle for axes in entries for handle, label in axes}
+        names = sorted(handles, key=lambda name: [*MARKERS, name].index(name))
+        place.legend([handles[name] for name in names], names, title=BARS, **LEGEND)
+    return figure
+
+
+def in_lines(study: Study, group: Group, seeds: int, width: int) -> str:
+    """The label of a group and its number of seeds, broken between options alone as far as that goes."""
+    label = f"{drawable(study.label(group))}, {seeds} seed{'s' * (seeds != 1)}"
+    if not group.is_complete:
+        label += ", tasks missing"
+    return fill(label.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", "), width)
+
+
+def drawable(text: str) -> str:
+    """A text without what no font has: the names of files and tasks may hold half characters."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def draw_groups(place: SubFigure, section: Section, labels: Sequence[str]) -> None:
+    """A row per group: its accuracy, its delta_m, and its accuracy from epoch to epoch."""
+    study = section.study
+    changes = {group: each.change for group, each in section.transfers.items() if each.change}
+    # Setting 0 answers another question: where there is more, its row has a number in words alone.
+    scored = [group for group in study.groups if group.setting != 0] or study.groups
+    epochs = max(group.options["epochs"] for group in scored)
+    widths = [3] + [1.6] * bool(changes) + [0.8] * (epochs > 1)
+    panels = place.subplots(1, len(widths), sharey=True, width_ratios=widths, squeeze=False)[0]
+    draw_accuracies(panels[0], study, scored)
+    if changes:
+        draw_changes(panels[1], study, changes)
+    if epochs > 1:
+        draw_curves(panels[-1], study, scored)
+    for axes in panels:
+        axes.set_yticks(np.arange(1, len(labels)) - 0.5, minor=True)
+        axes.grid(axis="y", which="minor", color="0.85", lw=0.5)
+        axes.tick_params(axis="y", which="both", length=0)
+    panels[0].set_yticks(range(len(labels)), labels)
+    panels[0].set_ylim(len(labels) - 0.5, -0.5)
+    place.suptitle(drawable(study.title), fontsize=SIZE + 2, fontweight="bold")
+
+
+def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
+    """The mean accuracy of each group, that of every seed, and under it with each task's own statistics."""
+    drawn, of_seeds = [], []
+    for row, group in enumerate(study.groups):
+        if group not in scored:
+            text = f"{100 * group.means().mean():.1f} % over all classes at once: not to be compared"
+            place = {"transform": axes.get_yaxis_transform(), "va": "center"}
+            axes.text(0.02, row, text, bbox={"color": "white", "pad": 1}, **place)
+            continue
+        own = study.own.get(group)
+        for each, name, shift in ((group, SHARED, -0.17 if own else 0), (own, OWN, 0.17)):
+            if each:
+                seeds = 100 * each.means()
+                axes.plot(seeds, [row + shift] * len(seeds), "|", color="0.65", ms=7, label="one seed")
+                draw_points(axes, estimate(seeds), row + shift, name)
+                drawn.append(estimate(seeds))
+                of_seeds += [*seeds]
+    low, high = limits(drawn, *of_seeds)
+    constant, room = 100 * study.constant_answer("accuracy"), (high - low) / 2
+    if low - room < constant < high + room:
+        axes.axvline(constant, color="0.4", ls=":", lw=1.2, label="constant answer")
+        low, high = min(low, constant - 0.1 * room), max(high, constant + 0.1 * room)
+    axes.set(title="mean accuracy over tasks", xlabel=f"% (a constant answer: {constant:.1f})")
+    axes.set_xlim(low, high)
+
+
+def draw_changes(axes: Axes, study: Study, changes: Mapping[Group, Estimate]) -> None:
+    """delta_m of each group that has one."""
+    for group, change in changes.items():
+        draw_differences(axes, change, study.groups.index(group), change.verdict != CANNOT_BE_TOLD)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set(title="delta_m: mean change relative\nto single-task training", xlabel="%")
+    axes.set_xlim(limits([*changes.values()], 0))
+
+
+def draw_curves(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
+    """The mean accuracy of each group after every epoch, on the same scale in every row."""
+    curves = {study.groups.index(group): 100 * group.curve.mean(axis=0) for group in scored}
+    low, high = min(curve.min() for curve in curves.values()), max(curve.max() for curve in curves.values())
+    for row, curve in curves.items():
+        heights = 0.8 * (curve - low) / ((high - low) or 1)
+        line = "." if len(curve) == 1 else "-"
+        axes.plot(range(1, len(curve) + 1), row + 0.4 - heights, line, color="black", lw=1)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(
-        title=f"{comparison.title}: accuracy",
-        xlabel="epoch",
-        ylabel="mean accuracy over tasks (band: standard deviation over seeds)",
-    )
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.set(title=f"accuracy,\n{low:.0f} to {high:.0f} %", xlabel="epoch")
 
 
-def _draw_change(axes: Axes, comparison: Comparison, shades: np.ndarray) -> None:
-    changes = [(i, comparison.change(group)) for i, group in enumerate(comparison.groups)]
-    changes = [(i, change) for i, change in changes if change is not None]
-    title = f"{comparison.title}: change against single-task training"
-    if not changes:
-        axes.set_axis_off()
-        axes.set_title(title)
-        axes.text(
-            0.5, 0.5, "no complete single-task baseline\n(setting 2, every task)", ha="center", va="center"
-        )
-        return
-    places = np.arange(len(comparison.tasks))
-    thickness = 0.8 / len(changes)
-    for rank, (i, change) in enumerate(changes):
-        axes.barh(
-            places + (rank - (len(changes) - 1) / 2) * thickness,
-            change.tasks,
-            thickness,
-            color=shades[i],
-            hatch=HATCHES[rank % len(HATCHES)],
-            edgecolor="white",
-            lw=0.3,
-            label=comparison.label(comparison.groups[i]),
-        )
-    axes.axvline(0, color="black", lw=1)
-    axes.set_yticks(places, comparison.tasks, fontsize="small")
-    axes.invert_yaxis()
-    axes.margins(y=0.01)
-    axes.set(title=title, xlabel="change of accuracy in per cent (below 0: negative transfer)")
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.legend(fontsize="small")
+def draw_tasks(place: SubFigure, section: Section, labels: Sequence[str]) -> None:
+    """A panel per group: how each task differs from single-task training, tasks in the same order in each."""
+    study = section.study
+    differences = [transfer.tasks for transfer in section.transfers.values()][: len(labels)]
+    columns = min(COLUMNS, len(labels))
+    rows = math.ceil(len(labels) / columns)
+    panels = place.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    order = np.argsort(-np.mean([each.mean for each in differences], axis=0), kind="stable")
+    places = np.argsort(order)
+    for i, (axes, each, label) in enumerate(zip(panels, differences, labels, strict=False)):
+        told = (each.verdict != CANNOT_BE_TOLD) & (each.seeds >= SEEDS)
+        draw_differences(axes, each, places, told)
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set(title=label, xlabel="points" if i + columns >= len(labels) else "")
+        axes.grid(axis="y", color="0.9", lw=0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="x", labelbottom=i + columns >= len(labels))
+    for axes in panels[len(labels) :]:
+        axes.remove()
+    names = [drawable(study.tasks[task])[:LETTERS] for task in order] if len(order) <= TASKS else []
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_ylim(len(order) - 0.4, -0.6)
+    panels[0].set_xlim(limits(differences, 0))
+    measure = study.measure.replace("_", " ")
+    title = f"Change of each task against single-task training, in points of {measure}"
+    if any(each.seeds < SEEDS for each in differences):
+        title += f" (told from {SEEDS} common seeds on)"
+    if len(labels) < len(section.transfers):
+        title += f"\nThe first {len(labels)} of {len(section.transfers)} groups"
+    place.suptitle(title, fontsize=SIZE)
+
+
+def draw_differences(axes: Axes, differences: Estimate, places: np.ndarray, told: np.ndarray) -> None:
+    """Differences from single-task training, hollow where they cannot be told."""
+    for name, which in ((TOLD, np.ravel(told)), (NOT_TOLD, ~np.ravel(told))):
+        if which.any():
+            ends = (np.ravel(each)[which] for each in (differences.mean, differences.low, differences.high))
+            draw_points(axes, Estimate(differences.seeds, *ends), np.ravel(places)[which], name)
+
+
+def draw_points(axes: Axes, estimated: Estimate, places: np.ndarray, name: str) -> None:
+    """Means with their intervals, as far as there are any."""
+    lengths = np.reshape([estimated.mean - estimated.low, estimated.high - estimated.mean], (2, -1))
+    look = {"elinewidth": 1.2, "capsize": 2, **MARKERS[name]}
+    axes.errorbar(estimated.mean, places, xerr=lengths, label=name, **look)
+
+
+def limits(estimates: Sequence[Estimate], *others: float) -> tuple[float, float]:
+    """Both ends of an axis, which shows all means and others, and intervals but for few far wider ones."""
+    means = np.concatenate([np.ravel(each.mean) for each in estimates])
+    ends = np.concatenate([np.stack([np.ravel(each.low), np.ravel(each.high)], axis=1) for each in estimates])
+    ends = ends[~np.isnan(ends[:, 0])]
+    room = max(np.ptp(means), np.median(np.ptp(ends, axis=1))) if len(ends) else 0
+    low = min(*means, *others, max(means.min() - room, ends.min(initial=means.min())))
+    high = max(*means, *others, min(means.max() + room, ends.max(initial=means.max())))
+    margin = 0.04 * (high - low) or 1
+    return low - margin, high + margin

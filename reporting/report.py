@@ -39,7 +39,9 @@ def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
             file.write(content)
     try:
         from reporting import figure
-    except ImportError:
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
         hint = "; the figure needs matplotlib: pip install matplotlib"
     else:
         figure.draw(sections, directory / FIGURE)

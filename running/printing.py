@@ -42,7 +42,7 @@ def summary(
         constant_accuracy: what always giving its commonest answer scores in each task.
         scored_on: `test` or `validation`: the images that the accuracies are of.
     """
-    kind = "validation accuracy" if scored_on == "validation" else "accuracy"
+    kind = _kind(scored_on)
     constant = f"; always giving the commonest answer scores {fmean(constant_accuracy):.4f}"
     if len(tasks) == 1:
         return f"{kind} ({tasks[0]}) {accuracy[0]:.4f}{constant}"
@@ -52,3 +52,22 @@ def summary(
         f"mean {kind} over {len(tasks)} tasks {fmean(accuracy):.4f}{constant}; "
         f"best task {best_name} {best:.4f}, worst {worst_name} {worst:.4f}"
     )
+
+
+def summary_of_own_statistics(own: Sequence[float], shared: Sequence[float], scored_on: str) -> str:
+    """What each task's own normalisation statistics change, in a line.
+
+    Args:
+        own: accuracy of each task with them.
+        shared: accuracy of each task with those of the network.
+        scored_on: as in `summary`.
+    """
+    count = f"{len(own)} task{'s' * (len(own) > 1)}"
+    return (
+        f"with each task's own normalisation statistics: mean {_kind(scored_on)} over {count} "
+        f"{fmean(own):.4f} ({fmean(shared):.4f} with shared ones)"
+    )
+
+
+def _kind(scored_on: str) -> str:
+    return "validation accuracy" if scored_on == "validation" else "accuracy"

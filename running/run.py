@@ -7,7 +7,7 @@ from files import reserved
 from history import HISTORY, History
 from options import Run
 from running.directory import check_directory, earlier_history
-from running.printing import accuracy_line, give, give_title, say, summary
+from running.printing import accuracy_line, give, give_title, say, summary, summary_of_own_statistics
 from running.stopping import StopSignals
 
 
@@ -44,5 +44,8 @@ def repeat(run: Run, history: History) -> None:
     say(f"{run.save_path / HISTORY} is of a finished run of the same options: nothing is left to do")
     give_title(history.data_set["title"], run.synthetic)
     accuracy = history.epochs[-1]["accuracy"]
-    say(summary(history.tasks, accuracy, history.constant_accuracy, history.data_set["scored_on"]))
+    scored_on = history.data_set["scored_on"]
+    say(summary(history.tasks, accuracy, history.constant_accuracy, scored_on))
+    if history.own_statistics:
+        say(summary_of_own_statistics(history.own_statistics["accuracy"], accuracy, scored_on))
     give(accuracy_line(run.setting, accuracy))

@@ -2,8 +2,9 @@
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,9 +17,10 @@ from models import Model
 from options import Run, as_given
 from running.checkpoint import read_model, save_model
 from running.directory import FILES, MODEL, check_same
-from running.printing import accuracy_line, give, give_title, say, summary
+from running.printing import accuracy_line, give, give_title, say, summary, summary_of_own_statistics
 from running.provenance import code_fingerprint, environment
 from running.stopping import Stopped, StopSignals
+from scoring import Scores
 from settings import SETTINGS, UserError
 
 
@@ -85,7 +87,7 @@ class Sitting:
         self.agent = AGENTS[run.setting](data, run, network or Model)
         self._options = run.recorded | {"device": str(data.device)}
         self._sittings: list[dict] = []
-        self._was_finished = history is not None and history.finished
+        self._own_statistics: Scores | None = None
         if saved:
             self._restore(saved)
         elif run.mode == "train":
@@ -123,8 +125,8 @@ class Sitting:
         self._sittings = training.get("sittings") or [
             {"epoch": 0, "step": 0, "environment": {}, "code": version_code(saved["options"].get("version"))}
         ]
+        self._sit()
         if len(agent.epochs) < self.run.epochs:
-            self._sit()
             num_steps = agent.plan.steps_per_epoch
             say(f"going on after epoch {len(agent.epochs)} and {agent.step} steps of {num_steps}")
 
@@ -149,6 +151,7 @@ class Sitting:
             },
             epochs=agent.epochs,
             finished=finished,
+            own_statistics=self._own_statistics and asdict(self._own_statistics),
         )
 
     def _save(self, model: bool, finished: bool = False) -> str:
@@ -186,9 +189,11 @@ class Sitting:
             say("compiling the encoder: the first step takes up to half a minute longer")
         with signals.deferred(), compiling(run.compile):
             self._train(signals)
-            files = self._save(model=trains, finished=True) if trains or not self._was_finished else ""
+            files = self._save(model=trains)
+            self._score_with_own_statistics(signals, files)
+            self._save(model=False, finished=True)
         accuracy = agent.epochs[-1]["accuracy"]
-        say(summary(agent.names, accuracy, agent.scorer.constant_accuracy, run.spec.scored_on))
+        self._say_scores(accuracy)
         if trains:
             say(f"saved {files}" if files else "saved nothing: --save_model and --save_history save")
         give(accuracy_line(run.setting, accuracy))
@@ -210,15 +215,55 @@ class Sitting:
             agent.check_losses()
             files = self._save(model=True)
             num_steps = agent.plan.steps_per_epoch
-            where = f" after {agent.step} of {num_steps} steps of epoch {len(agent.epochs) + 1}"
-            if self._saves_model:
-                details = f"saved {files}; the same command with --resume goes on from there"
-            else:
-                details = f"saved {files or 'nothing'}; it takes --save_model to go on from there"
-            raise Stopped(stopped.number, f"{where}: {details}") from None
+            where = f"after {agent.step} of {num_steps} steps of epoch {len(agent.epochs) + 1}"
+            raise self._stopped(stopped, where, files) from None
         except OSError:  # of printing; saving raises UserError
             self._save(model=True)
             raise
+
+    def _score_with_own_statistics(self, signals: StopSignals, files: str) -> None:
+        """Score the network with each task's own normalisation statistics, where there are any.
+
+        Args:
+            signals: that may stop it.
+            files: what has been written.
+
+        Raises:
+            Stopped: a signal has stopped it.
+        """
+        try:
+            self._own_statistics = self.agent.evaluate_with_own_statistics(progress=True, pause=signals.check)
+        except Stopped as stopped:
+            where = "after the last epoch, before the scores with each task's own normalisation statistics"
+            raise self._stopped(stopped, where, files) from None
+
+    def _stopped(self, stopped: Stopped, where: str, files: str) -> Stopped:
+        """What a signal has led to, in words.
+
+        Args:
+            stopped: the signal.
+            where: it came.
+            files: what has been written.
+        """
+        if self._saves_model:
+            how = "the same command with --resume goes on from there"
+        else:
+            how = "it takes --save_model to go on from there"
+        return Stopped(stopped.number, f" {where}: saved {files or 'nothing'}; {how}")
+
+    def _say_scores(self, accuracy: Sequence[float]) -> None:
+        """Say what the accuracies of the tasks mean, and what their own statistics would change."""
+        agent, scored_on = self.agent, self.run.spec.scored_on
+        say(summary(agent.names, accuracy, agent.scorer.constant_accuracy, scored_on))
+        if self._own_statistics:
+            say(summary_of_own_statistics(self._own_statistics.accuracy, accuracy, scored_on))
+
+    def evaluate(self) -> None:
+        """Score the network as it stands and print the result."""
+        accuracy = self.agent.evaluate(progress=True).accuracy
+        self._own_statistics = self.agent.evaluate_with_own_statistics(progress=True)
+        self._say_scores(accuracy)
+        give(accuracy_line(self.run.setting, accuracy))
 
     def _model_size(self) -> int:
         """About how many bytes model.pt takes."""
@@ -273,15 +318,11 @@ def evaluate(run: Run, network: Callable | None = None) -> None:
     }
     say_other_code(path, saved, code_fingerprint(run.spec))
     sitting = Sitting(run.changed(resume=False, **unless_given), None, network, 0.0)
-    agent = sitting.agent
     try:
-        agent.model.load_state_dict(saved["model"])
+        sitting.agent.model.load_state_dict(saved["model"])
     except RuntimeError as error:
         raise no_network(path) from error
-    accuracy = agent.evaluate(progress=True).accuracy
-    scored_on = sitting.run.spec.scored_on
-    say(summary(agent.names, accuracy, agent.scorer.constant_accuracy, scored_on))
-    give(accuracy_line(run.setting, accuracy))
+    sitting.evaluate()
 
 
 def check_fits(run: Run, path: Path, trained: dict) -> None:
