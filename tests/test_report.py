@@ -591,7 +591,10 @@ DAMAGED = {
     "a score above 1": {
         "epochs": [{"epoch": e, "loss": 1.0, **SCORES, "accuracy": [1.2, 0.5]} for e in (1, 2)]
     },
-    # each of these shows a fault: the report ends in a traceback
+    "own statistics of fewer tasks": {"own_statistics": {"accuracy": [0.5], "balanced_accuracy": [0.5]}},
+    "own statistics without balanced accuracy": {"own_statistics": {"accuracy": [0.5, 0.5]}},
+    "own statistics that are none": {"own_statistics": [0.5, 0.5]},
+    # each of these shows a fault: most end in a traceback
     "parameters without an encoder": {"parameters": {"heads": 3}},
     "weights that go with no setting": {"options": options_of(3, weights=["a"])},
     "weights of 0 that go with no setting": {"options": options_of(3, weights=[0, 0])},
@@ -602,9 +605,6 @@ DAMAGED = {
         "epochs": [{"epoch": e, "loss": 1.0, "accuracy": [0.5], "balanced_accuracy": [0.5]} for e in (1, 2)],
     },
     "names of tasks in setting 0": {"options": options_of(0)},
-    "own statistics of fewer tasks": {"own_statistics": {"accuracy": [0.5], "balanced_accuracy": [0.5]}},
-    "own statistics without balanced accuracy": {"own_statistics": {"accuracy": [0.5, 0.5]}},
-    "own statistics that are none": {"own_statistics": [0.5, 0.5]},
 }
 
 
