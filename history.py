@@ -153,12 +153,17 @@ def _fits(history: History) -> bool:
         return False
     return (
         options["epochs"] > 0
-        and (history.tasks == [ALL_CLASSES] or set(history.tasks) <= set(names))
+        and (
+            SETTINGS[setting].kind == "standard"
+            if history.tasks == [ALL_CLASSES]
+            else setting != 0 and set(history.tasks) <= set(names)
+        )
         and len(set(history.tasks)) == len(history.constant_accuracy) == len(history.num_answers)
         and all(is_number(share) and 0 < share <= 1 for share in history.constant_accuracy)
         and all(is_count(count) and count > 0 for count in history.num_answers)
         and all(type(sitting["code"]) is str for sitting in history.sittings)
-        and all(is_count(count) for count in history.parameters.values())
+        and (not history.parameters or history.parameters.keys() >= {"encoder", "heads"})
+        and all(is_count(count) and count > 0 for count in history.parameters.values())
         and type(history.finished) is bool
         and (history.own_statistics is None or _are_scores(history.own_statistics, len(history.tasks)))
         and are_records(history.epochs, len(history.tasks))

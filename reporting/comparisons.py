@@ -1,14 +1,12 @@
 """The questions that runs can answer, and the groups that are compared to answer them."""
 
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from options import OPTIONS, Option
+from options import OPTIONS
 from reporting.histories import SINGLE_TASK, Group, Study
-from reporting.statistics import Estimate, estimate, points, relative_change
-from settings import DATA_SETS, SETTINGS, SYNTHETIC, DataSpec
+from reporting.statistics import NO_DEVIATION, Estimate, estimate, points, relative_change
+from settings import SETTINGS
 
 SEEDS = 3
 """Seeds from which on the report says which tasks gain and lose."""
@@ -30,14 +28,15 @@ class Question:
         name: of the question.
         words: what is varied.
         pairs: the groups to compare.
-        sides: what each side of a comparison is trained with, if there are no runs of it yet.
+        sides: the options of each side of a comparison that tell it from the other, by the options of runs
+            that are there.
         shared_inputs: whether it is asked where every task has every image, where not, or in both (None).
     """
 
     name: str
     words: str
     pairs: Callable[[Study], list[Pair]]
-    sides: tuple[Mapping[str, object], ...]
+    sides: Callable[[Mapping[str, object]], list[dict[str, object]]]
     shared_inputs: bool | None = None
 
     def applies(self, study: Study) -> bool:
@@ -88,12 +87,16 @@ def between_settings(
             if agree(one, other, frozenset({"setting", "epochs", *differ}))
         ]
         matched = [pair for pair in candidates if alike(*pair)]
-        taken = {group for pair in matched for group in pair}
+        # A group that has a partner of as many steps in a setting has no other one in that setting.
+        taken = {(one, other.setting) for one, other in matched} | {(o, one.setting) for one, o in matched}
         return [
-            pair
-            for pair in candidates
-            if pair in matched
-            or (taken.isdisjoint(pair) and pair[0].shared["epochs"] == pair[1].shared["epochs"])
+            (one, other)
+            for one, other in candidates
+            if (one, other) in matched
+            or (
+                one.shared["epochs"] == other.shared["epochs"]
+                and taken.isdisjoint({(one, other.setting), (other, one.setting)})
+            )
         ]
 
     return pairs
@@ -106,7 +109,7 @@ def other_recipes(study: Study) -> list[Pair]:
         peers = [
             other
             for other in study.groups
-            if group.setting == other.setting != 0 and agree(group, other, frozenset(RECIPE))
+            if group.setting == other.setting and group.by_task and agree(group, other, frozenset(RECIPE))
         ]
         defined = [peer for peer in peers if all(peer.shared[name] == RECIPE[name] for name in RECIPE)]
         if peers and group is not (base := (defined or peers)[0]):
@@ -119,25 +122,55 @@ def is_mean(group: Group) -> bool:
     return group.setting == 5 and group.shared["loss"] == "mean"
 
 
+# What the other side could be trained with
+
+
+def way(options: Mapping[str, object]) -> int:
+    """A setting that shares an encoder: that of some runs, if it does."""
+    return options["setting"] if options["setting"] not in (0, SINGLE_TASK) else 3
+
+
+def another_loss(options: Mapping[str, object]) -> str:
+    """A loss that is not the mean."""
+    return options["loss"] if options["loss"] not in (None, "mean") else "uw"
+
+
+def more_tasks_per_step(options: Mapping[str, object]) -> list[dict[str, object]]:
+    """One task a step, and more: as in some runs, or four, if they divide a batch."""
+    setting = options["setting"] if SETTINGS[options["setting"]].draws else 3
+    size, more = options["batch_size"], options["tasks_per_step"]
+    if more in (None, 1):
+        more = next((k for k in (4, 2, *range(3, size // 2 + 1)) if size % k == 0), 4)
+    return [{"setting": setting, "tasks_per_step": 1}, {"setting": setting, "tasks_per_step": more}]
+
+
+def another_recipe(options: Mapping[str, object]) -> list[dict[str, object]]:
+    """The recipe of the experiment, and another: that of some runs, or one of the usual ones."""
+    setting, other = options["setting"] or 3, {name: options[name] for name in RECIPE}
+    if other == RECIPE:
+        other = RECIPE | {"momentum": 0.9, "schedule": "cosine"}
+    return [{"setting": setting, **RECIPE}, {"setting": setting, **other}]
+
+
 QUESTIONS = (
     Question(
         "draws",
         "how often a task is drawn",
         between_settings(lambda g: g.setting == 3, lambda g: g.setting == 4, "weights"),
-        ({"setting": 3}, {"setting": 4}),
+        lambda options: [{"setting": 3}, {"setting": 4}],
     ),
     Question(
         "weights",
         "how much the loss of a task weighs",
         between_settings(is_mean, lambda g: g.setting == 6, "weights"),
-        ({"setting": 5}, {"setting": 6}),
+        lambda options: [{"setting": 5, "loss": "mean"}, {"setting": 6}],
         shared_inputs=True,
     ),
     Question(
         "loss",
         "how the losses of the tasks make one update",
         within_setting(is_mean, lambda g: g.setting == 5 and not is_mean(g), "loss"),
-        ({"setting": 5, "loss": "mean"}, {"setting": 5, "loss": "uw"}),
+        lambda options: [{"setting": 5, "loss": "mean"}, {"setting": 5, "loss": another_loss(options)}],
         shared_inputs=True,
     ),
     Question(
@@ -148,39 +181,36 @@ QUESTIONS = (
             lambda g: g.shared.get("tasks_per_step", 1) not in (None, 1),
             "tasks_per_step",
         ),
-        ({"setting": 3, "tasks_per_step": 1}, {"setting": 3, "tasks_per_step": 4}),
+        more_tasks_per_step,
     ),
     Question(
         "all tasks",
         "drawing tasks, or all of them on every image",
         between_settings(lambda g: g.setting == 3, is_mean),
-        ({"setting": 3}, {"setting": 5}),
+        lambda options: [{"setting": 3}, {"setting": 5, "loss": "mean"}],
         shared_inputs=True,
     ),
     Question(
         "heads",
         "one head for all classes, or one for each task",
         between_settings(lambda g: g.setting == 1, lambda g: g.setting == 3),
-        ({"setting": 1}, {"setting": 3}),
+        lambda options: [{"setting": 1}, {"setting": 3}],
     ),
     Question(
         "normalisation",
         "scoring with the statistics of all tasks, or with those of the task",
         lambda study: list(study.own.items()),
-        ({"setting": 3},),
+        lambda options: [{"setting": 3}],
         shared_inputs=False,
     ),
-    Question(
-        "recipe",
-        "learning rate, momentum, weight decay and schedule",
-        other_recipes,
-        ({"setting": 3}, {"setting": 3, "momentum": 0.9, "schedule": "cosine"}),
-    ),
+    Question("recipe", "learning rate, momentum, weight decay and schedule", other_recipes, another_recipe),
     Question(
         "single-task",
         "sharing an encoder, or a network for each task",
-        between_settings(lambda g: g.setting not in (0, SINGLE_TASK), lambda g: g.setting == SINGLE_TASK),
-        ({"setting": 3}, {"setting": SINGLE_TASK}),
+        between_settings(
+            lambda g: g.by_task and g.setting != SINGLE_TASK, lambda g: g.setting == SINGLE_TASK
+        ),
+        lambda options: [{"setting": way(options)}, {"setting": SINGLE_TASK}],
     ),
 )
 
@@ -243,7 +273,7 @@ class Transfer:
         scores, baseline = (group.scores(study.measure, seeds) for group in (first, second))
         constant = study.constant[study.measure]
         levels = zip(first.tasks, baseline.mean(axis=0), strict=True)
-        self.no_better = [name for name, level in levels if level <= constant[name]]
+        self.no_better = [name for name, level in levels if level <= constant[name] + NO_DEVIATION]
         self.comparison = comparison
         self.tasks = estimate(points(scores, baseline))
         self.change = None if self.no_better else estimate(relative_change(scores, baseline).mean(axis=1))
@@ -283,101 +313,3 @@ class Section:
                 transfer = Transfer(comparison, study)
                 self.transfers.setdefault(comparison.first, transfer)
                 self.comparisons += transfer.comparisons()
-
-
-# Commands that give what is missing
-
-
-def commands(question: Question, study: Study, directory: Path, table: Sequence[Option]) -> list[str]:
-    """The commands, a line each, of the runs that a question lacks for an interval.
-
-    Args:
-        directory: that is reported on.
-        table: the options that there are.
-    """
-    pairs = question.pairs(study)
-    here = max(pairs, key=lambda pair: len(common_seeds(*pair))) if pairs else _one_side(question, study)
-    there = [group for group in here if group]
-    near = [group for group in study.groups if _fits(group, question.sides[0])]
-    template = (there + near + [group for group in study.groups if group.setting] + study.groups)[0]
-    wanted = sorted({seed for group in there or [template] for seed in group.seeds})
-    wanted += [seed for seed in range(SEEDS + len(wanted)) if seed not in wanted][
-        : max(0, SEEDS - len(wanted))
-    ]
-    lines = []
-    for group, changes in zip(here, question.sides, strict=False):
-        lacking = [s for s in wanted if not (group and group.is_complete and s in group.seeds)]
-        if lacking:
-            values = group.options if group else _changed(template, changes)
-            lines.append(_command(values, lacking, directory / question.name.replace(" ", "-"), table))
-    return lines
-
-
-def _one_side(question: Question, study: Study) -> list[Group | None]:
-    """For a question that has no pair: the group of one side, where there is one, and None for the other."""
-    if len(question.sides) == 1:
-        return [None]
-    for side, changes in enumerate(question.sides):
-        for group in study.groups:
-            if _fits(group, changes):
-                return [group if i == side else None for i in range(len(question.sides))]
-    return [None] * len(question.sides)
-
-
-def _fits(group: Group, changes: Mapping[str, object]) -> bool:
-    """Whether a group is a side of a comparison already."""
-    return group.setting != 0 and all(group.options.get(name) == value for name, value in changes.items())
-
-
-def _changed(template: Group, changes: Mapping[str, object]) -> dict[str, object]:
-    """The options of a side that has no runs: those of another group, trained for as many steps."""
-    values = {**template.options, **changes}
-    if values["setting"] != template.setting:
-        values["weights"] = None
-        steps, spec = template.total("steps"), _spec(values)
-        if steps and spec:
-            values["epochs"] = max(1, round(steps / _steps_per_epoch(spec, values)))
-    return values
-
-
-def _spec(values: Mapping[str, object]) -> DataSpec | None:
-    """The data set of some options, None for a file, which need not be there any more."""
-    if isinstance(values["data"], str):
-        return None
-    spec = (SYNTHETIC if values["synthetic"] else DATA_SETS)[values["data"]]
-    return replace(spec, validation=values["validation"] or 0.0)
-
-
-def _steps_per_epoch(spec: DataSpec, values: Mapping[str, object]) -> int:
-    """Steps of an epoch, in setting 2 of all its models together."""
-    setting = SETTINGS[values["setting"]]
-    by_task = setting.draws or setting.kind == "single-task"
-    sizes = [spec.num_training_images(task) for task in (spec.tasks if by_task else [None])]
-    return max(1, sum(size // values["batch_size"] for size in sizes))
-
-
-def _command(
-    values: Mapping[str, object], seeds: Sequence[int], directory: Path, table: Sequence[Option]
-) -> str:
-    """A line for the shell that trains with some options for some seeds, in setting 2 every task."""
-    spec, setting = _spec(values), values["setting"]
-    words = ["python main.py --train"]
-    for option in table:
-        value = values.get(option.name)
-        if option.decides == "nothing" or option.repeats or setting not in option.settings:
-            continue
-        default = option.default_for(spec) if spec or not callable(option.default) else None
-        if value in (None, False, default) and option.name not in ("setting", "data"):
-            continue
-        if option.name == "data" and isinstance(value, str):
-            value = shlex.quote(value.rpartition("#")[0])
-        many = value if isinstance(value, list | tuple) else [] if value is True else [value]
-        words.append(" ".join([f"--{option.name}", *map(str, many)]))
-    path, loop = f"{shlex.quote(str(directory))}-{setting}", f"for seed in {' '.join(map(str, seeds))}; do "
-    if setting == SINGLE_TASK:
-        last = len(spec.tasks) - 1 if spec else "LAST"
-        loop += f"for task in $(seq 0 {last}); do "
-        words.append("--task $task")
-        path += "-$task"
-    words.append(f"--seed $seed --save_history --save_path {path}-$seed")
-    return loop + " ".join(words) + "; done" * loop.count(" do ")

@@ -104,7 +104,7 @@ def draw_groups(place: SubFigure, section: Section, labels: Sequence[str]) -> No
     study = section.study
     changes = {group: each.change for group, each in section.transfers.items() if each.change}
     # Setting 0 answers another question: where there is more, its row has a number in words alone.
-    scored = [group for group in study.groups if group.setting != 0] or study.groups
+    scored = [group for group in study.groups if group.by_task] or study.groups
     epochs = max(group.options["epochs"] for group in scored)
     widths = [3] + [1.6] * bool(changes) + [0.8] * (epochs > 1)
     panels = place.subplots(1, len(widths), sharey=True, width_ratios=widths, squeeze=False)[0]

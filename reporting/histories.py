@@ -8,6 +8,7 @@ import numpy as np
 
 from history import ALL_CLASSES, HISTORY, History, is_number, read_history
 from options import Option, grouping
+from reporting.statistics import NO_DEVIATION
 from settings import DATA_SETS, SETTINGS, UserError
 
 SINGLE_TASK = 2
@@ -60,7 +61,10 @@ def read_run(path: Path, table: Sequence[Option]) -> Recorded:
         ValueError: it is none, or of a run that has not ended; the text says so.
     """
     history = read_history(path, table)
-    shared = grouping(table, history.options) | {"code": history.code}
+    try:
+        shared = grouping(table, history.options) | {"code": history.code}
+    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
+        raise ValueError("is not a history of this program") from error
     if not history.finished:
         raise ValueError(f"unfinished: {len(history.epochs)} of {history.options['epochs']} epochs")
     return Recorded(path, history, shared)
@@ -108,6 +112,7 @@ class Group:
         setting: of the runs.
         shared: what else they share, by option.
         tasks: the names of what is scored.
+        by_task: whether that is the data set's tasks, and not all classes at once.
         own: whether the scores are those with the tasks' own normalisation statistics.
         seeds: those that scores are of: the ones that have every task, or all where none has.
         is_complete: whether there is a seed that has every task.
@@ -119,13 +124,15 @@ class Group:
         self.options = runs[0].options
         self.setting = self.options["setting"]
         self.own = own
-        self.tasks = [ALL_CLASSES] if self.setting == 0 else runs[0].history.data_set["tasks"]
+        self.by_task = runs[0].history.tasks != [ALL_CLASSES]
+        self.tasks = runs[0].history.data_set["tasks"] if self.by_task else [ALL_CLASSES]
         by_seed: dict[int, list[Recorded]] = {}
         for run in sorted(runs, key=lambda run: run.options["seed"]):
             by_seed.setdefault(run.options["seed"], []).append(run)
         num_tasks = {seed: sum(len(run.history.tasks) for run in runs) for seed, runs in by_seed.items()}
         self.lacking = {seed: len(self.tasks) - n for seed, n in num_tasks.items() if n < len(self.tasks)}
         self.is_complete = len(self.lacking) < len(by_seed)
+        self._all = by_seed
         self._by_seed = {s: runs for s, runs in by_seed.items() if s not in self.lacking} or by_seed
         self.seeds = list(self._by_seed)
 
@@ -133,6 +140,13 @@ class Group:
     def runs(self) -> list[Recorded]:
         """The runs that scores are of."""
         return [run for runs in self._by_seed.values() for run in runs]
+
+    def tasks_lacking(self, seed: int) -> tuple[int, ...] | None:
+        """The numbers of the tasks that a seed has no runs of; None where it has no runs at all."""
+        if seed not in self._all:
+            return None
+        names = {name for run in self._all[seed] for name in run.history.tasks}
+        return tuple(task for task, name in enumerate(self.tasks) if name not in names)
 
     def with_own_statistics(self) -> "Group | None":
         """The same runs scored with the tasks' own normalisation statistics, or None without such scores."""
@@ -187,6 +201,7 @@ class Study:
     """The groups of runs on one data set, ordered by setting.
 
     Attributes:
+        runs: all of them.
         title: the data set in words.
         tasks: the names of its tasks.
         groups: of runs that repeat each other.
@@ -197,6 +212,7 @@ class Study:
     """
 
     def __init__(self, runs: Sequence[Recorded]) -> None:
+        self.runs = runs
         history = runs[0].history
         self.title = history.data_set["title"]
         if isinstance(history.options["data"], str):
@@ -206,16 +222,17 @@ class Study:
         self.tasks = history.data_set["tasks"]
         groups: dict[tuple, list[Recorded]] = {}
         for run in runs:
-            groups.setdefault((run.options["setting"], str(run.shared)), []).append(run)
+            by_task = run.history.tasks != [ALL_CLASSES]
+            groups.setdefault((run.options["setting"], str(run.shared), by_task), []).append(run)
         self.groups = [Group(groups[key]) for key in sorted(groups)]
         self.own = {group: own for group in self.groups if (own := group.with_own_statistics())}
         commonest, even = {}, {}
-        for each in [run.history for run in runs if run.options["setting"]] or [history]:
+        for each in [run.history for run in runs if run.history.tasks != [ALL_CLASSES]] or [history]:
             commonest |= dict(zip(each.tasks, each.constant_accuracy, strict=True))
             even |= {name: 1 / count for name, count in zip(each.tasks, each.num_answers, strict=True)}
         self.constant = {"accuracy": commonest, "balanced_accuracy": even}
         gap = self.constant_answer("accuracy") - self.constant_answer("balanced_accuracy")
-        self.measure = "balanced_accuracy" if gap > TOO_CONSTANT else "accuracy"
+        self.measure = "balanced_accuracy" if gap > TOO_CONSTANT + NO_DEVIATION else "accuracy"
         data = history.options["data"]
         self.shared_inputs = (
             DATA_SETS[data].shared_inputs

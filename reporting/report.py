@@ -31,7 +31,7 @@ def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
         raise UserError(f"no run under {directory} can be reported: see what was left out")
     files = {
         PRINTED: f"{text}\n".encode(errors="backslashreplace"),
-        ROWS: comma_separated(run_rows(runs)),
+        ROWS: comma_separated(run_rows([section.study for section in sections])),
         COMPARISONS: comma_separated(comparison_rows(sections)),
     }
     for name, content in files.items():
@@ -42,6 +42,7 @@ def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
+        (directory / FIGURE).unlink(missing_ok=True)  # an older one would show something else
         hint = "; the figure needs matplotlib: pip install matplotlib"
     else:
         figure.draw(sections, directory / FIGURE)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from reporting.comparisons import Section
-from reporting.histories import AMOUNTS, MEASURES, Recorded
+from reporting.histories import AMOUNTS, MEASURES, Study
 
 RUN_COLUMNS = (
     "history",
@@ -42,21 +42,21 @@ def comma_separated(rows: Iterable[Sequence[object]]) -> bytes:
     return buffer.getvalue().encode(errors="backslashreplace")
 
 
-def run_rows(runs: Sequence[Recorded]) -> list[Sequence[object]]:
+def run_rows(studies: Sequence[Study]) -> list[Sequence[object]]:
     """A row per run and task with its scores, what the run took and every option, under the headings."""
-    names = sorted({name for run in runs for name in run.options} - {"task"})
+    runs = [(study.title, run) for study in studies for run in study.runs]
+    names = sorted({name for _, run in runs for name in run.options} - {"task"})
     rows: list[Sequence[object]] = [[*RUN_COLUMNS, *names]]
-    for run in runs:
+    for title, run in runs:
         history = run.history
         last, own = history.epochs[-1], history.own_statistics
         options = [run.options.get(name) for name in names]
         options = [" ".join(map(str, value)) if isinstance(value, list) else value for value in options]
         whole = [last["loss"], *map(run.amount, AMOUNTS), run.options["task"], history.code, *options]
-        data_set = [history.data_set["title"], history.data_set["scored_on"]]
         for i, task in enumerate(history.tasks):
             scores = [last[measure][i] for measure in MEASURES]
             scores += [own[measure][i] if own else None for measure in MEASURES]
-            rows.append([run.path, *data_set, task, *scores, *whole])
+            rows.append([run.path, title, history.data_set["scored_on"], task, *scores, *whole])
     return rows
 
 

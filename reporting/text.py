@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from options import Option
-from reporting.comparisons import QUESTIONS, SEEDS, Comparison, Question, Section, commands
+from options import CommandError, Option
+from reporting.comparisons import QUESTIONS, SEEDS, Comparison, Section
 from reporting.histories import SINGLE_TASK, Group, Study
+from reporting.missing import Missing, missing_runs
 from reporting.statistics import CANNOT_BE_TOLD, CONFIDENCE, Estimate, estimate, expected_range
 
 HEADINGS = (
@@ -26,7 +28,7 @@ HEADINGS = (
     "seconds",
 )
 
-SHARED_BY_WAYS = ("code", "precision", "image_size", "batch_size")
+SHARED_BY_WAYS = ("code", "precision", "validation", "image_size", "batch_size")
 """What ways of training have in common where the best and the worst of them are named."""
 
 NOTES = """\
@@ -122,8 +124,8 @@ def row(section: Section, group: Group) -> tuple[str, ...]:
         f"{group.means().mean():.4f} {interval(estimate(group.means()), '', 4)}",
         f"{group.means('balanced_accuracy').mean():.4f}",
         delta_m(section, group),
-        "-" if group.setting == 0 else f"{worst_name} {worst:.3f}",
-        "-" if group.setting == 0 else f"{best_name} {best:.3f}",
+        "-" if not group.by_task else f"{worst_name} {worst:.3f}",
+        "-" if not group.by_task else f"{best_name} {best:.3f}",
         str(len(group.runs)),
         str(len(group.seeds)),
         *(span(group.amounts(name)) for name in ("steps", "images", "parameters")),
@@ -166,9 +168,11 @@ def explained(section: Section) -> list[str]:
         for group in study.groups
         for seed, lacking in group.lacking.items()
     ]
-    for name in ("code", "precision"):
+    for name in ("code", "precision", "validation"):
         if len(values := study.values(name)) > 1:
-            lines.append(f"runs of different {name} are neither averaged nor compared: {', '.join(values)}")
+            lines.append(
+                f"runs of different {name} are neither averaged nor compared: {', '.join(map(str, values))}"
+            )
     return lines
 
 
@@ -229,7 +233,7 @@ def extremes(study: Study) -> list[str]:
     """The best way of training and the worst, and how far apart seeds alone would put as many equal ones."""
     ways: dict[str, list[Group]] = {}
     for group in study.groups:
-        if group.setting != 0 and group.is_complete:
+        if group.by_task and group.is_complete:
             ways.setdefault(str([group.shared[name] for name in SHARED_BY_WAYS]), []).append(group)
     lines = []
     for groups in ways.values():
@@ -237,12 +241,14 @@ def extremes(study: Study) -> list[str]:
             continue
         seeds = [seed for seed in groups[0].seeds if all(seed in group.seeds for group in groups)]
         means = [group.means(seeds=seeds or None).mean() for group in groups]
-        best, worst = int(np.argmax(means)), int(np.argmin(means))
+        best, worst = int(np.argmax(means)), len(means) - 1 - int(np.argmin(means[::-1]))
         text = (
             f"of {len(groups)} ways of training the best is {study.label(groups[best])}, {means[best]:.4f}, "
             f"and the worst {study.label(groups[worst])}, {means[worst]:.4f}, "
             f"{100 * (means[best] - means[worst]):.2f} points apart"
         )
+        if seeds and any(len(group.seeds) > len(seeds) for group in groups):
+            text += f", over the {counted(len(seeds), 'seed')} that all have"
         if len(seeds) > 1:
             chance = 100 * expected_range(np.array([group.means(seeds=seeds) for group in groups]))
             text += (
@@ -254,7 +260,7 @@ def extremes(study: Study) -> list[str]:
         if len(set(steps)) > 1:
             text += f" (steps: {span(steps)})"
         lines.append(text)
-    return lines or ["fewer than two ways of training have every task: there is nothing to compare"]
+    return lines or ["there are no two ways of training, with every task, that can be compared"]
 
 
 def gains_and_losses(section: Section) -> list[str]:
@@ -271,10 +277,11 @@ def gains_and_losses(section: Section) -> list[str]:
             lines.append(f"{label}: which tasks gain and lose takes {SEEDS} common seeds, not {seeds}")
             continue
         verdicts = transfer.tasks.verdict.tolist()
+        by_chance = (1 - CONFIDENCE) * np.count_nonzero(~np.isnan(transfer.tasks.low))
         lines.append(
             f"{label}: {verdicts.count('higher')} of {counted(len(verdicts), 'task')} gain, "
             f"{verdicts.count('lower')} lose (negative transfer), {verdicts.count(CANNOT_BE_TOLD)} cannot be "
-            f"told; were none different, chance would tell {(1 - CONFIDENCE) * len(verdicts):.1f}"
+            f"told; were none different, chance would tell {by_chance:.1f}"
         )
     return lines
 
@@ -300,11 +307,34 @@ def every_comparison(section: Section, verbose: bool) -> list[str]:
     return lines
 
 
-def unanswered(question: Question, section: Section) -> bool:
-    """Whether a question lacks runs for an interval."""
-    if question.name not in section.answers:  # it does not arise
-        return False
-    return all(comparison.difference.seeds < 2 for comparison in section.answers[question.name])
+def unanswered(section: Section, directory: Path, options: Sequence[Option]) -> list[str]:
+    """The questions that lack runs for an interval, and the commands that would do these."""
+    lines: list[str] = []
+    commands: dict[str, Missing] = {}  # by what each would be without seeds
+    for question in QUESTIONS:
+        comparisons = section.answers.get(question.name)
+        if comparisons is None or any(comparison.difference.seeds > 1 for comparison in comparisons):
+            continue
+        try:
+            missing = missing_runs(question, section, options)
+        except CommandError as error:
+            lines.append(f"- {question.name} ({question.words}): not with the options of these runs: {error}")
+            continue
+        numbers = []
+        for runs in missing:
+            key = replace(runs, seeds=()).command(directory, options)
+            seeds = {*runs.seeds, *(commands[key].seeds if key in commands else ())}
+            commands[key] = replace(runs, seeds=sorted(seeds))
+            numbers.append(str([*commands].index(key) + 1))
+        if missing:
+            lines.append(f"- {question.name} ({question.words}): {', '.join(numbers)}")
+    if lines:
+        lines.insert(0, "Not answered for lack of runs, with the numbers of the commands that would do them:")
+    for number, runs in enumerate(commands.values(), 1):
+        lines.append(f"  {runs.command(directory, options)}  # {number}")
+    if commands:
+        lines.append("New runs are compared with runs of the same code.")
+    return lines
 
 
 def of_data_set(section: Section, directory: Path, options: Sequence[Option], verbose: bool) -> str:
@@ -319,12 +349,8 @@ def of_data_set(section: Section, directory: Path, options: Sequence[Option], ve
         lines += [f"- {line}" for line in gains_and_losses(section)]
     if section.comparisons:
         lines += ["", "Every comparison:", *every_comparison(section, verbose)]
-    lacking = [question for question in QUESTIONS if unanswered(question, section)]
-    if lacking:
-        lines += ["", "Not answered for lack of runs, with the commands that give them:"]
-    for question in lacking:
-        lines.append(f"- {question.name} ({question.words}):")
-        lines += [f"  {line}" for line in commands(question, study, directory, options)]
+    if open_questions := unanswered(section, directory, options):
+        lines += ["", *open_questions]
     return "\n".join(lines)
 
 

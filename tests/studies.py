@@ -1,7 +1,6 @@
 """For the tests of the report: made-up studies, reports taken apart, and the same numbers by hand."""
 
 import csv
-import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -214,11 +213,9 @@ class Report:
     def commands(self, question: str) -> list[str]:
         """The command lines that are printed for a question."""
         after = self.out.partition("\nNot answered for lack of runs")[2].splitlines()
-        starts = [i for i, line in enumerate(after) if line.startswith(f"- {question} (")]
-        if not starts:
-            return []
-        following = itertools.takewhile(lambda line: line.startswith("  "), after[starts[0] + 1 :])
-        return [line.strip() for line in following]
+        listed = [line.rpartition(": ")[2] for line in after if line.startswith(f"- {question} (")]
+        lines = {line.rpartition("  # ")[2]: line.strip() for line in after if line.startswith("  for ")}
+        return [lines[number] for number in listed[0].split(", ") if number in lines] if listed else []
 
 
 # The same numbers by hand

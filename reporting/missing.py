@@ -1,0 +1,147 @@
+"""The runs that would answer questions which are open, as commands for a shell."""
+
+import shlex
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from options import Option, make_run
+from reporting.comparisons import SEEDS, STEPS_ALIKE, Question, Section, common_seeds
+from reporting.histories import SINGLE_TASK, Group
+from settings import DATA_SETS, SETTINGS, SYNTHETIC, DataSpec
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Runs that differ in the seed alone, in setting 2 also in the task.
+
+    Attributes:
+        options: of the runs.
+        seeds: in order.
+        tasks: in setting 2 the numbers of the tasks to train; None for all.
+    """
+
+    options: Mapping[str, object]
+    seeds: Sequence[int]
+    tasks: tuple[int, ...] | None = None
+
+    def command(self, directory: Path, table: Sequence[Option]) -> str:
+        """A line for the shell that does these runs.
+
+        Args:
+            directory: that they are saved under, each in one of its own.
+            table: the options that there are.
+        """
+        spec, setting = data_set(self.options), self.options["setting"]
+        words, name = ["python main.py --train"], str(setting)
+        for option in table:
+            value = self.options.get(option.name)
+            if option.decides == "nothing" or option.repeats or setting not in option.settings:
+                continue
+            default = option.default_for(spec) if spec or not callable(option.default) else None
+            usual = value is None or value is False or value == default
+            if option.name == "data":
+                value = shlex.quote(value.rpartition("#")[0]) if isinstance(value, str) else value
+            elif option.name != "setting" and usual:
+                continue
+            values = value if isinstance(value, list | tuple) else [] if value is True else [value]
+            words.append(" ".join([f"--{option.name}", *map(str, values)]))
+            if option.name not in ("setting", "data"):
+                short = "-".join(map(str, values)) if len(values) < 2 else zlib.crc32(repr(values).encode())
+                name += f"_{option.name}-{short}".rstrip("-")
+        loop = f"for seed in {' '.join(map(str, self.seeds))}; do "
+        if setting == SINGLE_TASK:
+            last = len(spec.tasks) - 1 if spec else "LAST"
+            tasks = f"$(seq 0 {last})" if self.tasks is None else " ".join(map(str, self.tasks))
+            loop += f"for task in {tasks}; do "
+            words.append("--task $task")
+            name += "_task-$task"
+        path = f"{shlex.quote(str(directory))}/{name}_seed-$seed"
+        words.append(f"--seed $seed --save_history --save_path {path}")
+        return loop + " ".join(words) + "; done" * loop.count(" do ")
+
+
+def data_set(options: Mapping[str, object]) -> DataSpec | None:
+    """The data set of some options, None for a file, which need not be there any more."""
+    if isinstance(options["data"], str):
+        return None
+    spec = (SYNTHETIC if options["synthetic"] else DATA_SETS)[options["data"]]
+    return replace(spec, validation=options["validation"] or 0.0)
+
+
+def missing_runs(question: Question, section: Section, table: Sequence[Option]) -> list[Missing]:
+    """The runs that a question lacks for an interval of as many seeds as tasks are told from.
+
+    None where its one side is there already, so that runs alone do not answer it.
+
+    Raises:
+        CommandError: no run of these options can answer it.
+    """
+    groups = section.study.groups
+    pairs = question.pairs(section.study)
+    here = max(pairs, key=lambda pair: len(common_seeds(*pair))) if pairs else _one_side(question, groups)
+    there = [group for group in here if group]
+    if len(here) == 1 and there:
+        return []
+    template = (there + [group for group in groups if group.setting] + groups)[0]
+    wanted = sorted({seed for group in there or [template] for seed in group.seeds})
+    wanted += [seed for seed in range(SEEDS + len(wanted)) if seed not in wanted][
+        : max(0, SEEDS - len(wanted))
+    ]
+    runs = []
+    for group, changes in zip(here, question.sides(template.options), strict=True):
+        options = group.options if group else _changed(template, changes, table)
+        lacking: dict[tuple[int, ...] | None, list[int]] = {}
+        for seed in wanted:
+            tasks = group.tasks_lacking(seed) if group else None
+            if tasks != ():
+                lacking.setdefault(tasks, []).append(seed)
+        runs += [Missing(options, seeds, tasks) for tasks, seeds in lacking.items()]
+    return runs
+
+
+def _one_side(question: Question, groups: Sequence[Group]) -> list[Group | None]:
+    """For a question that has no pair: the group of one side, where there is one, and None for the other."""
+    for group in groups:
+        sides = question.sides(group.options)
+        for side, changes in enumerate(sides):
+            if all(group.options.get(name) == value for name, value in changes.items()):
+                return [group if i == side else None for i in range(len(sides))]
+    return [None] * len(question.sides(groups[0].options))
+
+
+def _changed(template: Group, changes: Mapping[str, object], table: Sequence[Option]) -> dict[str, object]:
+    """The options of a side that has no runs: those of another group, trained for as many steps.
+
+    Raises:
+        CommandError: the program would refuse them.
+    """
+    options = {**template.options, **changes}
+    spec = data_set(options)
+    if options["setting"] != template.setting:
+        options["weights"] = None
+        if spec:
+            options["epochs"] = _epochs(spec, template.options, options)
+    names = {o.name for o in table if o.decides != "nothing" and options["setting"] in o.settings}
+    given = {name: value for name, value in options.items() if name in names and value is not False}
+    if spec:
+        make_run("train", given | {"task": 0} if options["setting"] == SINGLE_TASK else given, table)
+    return options
+
+
+def _epochs(spec: DataSpec, old: Mapping[str, object], new: Mapping[str, object]) -> int:
+    """Epochs with which other options take as many steps, or where no number does, as many epochs."""
+    steps = old["epochs"] * _steps_per_epoch(spec, old)
+    of_epoch = _steps_per_epoch(spec, new)
+    epochs = max(1, round(steps / max(1, of_epoch)))
+    is_alike = abs(steps - epochs * of_epoch) <= STEPS_ALIKE * max(steps, epochs * of_epoch)
+    return epochs if is_alike else old["epochs"]
+
+
+def _steps_per_epoch(spec: DataSpec, options: Mapping[str, object]) -> int:
+    """Steps of an epoch, in setting 2 of all its models together."""
+    setting = SETTINGS[options["setting"]]
+    by_task = setting.draws or setting.kind == "single-task"
+    sizes = [spec.num_training_images(task) for task in (spec.tasks if by_task else [None])]
+    return sum(size // options["batch_size"] for size in sizes)
