@@ -177,8 +177,8 @@ QUESTIONS = (
         "tasks a step",
         "how many tasks share a step",
         within_setting(
-            lambda g: g.shared.get("tasks_per_step", 1) == 1,
-            lambda g: g.shared.get("tasks_per_step", 1) not in (None, 1),
+            lambda g: g.shared["tasks_per_step"] == 1,
+            lambda g: g.shared["tasks_per_step"] not in (None, 1),
             "tasks_per_step",
         ),
         more_tasks_per_step,

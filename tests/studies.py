@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 
 from helpers import table_line
 
-from options import OPTIONS, Option, choice, number
+from options import OPTIONS, choice
 from settings import DATA_SETS, LOSSES, SETTINGS
 
 # Two tasks are enough to work with by hand; a file of one's own may have as few.
@@ -28,24 +28,10 @@ TIPPETT = {2: 1.128379, 3: 1.692569, 4: 2.058751}
 C4 = {1: sqrt(2 / pi), 2: 0.886227, 3: 0.921318, 4: 0.939986, 6: 0.959369}
 
 
-def table_of(losses: Sequence[str]) -> tuple[Option, ...]:
-    """The options, with some losses, and with tasks_per_step where the program has none yet."""
-    tasks_per_step = Option(
-        "tasks_per_step",
-        "how to train",
-        "tasks that a step draws",
-        number(int, "a whole number from 1", lambda count: count > 0),
-        1,
-        settings=(3, 4),
-        decides="training",
-        check=lambda run: "does not go" if run.batch_size % run.tasks_per_step else None,
-    )
-    there = [option.name for option in OPTIONS]
-    known = tuple(replace(o, read=choice(losses)) if o.name == "loss" else o for o in OPTIONS)
-    return known if "tasks_per_step" in there else (*known, tasks_per_step)
-
-
-TABLE = table_of([*LOSSES, "uw", "pcgrad"])
+TABLE = tuple(
+    replace(option, read=choice([*LOSSES, "uw", "pcgrad"])) if option.name == "loss" else option
+    for option in OPTIONS
+)
 """What the report is to know of options, whether or not the program has all of it yet."""
 
 # Made-up histories
