@@ -163,7 +163,7 @@ def _fits(history: History) -> bool:
         and all(is_count(count) and count > 0 for count in history.num_answers)
         and all(type(sitting["code"]) is str for sitting in history.sittings)
         and (not history.parameters or history.parameters.keys() >= {"encoder", "heads"})
-        and all(is_count(count) and count > 0 for count in history.parameters.values())
+        and all(is_count(count) for count in history.parameters.values())
         and type(history.finished) is bool
         and (history.own_statistics is None or _are_scores(history.own_statistics, len(history.tasks)))
         and are_records(history.epochs, len(history.tasks))

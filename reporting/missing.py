@@ -56,8 +56,8 @@ class Missing:
             tasks = f"$(seq 0 {last})" if self.tasks is None else " ".join(map(str, self.tasks))
             loop += f"for task in {tasks}; do "
             words.append("--task $task")
-            name += "_task-$task"
-        path = f"{shlex.quote(str(directory))}/{name}_seed-$seed"
+            name += "-task-$task"
+        path = f"{shlex.quote(str(directory))}/{name}-seed-$seed"
         words.append(f"--seed $seed --save_history --save_path {path}")
         return loop + " ".join(words) + "; done" * loop.count(" do ")
 
@@ -73,7 +73,7 @@ def data_set(options: Mapping[str, object]) -> DataSpec | None:
 def missing_runs(question: Question, section: Section, table: Sequence[Option]) -> list[Missing]:
     """The runs that a question lacks for an interval of as many seeds as tasks are told from.
 
-    None where its one side is there already, so that runs alone do not answer it.
+    None are missing where the only side is there already, so that runs alone do not answer it.
 
     Raises:
         CommandError: no run of these options can answer it.
@@ -82,15 +82,13 @@ def missing_runs(question: Question, section: Section, table: Sequence[Option]) 
     pairs = question.pairs(section.study)
     here = max(pairs, key=lambda pair: len(common_seeds(*pair))) if pairs else _one_side(question, groups)
     there = [group for group in here if group]
-    if len(here) == 1 and there:
-        return []
     template = (there + [group for group in groups if group.setting] + groups)[0]
-    wanted = sorted({seed for group in there or [template] for seed in group.seeds})
-    wanted += [seed for seed in range(SEEDS + len(wanted)) if seed not in wanted][
-        : max(0, SEEDS - len(wanted))
-    ]
+    sides = question.sides(template.options)
+    if len(sides) == 1 and there and not pairs:
+        return []
     runs = []
-    for group, changes in zip(here, question.sides(template.options), strict=True):
+    wanted = _seeds(there or [template], groups)
+    for group, changes in zip(here[: len(sides)], sides, strict=True):
         options = group.options if group else _changed(template, changes, table)
         lacking: dict[tuple[int, ...] | None, list[int]] = {}
         for seed in wanted:
@@ -99,6 +97,13 @@ def missing_runs(question: Question, section: Section, table: Sequence[Option]) 
                 lacking.setdefault(tasks, []).append(seed)
         runs += [Missing(options, seeds, tasks) for tasks, seeds in lacking.items()]
     return runs
+
+
+def _seeds(there: Sequence[Group], groups: Sequence[Group]) -> list[int]:
+    """Seeds to have on both sides: those of some groups, else of any, else new ones, until they suffice."""
+    some, rest = ({seed for group in each for seed in group.seeds} for each in (there, groups))
+    others = [*sorted(rest - some), *(seed for seed in range(SEEDS + len(rest)) if seed not in rest)]
+    return sorted([*some, *others[: max(0, SEEDS - len(some))]])
 
 
 def _one_side(question: Question, groups: Sequence[Group]) -> list[Group | None]:
@@ -126,7 +131,8 @@ def _changed(template: Group, changes: Mapping[str, object], table: Sequence[Opt
     names = {o.name for o in table if o.decides != "nothing" and options["setting"] in o.settings}
     given = {name: value for name, value in options.items() if name in names and value is not False}
     if spec:
-        make_run("train", given | {"task": 0} if options["setting"] == SINGLE_TASK else given, table)
+        for task in range(len(spec.tasks)) if options["setting"] == SINGLE_TASK else [None]:
+            make_run("train", given | {"task": task}, table)
     return options
 
 

@@ -154,7 +154,7 @@ def explained(section: Section) -> list[str]:
         lines.append(
             "delta_m, gains and losses are in balanced accuracy, as a constant answer has a high accuracy"
         )
-    if known := [group for group in study.groups if group.runs[0].history.parameters]:
+    if known := [group for group in study.groups if group.runs[0].amount("parameters")]:
         largest = max(known, key=lambda group: group.runs[0].amount("parameters"))
         encoder = largest.runs[0].history.parameters["encoder"] / 1e6
         every = largest.runs[0].amount("parameters") / 1e6

@@ -290,7 +290,7 @@ def test_a_report_on_unequal_classes_says_what_a_hand_works_out(run, no_figure, 
     single = [float(row[1]) for row in OF_TABLE]
     for label, expected in (
         ("0 standard", ALL_CLASSES),
-        ("1 standard by task", BY_CLASS),  # shows a fault: it is not compared with 2, as 3 is
+        ("1 standard by task", BY_CLASS),
         ("2 single task", OF_TABLE),
         ("3 uniform draws", OF_TABLE),
     ):

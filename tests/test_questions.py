@@ -57,7 +57,6 @@ def test_each_way_without_a_partner_of_equal_steps_has_one_of_equal_epochs(repor
     scores = {0: (0.6, 0.7), 1: (0.6, 0.8)}
     for setting, steps in ((1, 20), (2, 100), (3, 200), (5, 20)):
         write_way(tmp_path, setting, scores, steps=steps)
-    # shows a fault: 2 has a partner of equal steps in 3, and is withheld from 1 and 5 for it
     assert [first for first, _ in report().compared("single-task")] == [
         "1 standard by task", "3 uniform draws", "5 summed losses"
     ]  # fmt: skip
@@ -323,8 +322,8 @@ def carried_out(lines: Sequence[str]) -> list[Run]:
         ("single-task", ["--data 1 --setting 0 --epochs 3"]),
         # both are, but they differ in something else
         ("draws", ["--data 1 --setting 3 --epochs 3 --lr 0.2", "--data 1 --setting 4 --epochs 3 --lr 0.3"]),
-        # each of these shows a fault:
-        # both sides are of one setting, and their commands write to one directory (as some above do)
+        # what would go wrong easily:
+        # both sides are of one setting
         ("loss", ["--data 0 --setting 1 --epochs 3"]),
         ("tasks a step", ["--data 1 --setting 1 --epochs 3"]),
         ("recipe", ["--data 1 --setting 1 --epochs 3"]),
@@ -364,7 +363,6 @@ def test_all_commands_of_a_report_go_side_by_side(report, tmp_path, setting):
     train(tmp_path, "--data", 1, "--setting", setting, "--epochs", 3)
     after = report().out.partition("\nNot answered for lack of runs")[2]
     runs = carried_out([line for line in after.splitlines() if line.startswith("  for ")])
-    # shows a fault: two write to one directory (and the same run is asked for up to five times)
     assert len({run.save_path for run in runs}) == len(runs)
 
 
@@ -378,7 +376,7 @@ def test_all_commands_of_a_report_go_side_by_side(report, tmp_path, setting):
 )
 def test_no_command_is_printed_that_would_be_refused(report, tmp_path, question, there):
     train(tmp_path, *there.split())
-    carried_out(report().commands(question))  # shows a fault: it ends in the refusal
+    carried_out(report().commands(question))
 
 
 def test_commands_complete_what_is_there_in_part(report, tmp_path):
@@ -402,7 +400,7 @@ def test_commands_complete_what_is_there_in_part(report, tmp_path):
 def test_commands_complete_single_task_training(report, tmp_path):
     train_single(tmp_path, "--data", 0, "--epochs", 4, tasks=5)
     runs = carried_out(report().commands("single-task"))
-    # shows a fault: with half of the models half of the steps are there: setting 3 would stop early
+    # The steps of the models that are there are not those of the whole
     for run in runs:
         write_run(run.save_path, run)
     assert [row["seeds"] for row in report().rows() if row["measure"] == "accuracy"] == ["3"]
