@@ -90,13 +90,16 @@ class DataSet:
         return (self.tasks[task][self.train.labels.cpu()] >= 0).nonzero().flatten().numpy()
 
 
-def load(spec: DataSpec, data_path: Path, image_size: int, device: torch.device) -> DataSet:
+def load(
+    spec: DataSpec, data_path: Path, image_size: int, device: torch.device, task: int | None = None
+) -> DataSet:
     """Bring a data set into the memory of a device, downloading it first where it is not there yet.
 
     Args:
         spec: which data set.
         data_path: directory of the downloaded files; not used by synthetic data.
         image_size: side that the images are resized to.
+        task: the number of a task to leave the images of the others out; default: all images.
 
     Raises:
         UserError: the files can be neither read nor downloaded, or are not what they should be.
@@ -115,11 +118,14 @@ def load(spec: DataSpec, data_path: Path, image_size: int, device: torch.device)
         train, test = READERS[spec.name](data_path)
     if spec.validation:
         train, test = hold_out(train, spec.held_out)
+    tasks = torch.tensor(list(spec.tasks.values()))
+    if task is not None:
+        train, test = (of_task(labelled, tasks[task]) for labelled in (train, test))
     train, test = (
         Split(resize(images, image_size).to(device), labels.to(device), spec)
         for images, labels in (train, test)
     )
-    return DataSet(spec, train, test, torch.tensor(list(spec.tasks.values())))
+    return DataSet(spec, train, test, tasks)
 
 
 def measured(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -153,6 +159,18 @@ def hold_out(labelled: Labelled, counts: Sequence[int]) -> tuple[Labelled, Label
         order = np.random.RandomState(label).permutation(len(of_class))  # the same in every version of NumPy
         held_out[of_class[order[:count]]] = True
     return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])
+
+
+def of_task(labelled: Labelled, numbers: Tensor) -> Labelled:
+    """Those of labelled images that belong to a task, in order.
+
+    Args:
+        labelled: the images.
+        numbers: int64, of each class within the task, or -1.
+    """
+    images, labels = labelled
+    members = numbers[labels] >= 0
+    return labelled if members.all() else (images[members], labels[members])
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -75,7 +75,7 @@ class Sitting:
         self._code = code_fingerprint(run.spec)
         if saved:
             say_other_code(self.model_path, saved, self._code)
-        data = load(run.spec, run.data_path, run.image_size, pick_device(run.device))
+        data = load(run.spec, run.data_path, run.image_size, pick_device(run.device), run.task)
         keep_freed_memory()
         setting = SETTINGS[run.setting]
         give_title(run.spec.title, run.synthetic)

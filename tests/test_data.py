@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torchvision.datasets.cifar
 import torchvision.datasets.omniglot
+from helpers import make, train_epochs
 from PIL import Image
 from test_settings import SUPERCLASSES
 
@@ -317,3 +319,20 @@ def test_data_sets_in_a_directory_that_cannot_be_written_are_read(tmp_path, any_
     monkeypatch.setattr(Path, "mkdir", refuse)
     assert len(load(DATA_SETS[1], tmp_path, 32, CPU).train) == 200
     assert not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize(("spec", "validation"), [(SYNTHETIC[1], 0.25), (SYNTHETIC[0], 0.0)])
+def test_a_single_task_is_trained_and_scored_alike_with_and_without_the_images_of_the_others(
+    spec, validation
+):
+    spec = replace(spec, validation=validation)
+    whole, alone = (load(spec, Path(), 8, CPU, task) for task in (None, 3))
+    members = torch.from_numpy(whole.images_of(3))
+    assert torch.equal(alone.train.images, whole.train.images[members])
+    assert len(alone.test) == sum(whole.tasks[3][label] >= 0 for label in whole.test.labels.tolist())
+    agents = [make(2, data, task=3, batch_size=16) for data in (whole, alone)]
+    losses = [train_epochs(agent, 2) for agent in agents]
+    assert losses[0] == losses[1]
+    assert agents[0].epochs[-1]["accuracy"] == agents[1].epochs[-1]["accuracy"]
+    for one, other in zip(*(agent.model.state_dict().values() for agent in agents), strict=True):
+        assert torch.equal(one, other)
