@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -355,7 +356,20 @@ def test_random_weights_are_on_average_those_of_the_mean():
     assert (losses.grad / 2000).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
 
 
-# What they need, and what they do not go with
+# What is said of them, what they need, and what they do not go with
+
+
+def test_the_help_and_the_page_have_each_with_its_year_and_the_constants_that_it_is_made_with():
+    page = Path("docs/losses.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+)$", page, re.MULTILINE))
+    assert ["mean", *rows] == list(LOSSES)
+    for loss, row in rows.items():
+        years = re.findall(r"\b\d{4}\b", LOSSES[loss])
+        assert years
+        assert all(year in row for year in years)
+        constants = COMBINATIONS[loss](2).constants
+        assert re.findall(r"\*\*(.+?)\*\*", row) == [f"{name} {value:g}" for name, value in constants.items()]
+
 
 COMMAND = ("--train", "--setting", 5, "--data", 0, *SMALL, "--epochs", 1)
 
