@@ -57,8 +57,23 @@ def agent_of(loss: str, data: DataSet, **options) -> Agent:
     return make(5, data, TINY, loss=loss, **options)
 
 
+def bytes_of(state: object) -> bytes:
+    """A state as model.pt holds it."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
 def weights_of(agent: Agent) -> bytes:
     return b"".join(value.numpy().tobytes() for value in agent.model.state_dict().values())
+
+
+def resumed(content: bytes, data: DataSet, loss: str, **options) -> Agent:
+    """Another agent that goes on from what one has saved."""
+    torch.manual_seed(1)
+    agent = agent_of(loss, data, **options)
+    agent.resume(*torch.load(io.BytesIO(content), weights_only=True))
+    return agent
 
 
 def change(now: nn.Module, before: nn.Module) -> Tensor:
@@ -77,20 +92,36 @@ def test_each_loss_learns_and_a_stopped_run_ends_with_the_same_bits(data, loss, 
     whole = agent_of(loss, data[num_tasks], **options)
     train_epochs(whole, 1)
     whole.train_steps(2)
-    file = io.BytesIO()  # as model.pt is written and read
-    torch.save([whole.model.state_dict(), whole.state()], file)
-    file.seek(0)
-    network, state = torch.load(file, weights_only=True)
+    content = bytes_of([whole.model.state_dict(), whole.state()])
     train_epochs(whole, 2)
-    torch.manual_seed(1)
-    parts = agent_of(loss, data[num_tasks], **options)
-    parts.resume(network, state)
+    parts = resumed(content, data[num_tasks], loss, **options)
     train_epochs(parts, 2)
     assert weights_of(parts) == weights_of(whole)
+    assert bytes_of(parts.state()["combination"]) == bytes_of(whole.state()["combination"])
     assert [epoch["loss"] for epoch in parts.epochs] == [epoch["loss"] for epoch in whole.epochs]
     for epoch in whole.epochs:  # the loss is that of the mean, whatever forms the update
         assert epoch["loss"] == pytest.approx(np.mean(epoch["task_loss"]), rel=1e-5)
     assert np.mean(whole.epochs[-1]["balanced_accuracy"]) > 0.6
+
+
+def test_an_epoch_whose_evaluation_is_stopped_ends_once(data):
+    options = {"batch_size": 64, "lr": 1.0}
+    whole, parts = (agent_of("dwa", data[2], **options) for _ in range(2))
+    train_epochs(whole, 4)
+    train_epochs(parts, 1)
+    calls = iter(range(parts.plan.steps_per_epoch))  # one for each step, and the next for the evaluation
+
+    def pause() -> None:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(parts.train(2, pause))
+    assert (len(parts.epochs), parts.step) == (1, parts.plan.steps_per_epoch)
+    content = bytes_of([parts.model.state_dict(), parts.state()])
+    parts = resumed(content, data[2], "dwa", **options)
+    train_epochs(parts, 3)
+    assert weights_of(parts) == weights_of(whole)
 
 
 def test_no_two_losses_give_the_same_weights_but_those_that_are_one_by_definition(data):
@@ -410,7 +441,8 @@ def test_without_any_of_them_the_mean_is_trained_and_every_model_evaluated(run, 
     history = json.loads((tmp_path / "history.json").read_text())
     assert history["loss_parameters"] == {"c": 0.5}
     assert history["sittings"][0]["environment"]["torchjd"].startswith("0.18")
-    monkeypatch.setitem(sys.modules, "torchjd", None)
+    for name in ("torchjd", "torchjd.aggregation", "torchjd.scalarization"):
+        monkeypatch.setitem(sys.modules, name, None)
     evaluated = run("--eval", *COMMAND[1:], "--loss", "cagrad", "--save_path", tmp_path, **network)
     assert evaluated.accuracy == f"Accuracy: {history['epochs'][-1]['accuracy']}"
     assert run(*COMMAND, "--loss", "mean", **network).code == 0
