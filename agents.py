@@ -201,7 +201,9 @@ class Agent:
             group["lr"] = self._rate()
         self._optimizer.zero_grad(set_to_none=True)  # heads that take no part are left alone
         self.combination.backward(losses, weights, features, self.model.encoder.parameters())
-        for parameter in self.model.parameters():
+        for parameter in [
+            parameter for group in self._optimizer.param_groups for parameter in group["params"]
+        ]:
             if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
                 # Fused steps take it that both lie in memory in the same order.
                 parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
