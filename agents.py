@@ -132,6 +132,7 @@ class Agent:
                 start = time.perf_counter()
                 scores = self.evaluate(pause=pause)
                 self.epochs.append(self._record(scores, time.perf_counter() - start))
+                self.combination.after_epoch()
                 self.step, self.seconds = 0, 0.0
                 done = f"epoch {len(self.epochs)}/{epochs}"
                 bar.set_postfix_str(f"{done}, accuracy {np.mean(scores.accuracy):.4f}")
@@ -197,12 +198,29 @@ class Agent:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate()
         self._optimizer.zero_grad(set_to_none=True)  # heads that take no part are left alone
-        self.combination.backward(losses, weights, features)
+        self.combination.backward(losses, weights, features, self.model.encoder.parameters())
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
+                    # Fused steps take it that both lie in memory in the same order.
+                    parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
         self._optimizer.step()
-        self.losses[self.step] = losses.detach() @ weights
-        self.task_losses[self.step].index_copy_(0, heads, losses.detach())
+        losses = torch.stack([loss.detach() for loss in losses])
+        self.losses[self.step] = losses @ weights
+        self.task_losses[self.step].index_copy_(0, heads, losses)
+        self.combination.after_step(lambda: self._losses_anew(drawn, images, labels))
 
-    def _losses(self, drawn: list[int], images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _losses_anew(self, drawn: list[int], images: Tensor, labels: Tensor) -> Tensor:
+        """The losses of a step after it, float32, in a row; buffers and generators stay as they are."""
+        device = self.data.device
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            losses, _ = self._losses(drawn, images, labels)
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        return torch.stack(losses)
+
+    def _losses(self, drawn: list[int], images: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
         """The losses of a step, one for each source drawn and head that it trains, and the features.
 
         Args:
@@ -222,7 +240,7 @@ class Agent:
                 for head in self.plan.sources[i].heads:
                     logits = self.model.heads[head](here).float()
                     losses.append(F.cross_entropy(logits, self._answers[head][classes]))
-        return torch.stack(losses), features
+        return losses, features
 
     def _rate(self) -> float:
         """Learning rate of the next step."""

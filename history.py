@@ -31,6 +31,8 @@ class History:
         constant_accuracy: what always giving the commonest answer scores in each of `tasks`.
         num_answers: number of different answers that each of them has.
         parameters: number of parameters of the `encoder` and of the `heads`; empty in files of format 1.
+        loss_parameters: what the method that forms the losses was given beside their number, by name; empty
+            where it takes nothing, or what TorchJD has by default.
         epochs: the records of the epochs done.
         finished: whether the run has come to its end.
         own_statistics: `accuracy` and `balanced_accuracy` at the end with each task's own normalisation
@@ -44,6 +46,7 @@ class History:
     constant_accuracy: list[float]
     num_answers: list[int]
     parameters: dict[str, int]
+    loss_parameters: dict[str, float] = field(default_factory=dict)
     epochs: list[dict] = field(default_factory=list)
     finished: bool = False
     own_statistics: dict[str, list[float]] | None = None
@@ -164,6 +167,7 @@ def _fits(history: History) -> bool:
         and all(type(sitting["code"]) is str for sitting in history.sittings)
         and (not history.parameters or history.parameters.keys() >= {"encoder", "heads"})
         and all(is_count(count) for count in history.parameters.values())
+        and all(is_number(value) for value in history.loss_parameters.values())
         and type(history.finished) is bool
         and (history.own_statistics is None or _are_scores(history.own_statistics, len(history.tasks)))
         and are_records(history.epochs, len(history.tasks))

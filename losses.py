@@ -3,16 +3,31 @@
 The losses of a step are a vector with one loss for each pair of images and head. One object turns them into
 gradients. To form them in another way, write a class with a `forward` of its own and name it in COMBINATIONS
 here and, with a few words for the help, in LOSSES of settings.py.
+
+The methods of the literature are those of TorchJD (https://torchjd.org), which is imported where one is
+made. This is the one place that looks into its objects. docs/losses.md says where each constant comes from.
 """
 
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+
+import torch
 from torch import Tensor, nn
+
+from settings import UserError
 
 
 class Combination(nn.Module):
     """Makes one loss of those of a step's tasks: here their weighted sum.
 
     Its parameters, if it has any, are trained along with the network; its state dict is saved and resumed.
+
+    Attributes:
+        constants: what it is made with beside the number of heads: plain values by name, for the history.
     """
+
+    constants: Mapping[str, float] = {}
 
     def __init__(self, num_heads: int) -> None:
         """
@@ -31,16 +46,218 @@ class Combination(nn.Module):
         """
         return losses @ weights
 
-    def backward(self, losses: Tensor, weights: Tensor, features: Tensor) -> None:
+    def backward(
+        self, losses: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
+    ) -> None:
         """Give every parameter that takes part its gradient.
 
         Args:
-            losses: as in `forward`.
+            losses: as in `forward`, but one by one, so that one can be differentiated without the others.
             weights: as in `forward`.
-            features: float32, B x features: what the encoder made of the batch, and the losses come from.
+            features: float32 or bfloat16, B x features: what the encoder made of the batch, and the losses
+                come from.
+            encoder: the parameters of the encoder.
         """
-        self(losses, weights).backward()
+        self(torch.stack(list(losses)), weights).backward()
+
+    def after_step(self, losses: Callable[[], Tensor]) -> None:
+        """Called after each step; does nothing here.
+
+        Args:
+            losses: computes those of the same batch anew, as in `forward`, without gradients and without a
+                trace in the network's buffers or in PyTorch's generators.
+        """
+
+    def after_epoch(self) -> None:
+        """Called when an epoch is done; does nothing here."""
 
 
-COMBINATIONS = {"mean": Combination}
-"""The class behind each name of LOSSES."""
+def _made(part: str, name: str, **arguments: object) -> nn.Module:
+    """An object of a class of TorchJD."""
+    warnings.filterwarnings("ignore", module=r"(torchjd|cvxpy)\b")  # about how they use what they rely on
+    return getattr(import_module(f"torchjd.{part}"), name)(**arguments)
+
+
+class Scalarization(Combination):
+    """A function of the losses, of TorchJD, times a constant."""
+
+    def __init__(self, num_heads: int, name: str, scale: float = 1.0, **constants: float) -> None:
+        """
+        Args:
+            num_heads: number of heads of the network.
+            name: of the class in TorchJD.
+            scale: what makes its first update that of `mean` for tasks with equal losses.
+            constants: what the class is made with.
+        """
+        super().__init__(num_heads)
+        self.constants = constants
+        self.scalarizer = self._make(num_heads, name)
+        self.register_buffer("scale", torch.tensor(scale), persistent=False)
+
+    def _make(self, num_heads: int, name: str) -> nn.Module:
+        return _made("scalarization", name, **self.constants)
+
+    def forward(self, losses: Tensor, weights: Tensor) -> Tensor:
+        """What is minimised; the weights of setting 5 are equal, and each method has its own."""
+        return self.scale * self.scalarizer(losses)
+
+
+class SizedScalarization(Scalarization):
+    """One with a parameter for each loss: trained along with the network."""
+
+    def _make(self, num_heads: int, name: str) -> nn.Module:
+        return _made("scalarization", name, shape=num_heads, **self.constants)
+
+
+class Dwa(Scalarization):
+    """Weights by how fast each loss fell over the last two epochs."""
+
+    def after_epoch(self) -> None:
+        """Go on to the next epoch."""
+        self.scalarizer.step()
+
+    def get_extra_state(self) -> dict:
+        """The losses of the running epoch, summed over its steps, their number, and earlier averages."""
+        method = self.scalarizer
+        return {"sum": method._loss_sum, "steps": method._n_batches, "averages": method._previous_averages}
+
+    def set_extra_state(self, state: dict) -> None:
+        """Take over what `get_extra_state` gave."""
+        method, device = self.scalarizer, self.scale.device
+        method._loss_sum = None if state["sum"] is None else state["sum"].to(device)
+        method._n_batches = state["steps"]
+        method._previous_averages = [average.to(device) for average in state["averages"]]
+
+
+class Famo(SizedScalarization):
+    """Weights by how much each loss fell over the last step, learnt by an optimiser of the method's own.
+
+    Its logits are a parameter without a gradient, which the optimiser of the network leaves alone.
+    """
+
+    def after_step(self, losses: Callable[[], Tensor]) -> None:
+        """Learn from what the step did to the losses of its batch."""
+        self.scalarizer.update(losses())
+
+    def get_extra_state(self) -> dict | None:
+        """The state of the optimiser, which the first step makes."""
+        optimizer = self.scalarizer._optimizer
+        return None if optimizer is None else optimizer.state_dict()
+
+    def set_extra_state(self, state: dict | None) -> None:
+        """Take over what `get_extra_state` gave."""
+        if state is not None:
+            method = self.scalarizer
+            method._optimizer = torch.optim.Adam([method._w])
+            method._optimizer.load_state_dict(state)  # the learning rate included
+
+
+class Aggregation(Combination):
+    """One gradient of the encoder out of those of the tasks, by TorchJD; each head's is that of `mean`."""
+
+    def __init__(self, num_heads: int, name: str, scale: float = 1.0, **constants: float) -> None:
+        """
+        Args:
+            num_heads: number of heads of the network.
+            name: of the class in TorchJD.
+            scale: what makes its first update that of `mean` for tasks with equal gradients.
+            constants: what the class is made with.
+        """
+        super().__init__(num_heads)
+        self.constants = constants
+        self._scale = scale
+        # Out of reach of `to`: what they remember belongs where they compute with it, on the CPU.
+        self._hidden = (self._make(num_heads, name),)
+
+    def _make(self, num_heads: int, name: str) -> nn.Module:
+        return _made("aggregation", name, **self.constants)
+
+    @property
+    def aggregator(self) -> nn.Module:
+        """TorchJD's object."""
+        return self._hidden[0]
+
+    def backward(
+        self, losses: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
+    ) -> None:
+        """Give every parameter its gradient.
+
+        Raises:
+            UserError: the method has found no gradient.
+        """
+        from torchjd.autojac import jac_to_grad, mtl_backward
+
+        encoder = [parameter for parameter in encoder if parameter.requires_grad]
+        # One backward pass of the encoder after the other: vmap is slower on a CPU and cannot take whatever a
+        # network may do. The heads get their gradients as well, weighted; the encoder's rows have to be those
+        # of the losses themselves.
+        mtl_backward(
+            losses, features, grad_tensors=list(weights), shared_params=encoder, parallel_chunk_size=1
+        )
+        for parameter in encoder:
+            parameter.jac.div_(weights.view(-1, *[1] * parameter.dim()))
+        try:
+            jac_to_grad(encoder, self.aggregator)
+        except Exception as error:  # each solver has its own ones
+            if isinstance(error, RuntimeError) and not isinstance(error, torch.linalg.LinAlgError):
+                raise
+            raise UserError(
+                f"the gradients of the tasks cannot be combined ({error}), as where a loss is not finite: "
+                "use a smaller --lr, or another --loss; nothing was saved since"
+            ) from error
+        for parameter in encoder:
+            parameter.grad.mul_(self._scale)
+
+
+class GradVac(Aggregation):
+    """Aligns gradients as much as they were aligned before: a running mean for each pair of tasks."""
+
+    def get_extra_state(self) -> Tensor | None:
+        """The mean, float32, tasks x tasks, which the first step makes."""
+        return self.aggregator.gramian_weighting._phi_t
+
+    def set_extra_state(self, state: Tensor | None) -> None:
+        """Take over what `get_extra_state` gave."""
+        if state is not None:
+            method = self.aggregator.gramian_weighting
+            method._phi_t = state.clone()
+            method._state_key = (len(state), state.dtype)
+
+
+class NashMtl(Aggregation):
+    """The solution of a bargaining game, searched from that of the step before."""
+
+    def _make(self, num_heads: int, name: str) -> nn.Module:
+        return _made("aggregation", name, n_tasks=num_heads, **self.constants)
+
+    def get_extra_state(self) -> Tensor:
+        """The solution, tasks."""
+        return torch.from_numpy(self.aggregator.weighting.prvs_alpha)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what `get_extra_state` gave; the game is laid out anew by the next step."""
+        self.aggregator.weighting.prvs_alpha = state.clone().numpy()
+
+
+COMBINATIONS: dict[str, Callable[[int], Combination]] = {
+    "mean": Combination,
+    "uw": lambda n: SizedScalarization(n, "UW", 2 / n),
+    "dwa": lambda n: Dwa(n, "DWA", 1 / n),
+    "geometric_mean": lambda n: Scalarization(n, "GeometricMean"),
+    "random": lambda n: Scalarization(n, "Random"),
+    "imtl_l": lambda n: SizedScalarization(n, "IMTLL", 1 / n),
+    "famo": lambda n: Famo(n, "FAMO"),
+    "stch": lambda n: Scalarization(n, "STCH", n, mu=0.01),
+    "mgda": lambda n: Aggregation(n, "MGDA"),
+    "pcgrad": lambda n: Aggregation(n, "PCGrad", 1 / n),
+    "gradvac": lambda n: GradVac(n, "GradVac", 1 / n),
+    "graddrop": lambda n: Aggregation(n, "GradDrop", 1 / n),
+    "cagrad": lambda n: Aggregation(n, "CAGrad", 1 / 1.5, c=0.5),
+    "imtl_g": lambda n: Aggregation(n, "IMTLG"),
+    "aligned_mtl": lambda n: Aggregation(n, "AlignedMTL"),
+    "fairgrad": lambda n: Aggregation(n, "FairGrad", alpha=2.0),
+    "nash_mtl": lambda n: NashMtl(n, "NashMTL"),
+    "upgrad": lambda n: Aggregation(n, "UPGrad"),
+    "config": lambda n: Aggregation(n, "ConFIG", 1 / n),
+}
+"""What makes the combination behind each name of LOSSES, of the number of heads."""

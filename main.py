@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from options import OPTIONS, CommandError, Option, Run, make_run
 from running.stopping import Stopped, StopSignals
-from settings import DATA_SETS, SETTINGS, UserError
+from settings import AGGREGATIONS, DATA_SETS, LOSSES, SETTINGS, UserError
 
 MODES = {
     "train": "train a model and evaluate it after every epoch",
@@ -78,6 +78,10 @@ def build_parser(table: Sequence[Option]) -> argparse.ArgumentParser:
                 "\ndata sets:",
                 *(f"  {number}  {words}" for number, words in enumerate(data_sets)),
                 "  FILE.npz  arrays train_images, train_labels, test_images, test_labels, maybe tasks",
+                "\nlosses, for setting 5:",
+                *(f"  {name:14}  {LOSSES[name]}" for name in LOSSES if name not in AGGREGATIONS),
+                "\nlosses that combine the tasks' gradients, of a backward pass for each:",
+                *(f"  {name:14}  {words}" for name, words in AGGREGATIONS.items()),
                 "\na first run, which downloads nothing:",
                 "  python main.py --train --setting 3 --synthetic --verbose",
             ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from settings import (
+    AGGREGATIONS,
     DATA_SETS,
     LOSSES,
     PRECISIONS,
@@ -367,6 +368,16 @@ def check_overwrite(run: Run) -> str | None:
     return None
 
 
+def check_compile(run: Run) -> str | None:
+    """Whether the backward pass of a compiled encoder gives what the loss is formed of."""
+    if run.mode == "train" and run.compile and run.loss in AGGREGATIONS:
+        return (
+            f"--compile does not go with --loss {run.loss}, which goes back through the encoder once for "
+            "each task, what compiled code is not made for: leave --compile out"
+        )
+    return None
+
+
 def shares(weights: Sequence[float]) -> list[float]:
     """What of weights counts: how large each is among all."""
     return [round(weight / sum(weights), 12) for weight in weights]
@@ -408,8 +419,7 @@ OPTIONS = (
         metavar="W", many=True, settings=WEIGHTED, decides="training", check=check_weights, key=shares,
     ),
     Option(
-        "loss", RECIPE,
-        "what is minimised: " + "; ".join(f"{name}: {words}" for name, words in LOSSES.items()),
+        "loss", RECIPE, "how the losses of the tasks become one update, by name, see below",
         choice(LOSSES), "mean", metavar="NAME", settings=FORMED, decides="training",
     ),
     Option(
@@ -483,7 +493,7 @@ OPTIONS = (
     Option(
         "compile", MACHINE,
         "compile the encoder first, to speed up long trainings; takes a C++ compiler and half a minute",
-        decides="nothing",
+        decides="nothing", check=check_compile,
     ),
 )  # fmt: skip
 """The options, in the order of the help; a check may rely on those before it."""

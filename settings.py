@@ -323,8 +323,44 @@ SYNTHETIC = (
 )
 """The generated stand-ins, in the order of DATA_SETS: enough images for one batch of 128 per task."""
 
-LOSSES = {"mean": "the mean of the tasks' losses"}
-"""How the losses of the tasks can be made one update in setting 5: a name, and what it does in words."""
+SCALARIZATIONS = {
+    "uw": "uncertainty weighting: a learnt weight for each task (Kendall et al. 2018)",
+    "dwa": "dynamic weight average: by how each loss falls from epoch to epoch (Liu et al. 2019)",
+    "geometric_mean": "the geometric mean of the losses (Chennupati et al. 2019)",
+    "random": "random weights, drawn anew for each step (Lin et al. 2022)",
+    "imtl_l": "impartial learning by losses: a learnt weight for each task (Liu et al. 2021)",
+    "famo": "fast adaptive optimisation: by how much each step lowers each loss (Liu et al. 2023)",
+    "stch": "smooth Tchebycheff: close to the largest loss (Lin et al. 2024)",
+}
+AGGREGATIONS = {
+    "mgda": "the shortest convex combination of the gradients (Desideri 2012; Sener and Koltun 2018)",
+    "pcgrad": "each gradient without what opposes another (Yu et al. 2020)",
+    "gradvac": "each gradient turned to agree with the others as usual (Wang et al. 2021)",
+    "graddrop": "one sign for each coordinate, drawn by how many agree (Chen et al. 2020)",
+    "cagrad": "close to the mean, but best for the task that gains least (Liu et al. 2021)",
+    "imtl_g": "impartial learning by gradients: equal projections on all (Liu et al. 2021)",
+    "aligned_mtl": "gradients made orthogonal and equally long (Senushkin et al. 2023)",
+    "fairgrad": "gains that are alpha-fair (Ban and Ji 2024)",
+    "nash_mtl": "gains that are Nash's bargain (Navon et al. 2022)",
+    "upgrad": "each gradient projected to where it opposes none (Quinton and Rey 2024)",
+    "config": "equal cosines to all gradients (Liu et al. 2024)",
+}
+LOSSES = {"mean": "the mean of the tasks' losses", **SCALARIZATIONS, **AGGREGATIONS}
+"""How the losses of the tasks can be made one update in setting 5: a name, and what it does in words.
+
+Scalarisations make one loss of many, aggregations one gradient of the encoder of those of the tasks.
+"""
+
+TORCHJD = "0.18"
+"""The version of TorchJD that has these methods."""
+
+SOLVERS = {
+    "cagrad": ("cvxpy", "clarabel"),
+    "fairgrad": ("scipy",),
+    "nash_mtl": ("cvxpy", "ecos"),
+    "upgrad": ("qpsolvers", "quadprog"),
+}
+"""The packages that some of them need beside TorchJD."""
 
 PRECISIONS = ("fp32", "bf16")
 """What the network computes in; its weights are fp32 in any case."""

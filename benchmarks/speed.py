@@ -19,6 +19,9 @@ that of a process of its own for each variant (on a GPU what PyTorch took of its
 A lays out once what the steps of an epoch train on. That is timed apart, and the timed steps are charged
 their share of it.
 
+With --loss, A's steps of setting 5 with each of some losses are timed in turn with those with `mean` instead,
+and the ratio says how many times as long a step takes.
+
 When its turn comes, a variant gets the C library's memory management as it is in a process of its own:
 as main.py sets it for A and C, as it is by default for B. Before it is timed, it does a step, and A also
 an evaluation, for A keeps the memory that it uses for many images at once, and lost it in B's turn.
@@ -50,9 +53,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from agents import AGENTS, Agent, make_optimizer, normalised
 from data import DataSet, Split
 from models import Model, computing_in
-from options import COUNT, Run, make_run, read_device
+from options import COUNT, Run, choice, make_run, read_device
 from running.sitting import compiling, keep_freed_memory, pick_device
-from settings import DATA_SETS, PRECISIONS, SETTINGS, DataSpec, UserError
+from settings import DATA_SETS, LOSSES, PRECISIONS, SETTINGS, DataSpec, UserError
 
 BATCH_SIZE = 128
 
@@ -241,7 +244,7 @@ class Floor:
                     logits = self.model.heads[head](features[here]).float()
                     losses.append(F.cross_entropy(logits, self._targets[head][here]))
         self._optimizer.zero_grad(set_to_none=True)
-        self.agent.combination.backward(torch.stack(losses), torch.cat(weights), features)
+        self.agent.combination.backward(losses, torch.cat(weights), features, self.model.encoder.parameters())
         self._optimizer.step()
 
     def train(self, steps: int) -> None:
@@ -260,12 +263,13 @@ def seconds(work, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def options_of(setting: int, args: argparse.Namespace) -> Run:
+def options_of(setting: int, args: argparse.Namespace, loss: str | None = None) -> Run:
     """The run of this program that is timed."""
     given = {
         "setting": setting,
         "data": args.data,
         "task": 1 if setting == 2 else None,
+        "loss": loss,
         "batch_size": BATCH_SIZE,
         "tasks_per_step": args.tasks_per_step if SETTINGS[setting].draws else None,
         "precision": args.precision,
@@ -331,17 +335,44 @@ def measure(setting: int, args: argparse.Namespace, device: torch.device) -> Non
     print(line("evaluation", evaluating).rstrip(), flush=True)
 
 
-def measure_all(args: argparse.Namespace, device: torch.device) -> None:
-    """Print everything: the times of each setting, then the memory of each."""
+def measure_losses(args: argparse.Namespace, device: torch.device) -> None:
+    """Time the steps of setting 5 with each loss in turn with those with `mean`, and print what came out."""
+    print(heading(args, device, "steps of setting 5"))
+    print(f"{'loss':14}  {'mean ms/step':18}  {'loss ms/step':18}  loss/mean")
+    data = generated(args.data, args.test_images, device)
+    keep_freed_memory()
+    mean = Ours(AGENTS[5](data, options_of(5, args, "mean")))
+    for loss in args.loss:
+        variants = (mean, Ours(AGENTS[5](data, options_of(5, args, loss))))
+        rows = []
+        for _ in range(args.rounds):
+            row = []
+            for variant in variants:
+                seconds(lambda variant=variant: variant.train(1), device)
+                took = seconds(lambda variant=variant: variant.train(args.steps), device)
+                row.append(1000 * took / args.steps)
+            rows.append(row)
+        columns = [spread([row[i] for row in rows], 1) for i in range(2)]
+        ratio = spread([with_loss / with_mean for with_mean, with_loss in rows], 2)
+        print(f"{loss:14}  {columns[0]:18}  {columns[1]:18}  {ratio}", flush=True)
+
+
+def heading(args: argparse.Namespace, device: torch.device, what: str) -> str:
+    """Where something is timed, and how."""
     where = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"{torch.get_num_threads()} CPU threads"
     )
     options = args.precision + (", compiled" if args.compile else "")
-    if any(SETTINGS[setting].draws for setting in args.settings):
+    if not args.loss and any(SETTINGS[setting].draws for setting in args.settings):
         options += f"; tasks a step in settings 3 and 4: {args.tasks_per_step}"
-    print(f"{DATA_SETS[args.data].name}, torch {torch.__version__}, {where}; A and C: {options}")
+    return f"{DATA_SETS[args.data].name}, torch {torch.__version__}, {where}; {what}: {options}"
+
+
+def measure_all(args: argparse.Namespace, device: torch.device) -> None:
+    """Print everything: the times of each setting, then the memory of each."""
+    print(heading(args, device, "A and C"))
     columns = ("A images/s", "B images/s", "C images/s", "A/B", "A/C", "A GFLOP/s")
     print(" " * 23 + "  ".join(f"{column:18}" for column in columns).rstrip())
     for setting in args.settings:
@@ -415,13 +446,16 @@ def main() -> None:
     add("--rounds", type=count, default=3, help="rounds that are counted (3)")
     add("--test_images", type=count, help="images of an evaluation (2000, on a GPU 10000)")
     add("--precision", choices=PRECISIONS, default="fp32", help="of A and C (fp32)")
+    add(
+        "--loss", type=typed(choice(LOSSES)), nargs="+", metavar="NAME",
+        help="time the steps of setting 5 with these losses against those with `mean`, and nothing else",
+    )  # fmt: skip
     add("--compile", action="store_true", help="compile in A and C")
     add("--device", type=typed(read_device), default="auto", help="as for main.py (auto)")
     add("--memory_of", choices="AB", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if wrong := [
-        n for n in args.settings if SETTINGS[n].shared_inputs and not DATA_SETS[args.data].shared_inputs
-    ]:
+    settings = [5] if args.loss else args.settings
+    if wrong := [n for n in settings if SETTINGS[n].shared_inputs and not DATA_SETS[args.data].shared_inputs]:
         parser.error(f"setting {wrong[0]} cannot be trained on {DATA_SETS[args.data].name}")
     try:
         device = pick_device(args.device)
@@ -434,7 +468,9 @@ def main() -> None:
         parser.error(f"--test_images must be at least {num_classes}, the number of classes")
     try:
         with compiling(args.compile):
-            if args.memory_of:
+            if args.loss:
+                measure_losses(args, device)
+            elif args.memory_of:
                 measure_memory(args, device)
             else:
                 measure_all(args, device)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from settings import DataSpec
@@ -67,13 +68,16 @@ def environment(device: object, num_threads: int, compiled: bool) -> dict[str, o
         num_threads: number of threads that PyTorch computes with on the CPU.
         compiled: whether the encoder is compiled.
     """
-    loaded = {name: sys.modules[name] for name in ("numpy", "torch", "torchjd") if name in sys.modules}
+    torch = sys.modules["torch"]
+    loaded = {"numpy": sys.modules["numpy"].__version__, "torch": str(torch.__version__)}
+    if "torchjd" in sys.modules:  # which does not say itself
+        loaded["torchjd"] = version("torchjd")
     on_gpu = device.type == "cuda"
     return {
         "python": platform.python_version(),
-        **{name: str(module.__version__) for name, module in loaded.items()},
+        **loaded,
         "device": device.type,
-        "processor": loaded["torch"].cuda.get_device_name(device) if on_gpu else _processor(),
+        "processor": torch.cuda.get_device_name(device) if on_gpu else _processor(),
         "threads": num_threads,
         "compiled": compiled,
     }

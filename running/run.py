@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib.metadata import version
+from importlib.util import find_spec
 
 from files import reserved
 from history import HISTORY, History
@@ -9,6 +11,7 @@ from options import Run
 from running.directory import check_directory, earlier_history
 from running.printing import accuracy_line, give, give_title, say, summary, summary_of_own_statistics
 from running.stopping import StopSignals
+from settings import AGGREGATIONS, SCALARIZATIONS, SOLVERS, TORCHJD, UserError
 
 
 def train(
@@ -30,6 +33,7 @@ def train(
     if history and history.finished and history.options["epochs"] == run.epochs:
         repeat(run, history)
         return
+    check_installed(run)
     saves = run.save_model or run.resume or run.save_history
     with reserved(run.save_path) if saves else nullcontext():
         if saves:
@@ -37,6 +41,24 @@ def train(
         from running.sitting import Sitting  # brings torch, which takes seconds
 
         Sitting(run, history, network, save_interval).train(signals)
+
+
+def check_installed(run: Run) -> None:
+    """Make sure that the packages are there which the losses are formed with.
+
+    Raises:
+        UserError: one is not, or is of another version.
+    """
+    if run.loss not in (*SCALARIZATIONS, *AGGREGATIONS):
+        return
+    missing = [name for name in ("torchjd", *SOLVERS.get(run.loss, ())) if find_spec(name) is None]
+    if missing:
+        problem = f"{' and '.join(missing)}, which cannot be found here"
+    elif not version("torchjd").startswith(f"{TORCHJD}."):
+        problem = f"torchjd {TORCHJD}, and here is {version('torchjd')}"
+    else:
+        return
+    raise UserError(f'--loss {run.loss} needs {problem}: pip install "torchjd[full]=={TORCHJD}.*"')
 
 
 def repeat(run: Run, history: History) -> None:

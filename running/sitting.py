@@ -149,6 +149,7 @@ class Sitting:
                 "encoder": sum(parameter.numel() for parameter in agent.model.encoder.parameters()),
                 "heads": sum(parameter.numel() for parameter in agent.model.heads.parameters()),
             },
+            loss_parameters=dict(agent.combination.constants),
             epochs=agent.epochs,
             finished=finished,
             own_statistics=self._own_statistics and asdict(self._own_statistics),
@@ -317,7 +318,8 @@ def evaluate(run: Run, network: Callable | None = None) -> None:
         if option.from_model and run.values[option.name] is None
     }
     say_other_code(path, saved, code_fingerprint(run.spec))
-    sitting = Sitting(run.changed(resume=False, **unless_given), None, network, 0.0)
+    # No losses are formed, so what forms them need not be installed.
+    sitting = Sitting(run.changed(resume=False, loss=None, **unless_given), None, network, 0.0)
     try:
         sitting.agent.model.load_state_dict(saved["model"])
     except RuntimeError as error:

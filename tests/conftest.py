@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import NARROW
-from studies import TABLE, Report
+from studies import Report
 
 import main
 import reporting
@@ -74,7 +74,7 @@ def report(run, no_figure, tmp_path):
     """Report on what has been written into tmp_path, or a folder of it."""
 
     def report(*options: object, folder: str = "") -> Report:
-        reported = run("--report", "--save_path", tmp_path / folder, *options, table=TABLE)
+        reported = run("--report", "--save_path", tmp_path / folder, *options)
         assert (reported.code, "Traceback" in reported.err) == (0, False)
         return Report(reported.out, tmp_path / folder)
 

@@ -4,15 +4,13 @@ import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import pi, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 
 from helpers import table_line
 
-from options import OPTIONS, choice
-from settings import DATA_SETS, LOSSES, SETTINGS
+from settings import DATA_SETS, SETTINGS
 
 # Two tasks are enough to work with by hand; a file of one's own may have as few.
 MINE = "mine.npz#0123456789ab"
@@ -27,12 +25,6 @@ STUDENT = {2: 12.70620, 3: 4.302653, 4: 3.182446, 5: 2.776445}
 TIPPETT = {2: 1.128379, 3: 1.692569, 4: 2.058751}
 C4 = {1: sqrt(2 / pi), 2: 0.886227, 3: 0.921318, 4: 0.939986, 6: 0.959369}
 
-
-TABLE = tuple(
-    replace(option, read=choice([*LOSSES, "uw", "pcgrad"])) if option.name == "loss" else option
-    for option in OPTIONS
-)
-"""What the report is to know of options, whether or not the program has all of it yet."""
 
 # Made-up histories
 

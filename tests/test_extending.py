@@ -176,7 +176,7 @@ assert weights("mean") != weights("whole")
     (learnt,) = (ast.literal_eval(line) for line in printed if line.startswith("["))
     assert all(value < 0 for value in learnt)
     helped = subprocess.run([sys.executable, "main.py", "--help"], cwd=copy, capture_output=True, text=True)
-    assert "uncertainty: weights that are learnt" in " ".join(helped.stdout.split())
+    assert "uncertainty weights that are learnt" in " ".join(helped.stdout.split())
 
 
 def test_another_way_to_draw_tasks_draws_them_by_it(extended):

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from studies import (
     CIFAR10,
     PAIR,
-    TABLE,
     TASKS,
     Report,
     Scores,
@@ -32,6 +31,7 @@ from studies import (
 )
 
 import main
+from options import OPTIONS
 from settings import SETTINGS
 
 # A small study, number by number: unequal seeds, four of setting 3, three of 4 and 2, two that all have
@@ -689,7 +689,7 @@ def test_a_result_that_cannot_be_replaced_stays_as_it_was(small_study, run, repo
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.*")}
     (tmp_path / "report.csv").unlink()
     (tmp_path / "report.csv").mkdir()
-    refused = run("--report", "--save_path", tmp_path, "--verbose", table=TABLE)
+    refused = run("--report", "--save_path", tmp_path, "--verbose")
     assert refused.code == 1
     assert "report.csv" in refused.err.splitlines()[-1]
     assert (tmp_path / "comparisons.csv").read_bytes() == before["comparisons.csv"]
@@ -746,7 +746,7 @@ def written_as(history: Mapping, path: Path) -> None:
     """Write a history of a mixture, with the options that its setting has."""
     setting, history = history["setting"], dict(history)
     for name in ("tasks_per_step", "loss", "weights"):
-        (option,) = (option for option in TABLE if option.name == name)
+        (option,) = (option for option in OPTIONS if option.name == name)
         if setting not in option.settings:
             history.pop(name, None)
     if setting not in (3, 4):
@@ -774,7 +774,7 @@ def test_whatever_histories_there_are_the_report_says_what_holds(
     for i, history in enumerate(histories):
         written_as(history, path / str(i))
     capfd.readouterr()
-    assert main.main(["--report", "--save_path", str(path), *["--verbose"] * verbose], TABLE) == 0
+    assert main.main(["--report", "--save_path", str(path), *["--verbose"] * verbose]) == 0
     printed = Report(capfd.readouterr()[0], path)
     assert (path / "report.txt").read_text() == printed.out
     assert "nan" not in re.sub(r"\S*/\S*", "", printed.out)
