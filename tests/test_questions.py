@@ -11,7 +11,7 @@ import pytest
 from studies import PAIR, TASKS, differences, edit, interval, line_of, write, write_way
 
 import main
-from options import Run
+from options import OPTIONS, Run
 from settings import DATA_SETS, SETTINGS
 
 # Amounts of training
@@ -264,7 +264,7 @@ def write_run(path: Path, run: Run) -> None:
 
 def train(path: Path, *words: object) -> None:
     """The histories that a command line leaves for two seeds, in setting 2 for every task."""
-    runs = [main.parse(["--train", *map(str, words), *more]) for more in ([], ["--seed", "1"])]
+    runs = [main.parse(["--train", *map(str, words), *more], OPTIONS) for more in ([], ["--seed", "1"])]
     for run in runs:
         write_run(path / "-".join(map(str, [*words, run.seed])), run)
 
@@ -274,7 +274,7 @@ def train_single(path: Path, *words: object, seeds: int = 2, tasks: int | None =
     data = words[words.index("--data") + 1]
     for seed, task in itertools.product(range(seeds), range(tasks or len(DATA_SETS[data].tasks))):
         argv = ["--train", "--setting", 2, "--task", task, "--seed", seed, *words]
-        write_run(path / f"single-{task}-{seed}", main.parse([str(word) for word in argv]))
+        write_run(path / f"single-{task}-{seed}", main.parse([str(word) for word in argv], OPTIONS))
 
 
 def carried_out(lines: Sequence[str]) -> list[Run]:
@@ -284,7 +284,7 @@ def carried_out(lines: Sequence[str]) -> list[Run]:
     assert shell.stderr == ""
     commands = [words.split("\0")[:-1] for words in shell.stdout.split("\n\0")[:-1]]
     assert all(words[0] == "main.py" for words in commands)
-    return [main.parse(words[1:]) for words in commands]
+    return [main.parse(words[1:], OPTIONS) for words in commands]
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_commands_complete_what_is_there_in_part(report, tmp_path):
         "--setting 1 --seed 9",
     ):
         argv = ["--train", "--data", "1", "--epochs", "3", *words.split()]
-        write_run(tmp_path / words.replace(" ", ""), main.parse(argv))
+        write_run(tmp_path / words.replace(" ", ""), main.parse(argv, OPTIONS))
     runs = carried_out(report().commands("heads"))
     assert sorted((run.setting, run.seed) for run in runs) == [(1, 4), (3, 9)]
     for run in runs:
