@@ -46,8 +46,6 @@ class Agent:
         seconds: spent on these steps.
     """
 
-    sources_per_step = 1
-
     def __init__(
         self, data: DataSet, run: Run, network: Callable[[int, Sequence[int]], Model] = Model
     ) -> None:
@@ -70,7 +68,7 @@ class Agent:
             self.model.encoder.compile(dynamic=False)
         self.combination = self.combine(len(heads)).to(device)
         self._optimizer = make_optimizer(self.model, self.combination, run)
-        self.plan = Plan(self.sources(), run.batch_size, run.seed, self.sources_per_step)
+        self.plan = Plan(self.sources(), run.batch_size, run.seed, run.tasks_per_step or 1)
         self.scorer = Scorer(data.test, torch.stack(list(scored.values())), heads)
         self.epochs: list[dict] = []
         self.step = 0
@@ -262,8 +260,8 @@ class Agent:
     ) -> Scores | None:
         """Score the model with each task's own normalisation statistics; it changes nothing.
 
-        A step on images of one task normalises with their statistics, an evaluation with those mixed over all
-        tasks. What this costs is the difference between these scores and those of `evaluate`.
+        A step normalises with the statistics of the tasks that it draws, an evaluation with those mixed over
+        all tasks. What this costs is the difference between these scores and those of `evaluate`.
 
         Args:
             progress: whether to show a bar.
@@ -404,7 +402,7 @@ class SingleTaskAgent(Agent):
 
 
 class TaskSamplingAgent(Agent):
-    """Settings 3 and 4: each step draws a task by its weight and trains the encoder and that task's head."""
+    """Settings 3 and 4: each step draws tasks by their weights and trains the encoder and their heads."""
 
     def sources(self) -> list[Source]:
         """Each task's own images."""

@@ -346,6 +346,18 @@ def check_batch_size(run: Run) -> str | None:
     )
 
 
+def check_tasks_per_step(run: Run) -> str | None:
+    """Whether a batch parts into as many equal slices, each large enough for batch normalisation."""
+    size, count = run.batch_size, run.tasks_per_step
+    do = [k for k in range(1, size // 2 + 1) if size % k == 0]
+    if run.mode != "train" or count in do:
+        return None
+    return (
+        f"--tasks_per_step {count} does not part a batch of {size} images into equal slices of at least 2: "
+        f"use {', '.join(map(str, do))}, or another --batch_size"
+    )
+
+
 def check_overwrite(run: Run) -> str | None:
     """Whether it is clear what becomes of an earlier run."""
     if run.overwrite and run.resume:
@@ -361,6 +373,7 @@ def shares(weights: Sequence[float]) -> list[float]:
 DEFAULT_DATA = 1
 SINGLE = [i for i, setting in enumerate(SETTINGS) if setting.kind == "single-task"]
 WEIGHTED = [i for i, setting in enumerate(SETTINGS) if setting.weighted]
+DRAWN = [i for i, setting in enumerate(SETTINGS) if setting.draws]
 FORMED = [i for i, setting in enumerate(SETTINGS) if setting.shared_inputs and not setting.weighted]
 
 MAIN, RECIPE, DATA, FILES, MACHINE = "what to run", "how to train", "the images", "files", "the machine"
@@ -405,6 +418,10 @@ OPTIONS = (
     Option(
         "batch_size", RECIPE, "images per training step, at least 2", COUNT, 128,
         metavar="N", decides="training", check=check_batch_size,
+    ),
+    Option(
+        "tasks_per_step", RECIPE, "tasks that a training step draws, each for an equal share of its images",
+        COUNT, 1, metavar="K", settings=DRAWN, decides="training", check=check_tasks_per_step,
     ),
     Option("lr", RECIPE, "learning rate of SGD", POSITIVE, 0.1, metavar="RATE", decides="training"),
     Option(

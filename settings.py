@@ -20,7 +20,7 @@ class Setting:
     """One way of training, with a name and its meaning in a few words.
 
     `kind` is the kind of model it trains: settings of the same kind can evaluate each other's models.
-    `draws` says whether each step draws the tasks that it trains.
+    `draws` says whether each step draws the tasks that it trains; how many is an option then.
     `weighted` says whether its tasks have weights of their own; otherwise they all weigh the same.
     `shared_inputs` says whether every task must have every image.
     """
@@ -38,11 +38,14 @@ SETTINGS = (
     Setting("standard by task", "trained as 0, scored task by task", "standard"),
     Setting("single task", "only the task given by --task", "single-task"),
     Setting(
-        "uniform draws", "multi-task, each step draws one task, all equally likely", "multi-task", draws=True
+        "uniform draws",
+        "multi-task, each step draws one task, or more by --tasks_per_step, all equally likely",
+        "multi-task",
+        draws=True,
     ),
     Setting(
         "weighted draws",
-        "multi-task, each step draws one task, some likelier than others",
+        "multi-task, each step draws one task, or more by --tasks_per_step, some likelier than others",
         "multi-task",
         draws=True,
         weighted=True,

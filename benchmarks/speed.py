@@ -6,8 +6,9 @@ For each setting three variants take turns in one process, on generated images a
   B  the usual way: a data set and a DataLoader per task, each image transformed when it is asked for, one
      pass of the whole network for each task and batch, the loss read after every step; where a step trains
      all tasks (settings 5 and 6), one data set and DataLoader serves their training, so that a batch is
-     loaded once
-  C  the floor: the same training step again and again on one batch that lies ready
+     loaded once; where it trains several drawn tasks, each has a pass of its own on its share of the images
+  C  the floor: the same training step again and again on one batch that lies ready: one pass of the encoder,
+     and the heads that A trains
 
 Everything is printed as the median over rounds, with the lowest and the highest. Ratios are formed within a
 round, where the machine is in the same state: A/B says how much faster this program is, A/C how much of
@@ -25,6 +26,7 @@ an evaluation, for A keeps the memory that it uses for many images at once, and 
 
 import argparse
 import ctypes
+import itertools
 import statistics
 import subprocess
 import sys
@@ -127,7 +129,9 @@ class Usual:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=run.lr)
         served = every_class if self.shared_inputs else heads
         sets = [UsualImages(data.train, numbers, data.spec) for numbers in served]
-        self.batches = [self._endless(DataLoader(s, BATCH_SIZE, shuffle=True, drop_last=True)) for s in sets]
+        self.tasks_per_step = run.tasks_per_step or 1
+        size = BATCH_SIZE // self.tasks_per_step
+        self.batches = [self._endless(DataLoader(s, size, shuffle=True, drop_last=True)) for s in sets]
         self.tests = [DataLoader(UsualImages(data.test, n, data.spec), BATCH_SIZE) for n in self.scored]
 
     @staticmethod
@@ -148,8 +152,8 @@ class Usual:
                     for task, weight in enumerate(self.weights)
                 )
             else:
-                task = int(np.random.choice(len(self.weights), p=self.weights))
-                loss = self._loss(task, *self._batch(task))
+                drawn = np.random.choice(len(self.weights), self.tasks_per_step, p=self.weights)
+                loss = sum(self._loss(task, *self._batch(task)) for task in drawn) / len(drawn)
             loss.backward()
             self.optimizer.step()
             total += loss.item()
@@ -210,25 +214,34 @@ class Ours:
 
 
 class Floor:
-    """The training step of an agent on one batch of its first source."""
+    """The training step of an agent on one batch, for the sources that it draws in its first epoch."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent, self.model = agent, agent.model
         self._optimizer = make_optimizer(agent.model, agent.combination, agent.run)
-        source, device = agent.plan.sources[0], agent.data.device
-        self._images, labels = agent.data.train.batch(torch.from_numpy(source.images[:BATCH_SIZE]).to(device))
-        answers = agent.heads().to(device)
-        self._targets = {head: answers[head][labels] for head in source.heads}
-        self._weights = torch.tensor(source.weights, device=device)
+        device = agent.data.device
+        self._images, _ = agent.data.train.batch(torch.arange(BATCH_SIZE, device=device))
+        sizes = (agent.heads().amax(dim=1) + 1).tolist()
+        self._targets = [torch.arange(BATCH_SIZE, device=device) % size for size in sizes]
+        self._draws = itertools.cycle(agent.plan.draws(1).tolist())
+        self._weights = [torch.tensor(source.weights, device=device) for source in agent.plan.sources]
 
     def _step(self) -> None:
-        losses = []
+        drawn = next(self._draws)
+        size = BATCH_SIZE // len(drawn)
+        losses, weights = [], []
         with computing_in(self.agent.run.precision, self._images.device):
-            features = self.model.encoder(self._images)
-            for head, targets in self._targets.items():
-                losses.append(F.cross_entropy(self.model.heads[head](features).float(), targets))
+            features, start = self.model.encoder(self._images), 0
+            for source in dict.fromkeys(drawn):
+                count = drawn.count(source)
+                here = slice(start, start + count * size)
+                start = here.stop
+                weights.append(self._weights[source] * (count / len(drawn)))
+                for head in self.agent.plan.sources[source].heads:
+                    logits = self.model.heads[head](features[here]).float()
+                    losses.append(F.cross_entropy(logits, self._targets[head][here]))
         self._optimizer.zero_grad(set_to_none=True)
-        self.agent.combination.backward(torch.stack(losses), self._weights, features)
+        self.agent.combination.backward(torch.stack(losses), torch.cat(weights), features)
         self._optimizer.step()
 
     def train(self, steps: int) -> None:
@@ -254,6 +267,7 @@ def options_of(setting: int, args: argparse.Namespace) -> Run:
         "data": args.data,
         "task": 1 if setting == 2 else None,
         "batch_size": BATCH_SIZE,
+        "tasks_per_step": args.tasks_per_step if SETTINGS[setting].draws else None,
         "precision": args.precision,
         "compile": args.compile,
     }
@@ -325,6 +339,8 @@ def measure_all(args: argparse.Namespace, device: torch.device) -> None:
         else f"{torch.get_num_threads()} CPU threads"
     )
     options = args.precision + (", compiled" if args.compile else "")
+    if any(SETTINGS[setting].draws for setting in args.settings):
+        options += f"; tasks a step in settings 3 and 4: {args.tasks_per_step}"
     print(f"{DATA_SETS[args.data].name}, torch {torch.__version__}, {where}; A and C: {options}")
     columns = ("A images/s", "B images/s", "C images/s", "A/B", "A/C", "A GFLOP/s")
     print(" " * 23 + "  ".join(f"{column:18}" for column in columns).rstrip())
@@ -343,6 +359,7 @@ def peak_memory(variant: str, setting: int, args: argparse.Namespace) -> float:
     """Peak memory in MB of a process that runs one variant alone, with a few steps and an evaluation."""
     command = [sys.executable, __file__, "--data", args.data, "--settings", setting, "--memory_of", variant]
     command += ["--device", args.device, "--precision", args.precision, *["--compile"] * args.compile]
+    command += ["--tasks_per_step", args.tasks_per_step]
     finished = subprocess.run([*map(str, command)], stdout=subprocess.PIPE, text=True, check=True)
     return float(finished.stdout)
 
@@ -393,6 +410,7 @@ def main() -> None:
     count = typed(COUNT)
     add("--settings", type=int, nargs="+", choices=numbers, default=[0, 3, 5], help="to time (0 3 5)")
     add("--data", type=int, default=0, choices=range(len(DATA_SETS)), help="as for main.py (0)")
+    add("--tasks_per_step", type=count, default=1, help="that settings 3 and 4 draw, as for main.py (1)")
     add("--steps", type=count, help="training steps of a variant in a round (8, on a GPU 400)")
     add("--rounds", type=count, default=3, help="rounds that are counted (3)")
     add("--test_images", type=count, help="images of an evaluation (2000, on a GPU 10000)")

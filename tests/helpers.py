@@ -55,6 +55,13 @@ def train_epochs(agent: Agent, count: int) -> list[float]:
     return [epoch["loss"] for epoch in agent.train(len(agent.epochs) + count)]
 
 
+def assert_descended(agent: Agent, before, rate: float) -> None:
+    """Make sure that the agent's weights are those of `before`, a step against its gradients on."""
+    for got, was in zip(agent.model.parameters(), before.parameters(), strict=True):
+        step = 0 if was.grad is None else rate * was.grad
+        torch.testing.assert_close(got, was - step, rtol=1e-3, atol=1e-5)
+
+
 def one_line(refused) -> bool:
     """Whether a run has said one line and no more."""
     return refused.out == "" and refused.err.count("\n") == 1 and "Traceback" not in refused.err

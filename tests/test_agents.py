@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import NARROW, make, train_epochs
+from helpers import NARROW, assert_descended, make, train_epochs
 
-from agents import AGENTS, Agent, TaskSamplingAgent
+from agents import AGENTS, Agent
 from data import DataSet, load
 from losses import Combination
 from models import Model
@@ -34,13 +34,6 @@ def plain_loss(model, data: DataSet, images: torch.Tensor, head: int, numbers: t
     """Loss of one head with a pass of its own through the whole network."""
     inputs, labels = data.train.batch(images)
     return F.cross_entropy(model.heads[head](model.encoder(inputs)), numbers[labels])
-
-
-def assert_descended(agent: Agent, before, rate: float) -> None:
-    """Make sure that the agent's weights are those of `before`, a step against its gradients on."""
-    for got, was in zip(agent.model.parameters(), before.parameters(), strict=True):
-        step = 0 if was.grad is None else rate * was.grad
-        torch.testing.assert_close(got, was - step, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("weights", [None, list(range(1, 11)), [0, 3, 0, 1, 0, 0, 0, 0, 0, 2]])
@@ -85,39 +78,6 @@ def test_a_step_leaves_every_other_head_untouched(cifar100):
         assert {name.startswith(("encoder.", trained)) for name in changed} == {True}
         assert {name for name in before if name.startswith(trained)} <= changed
     assert len(set(drawn)) > 1
-
-
-class TwoSources(TaskSamplingAgent):
-    """Draws two tasks a step."""
-
-    sources_per_step = 2
-
-
-def test_a_step_of_two_tasks_descends_on_the_mean_over_its_images_with_one_pass_of_the_encoder(cifar100):
-    run = make_run("train", {"setting": 3, "batch_size": 32, "lr": 0.25, "seed": 1}, spec=cifar100.spec)
-    agent = TwoSources(cifar100, run, NARROW)
-    draws = agent.plan.draws(1).tolist()
-    twice = [drawn[0] == drawn[1] for drawn in draws]
-    assert True in twice
-    for step in range(max(twice.index(True), twice.index(False)) + 1):
-        drawn = draws[step]
-        reference = copy.deepcopy(agent.model)
-        inputs, labels = cifar100.train.batch(torch.from_numpy(agent.plan.images(1)[step]))
-        features = reference.encoder(inputs)
-        total, of_task = 0.0, {}
-        for task in set(drawn):
-            here = torch.cat(
-                [torch.arange(place * 16, place * 16 + 16) for place in (0, 1) if drawn[place] == task]
-            )
-            logits = reference.heads[task](features[here])
-            each = F.cross_entropy(logits, cifar100.tasks[task][labels[here]], reduction="none")
-            total, of_task[task] = total + each.sum() / 32, each.mean().item()
-        total.backward()
-        agent.train_steps(1)
-        assert agent.losses[step].item() == pytest.approx(total.item(), rel=1e-5)
-        expected = [of_task.get(task, math.nan) for task in range(20)]
-        assert agent.task_losses[step].tolist() == pytest.approx(expected, rel=1e-5, nan_ok=True)
-        assert_descended(agent, reference, 0.25)
 
 
 def test_a_step_runs_the_encoder_once_however_many_tasks_it_trains(cifar10):

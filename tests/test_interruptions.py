@@ -25,7 +25,7 @@ RECIPE = ("--momentum", "0.9", "--weight_decay", "0.01", "--schedule", "cosine")
 VARIANTS = {
     "2": ("--setting", "2", "--task", "1", "--validation", "0.25", *RECIPE),
     "3": ("--setting", "3"),
-    "4": ("--setting", "4", *RECIPE),
+    "4": ("--setting", "4", "--tasks_per_step", "4", *RECIPE),
     "5": ("--setting", "5", "--momentum", "0.5"),
 }
 """Runs of 4 epochs, by name; an epoch has 12 steps in setting 5, 9 in 2, 36 in 3 and 4."""
@@ -536,7 +536,7 @@ def test_a_model_of_format_1_is_evaluated_and_goes_on_to_the_same_weights(run, t
     expected = result_of(tmp_path)[0]
     run("--train", "--epochs", 1, "--save_model", "--overwrite", *options)
     content = torch.load(tmp_path / "model.pt", weights_only=True)
-    later = ("momentum", "weight_decay", "schedule", "loss", "validation", "overwrite")
+    later = ("momentum", "weight_decay", "schedule", "tasks_per_step", "loss", "validation", "overwrite")
     old = {
         "format": 1,
         "options": {k: v for k, v in content["options"].items() if k not in later} | {"version": "1.1.0"},

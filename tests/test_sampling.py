@@ -30,8 +30,10 @@ def test_an_epoch_has_as_many_steps_as_full_batches_in_a_pass_over_every_task(ci
     [(3, None), (4, list(range(1, 21))), (4, [0] * 10 + [1] * 5 + [7] * 5)],
     ids=["uniform", "rising", "given"],
 )
-def test_tasks_are_drawn_as_often_as_their_weights_say(cifar100, setting, weights):
-    plan = make(setting, cifar100, batch_size=2, weights=weights).plan
+@pytest.mark.parametrize("count", [1, 4])
+def test_tasks_are_drawn_as_often_as_their_weights_say(cifar100, setting, weights, count):
+    plan = make(setting, cifar100, batch_size=2 * count, weights=weights, tasks_per_step=count).plan
+    assert plan.draws(1).shape == (20 * (160 // (2 * count)), count)
     drawn = np.concatenate([plan.draws(epoch).ravel() for epoch in range(1, 11)])
     share = np.ones(20) / 20 if weights is None else np.array(weights) / sum(weights)
     expected = share * len(drawn)
