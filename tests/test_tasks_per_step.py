@@ -58,12 +58,11 @@ def test_an_epoch_has_the_steps_and_images_of_one_task_a_step(cifar100):
     assert records[0]["loss"] != records[1]["loss"]
 
 
-@pytest.mark.parametrize(
-    ("setting", "given"), [(3, {}), (3, {"tasks_per_step": 1}), (4, {"tasks_per_step": 1})]
-)
+@pytest.mark.parametrize(("setting", "given"), [(3, {}), (4, {"tasks_per_step": 1})])
 def test_one_task_a_step_gives_the_bits_of_the_experiment_as_defined(cifar100, setting, given):
     agent = make(setting, cifar100, batch_size=80, lr=0.05, seed=3, **given)
-    agent.train_steps(agent.plan.steps_per_epoch)
+    agent.train_steps(25)  # so many that some tasks come up three times and begin a second pass
+    assert np.bincount(agent.plan.draws(1)[:25].ravel()).max() > 2
 
     torch.manual_seed(3)
     model = NARROW(3, [5] * 20).to(memory_format=torch.channels_last)
@@ -72,7 +71,7 @@ def test_one_task_a_step_gives_the_bits_of_the_experiment_as_defined(cifar100, s
     drawn = np.random.default_rng((3, 1, 1)).choice(20, size=40, p=weights / weights.sum())
     queues: list[list] = [[] for _ in range(20)]
     passes = [0] * 20
-    for task in drawn.tolist():
+    for task in drawn[:25].tolist():
         if not queues[task]:
             members = np.flatnonzero(cifar100.tasks[task][cifar100.train.labels].numpy() >= 0)
             order = np.random.default_rng((3, 0, task, passes[task])).permutation(members)
