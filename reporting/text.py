@@ -9,9 +9,10 @@ import numpy as np
 
 from options import CommandError, Option
 from reporting.comparisons import QUESTIONS, SEEDS, Comparison, Section
-from reporting.histories import SINGLE_TASK, Group, Study
+from reporting.histories import AMOUNTS, SINGLE_TASK, Group, Study
 from reporting.missing import Missing, missing_runs
 from reporting.statistics import CANNOT_BE_TOLD, CONFIDENCE, Estimate, estimate, expected_range
+from settings import SETTINGS
 
 HEADINGS = (
     "setting",
@@ -35,8 +36,8 @@ NOTES = """\
 accuracy: mean over tasks after the last epoch, and over seeds; balanced: likewise, of the mean recall over a
 task's classes; delta_m: mean over tasks of the change relative to single-task training (setting 2); own
 statistics: the same weights, scored with each task's own normalisation statistics. Steps, images, parameters
-and seconds are of one run. Setting 0 is scored on all classes at once and compared with nothing. An interval
-contains the truth in 95 of 100 studies; it is over seeds, and another test set would give other numbers.
+and seconds are of one run. Differences are formed seed by seed; their intervals (t distribution) contain the
+truth in 95 of 100 studies, each by itself. They are over seeds: another test set would give other numbers.
 docs/report.md says more."""
 
 APART = (
@@ -146,10 +147,16 @@ def delta_m(section: Section, group: Group) -> str:
 def explained(section: Section) -> list[str]:
     """What has to be known to read the table of this data set."""
     study = section.study
-    lines = [
+    settings = dict.fromkeys(group.setting for group in study.groups)
+    lines = [f"{setting} {SETTINGS[setting].name}: {SETTINGS[setting].words}" for setting in settings]
+    for group in study.groups:
+        if group.setting == SINGLE_TASK and group.is_complete:
+            took = [f"{total:,.0f} {name}" for name in AMOUNTS if (total := group.total(name))]
+            lines.append(f"{study.label(group)}: all models of a seed together took {', '.join(took)}")
+    lines.append(
         f"constant answer: always giving a task's commonest answer scores "
         f"{study.constant_answer('accuracy'):.4f}, balanced {study.constant_answer('balanced_accuracy'):.4f}"
-    ]
+    )
     if study.measure == "balanced_accuracy" and section.transfers:
         lines.append(
             "delta_m, gains and losses are in balanced accuracy, as a constant answer has a high accuracy"
@@ -159,7 +166,7 @@ def explained(section: Section) -> list[str]:
         encoder = largest.runs[0].history.parameters["encoder"] / 1e6
         every = largest.runs[0].amount("parameters") / 1e6
         lines.append(
-            f"parameters: the encoder has {encoder:.2f} of the {every:.2f} million of {study.label(largest)}"
+            f"parameters: {encoder:.2f} of the {every:.2f} million of {study.label(largest)} are shared"
         )
     lines += study.weights_explained()
     lines += [
@@ -212,8 +219,13 @@ def answer(comparisons: Sequence[Comparison], study: Study) -> str:
         if len(bounded) == 1:
             which = f"{study.label(bounded[0].first)} against {study.label(bounded[0].second)},"
         parts.append(f"cannot be told: {which} between {low:+.2f} and {high:+.2f} points")
-    if unbounded := len(untold) - len(bounded):
-        parts.append(f"cannot be told, for want of seeds that differ: {counted(unbounded, 'comparison')}")
+    if unbounded := [c for c in untold if math.isnan(c.difference.low)]:
+        which = counted(len(unbounded), "comparison")
+        if len(unbounded) == 1:
+            which = f"{study.label(unbounded[0].first)} against {study.label(unbounded[0].second)}"
+        parts.append(
+            f"cannot be told, as one seed or seeds that agree to the last digit give no interval: {which}"
+        )
     return "; ".join(parts)
 
 
@@ -281,7 +293,7 @@ def gains_and_losses(section: Section) -> list[str]:
         lines.append(
             f"{label}: {verdicts.count('higher')} of {counted(len(verdicts), 'task')} gain, "
             f"{verdicts.count('lower')} lose (negative transfer), {verdicts.count(CANNOT_BE_TOLD)} cannot be "
-            f"told; were none different, chance would tell {by_chance:.1f}"
+            f"told; were none different, chance alone would tell {by_chance:.1f} apart"
         )
     return lines
 
@@ -301,8 +313,8 @@ def every_comparison(section: Section, verbose: bool) -> list[str]:
     intervals = sum(not math.isnan(comparison.difference.low) for comparison in section.main)
     if lines:
         lines.append(
-            f"{counted(intervals, 'interval')} of mean accuracy; were all equally good, chance would tell "
-            f"{(1 - CONFIDENCE) * intervals:.1f} of them apart"
+            f"{counted(intervals, 'interval')} of mean accuracy; were all equally good, chance alone would "
+            f"tell {(1 - CONFIDENCE) * intervals:.1f} apart"
         )
     return lines
 
@@ -327,13 +339,14 @@ def unanswered(section: Section, directory: Path, options: Sequence[Option]) -> 
             commands[key] = replace(runs, seeds=sorted(seeds))
             numbers.append(str([*commands].index(key) + 1))
         if missing:
-            lines.append(f"- {question.name} ({question.words}): {', '.join(numbers)}")
+            each = "command" if len(numbers) == 1 else "commands"
+            lines.append(f"- {question.name} ({question.words}): {each} {', '.join(numbers)}")
     if lines:
-        lines.insert(0, "Not answered for lack of runs, with the numbers of the commands that would do them:")
+        lines.insert(0, "Not answered for lack of runs:")
     for number, runs in enumerate(commands.values(), 1):
         lines.append(f"  {runs.command(directory, options)}  # {number}")
     if commands:
-        lines.append("New runs are compared with runs of the same code.")
+        lines.append("  (runs are compared with runs of the same code)")
     return lines
 
 

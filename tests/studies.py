@@ -191,9 +191,11 @@ class Report:
     def commands(self, question: str) -> list[str]:
         """The command lines that are printed for a question."""
         after = self.out.partition("\nNot answered for lack of runs")[2].splitlines()
-        listed = [line.rpartition(": ")[2] for line in after if line.startswith(f"- {question} (")]
+        listed = [line for line in after if line.startswith(f"- {question} (")]
+        found = re.search(r" commands? ([\d, ]+)$", listed[0]) if listed else None
+        numbers = found[1].split(", ") if found else []
         lines = {line.rpartition("  # ")[2]: line.strip() for line in after if line.startswith("  for ")}
-        return [lines[number] for number in listed[0].split(", ") if number in lines] if listed else []
+        return [lines[number] for number in numbers]
 
 
 # The same numbers by hand

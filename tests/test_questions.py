@@ -94,7 +94,7 @@ def test_the_encoders_share_of_the_parameters_is_said_once(report, tmp_path):
     write_way(tmp_path, 3, {0: (0.6, 0.7)}, parameters=(280_000, 84_000_000))
     write_way(tmp_path, 2, {0: (0.6, 0.7)}, parameters=(280_000, 4_200_000))
     lines = [line for line in report().lines if line.startswith("parameters: ")]
-    assert lines == ["parameters: the encoder has 0.28 of the 84.28 million of 3 uniform draws"]
+    assert lines == ["parameters: 0.28 of the 84.28 million of 3 uniform draws are shared"]
 
 
 # Questions: what is compared, and what must agree

@@ -95,7 +95,7 @@ def test_every_comparison_is_formed_over_common_seeds(small_study, report):
     ] == lines
     assert len(differences(WEIGHTED, SINGLE)) == 2
     assert re.search(
-        r"3 intervals of mean accuracy; were all equally good, chance would tell 0\.[12] ", printed.out
+        r"3 intervals of mean accuracy; were all equally good, chance alone would tell 0\.[12] ", printed.out
     )
 
 
@@ -222,7 +222,7 @@ def test_tasks_gain_lose_or_cannot_be_told_by_their_intervals(report, tmp_path):
     printed = report("--verbose")
     assert (  # by chance: of the four that have an interval
         "- 3 uniform draws: 2 of 5 tasks gain, 1 lose (negative transfer), 2 cannot be told; were none "
-        "different, chance would tell 0.2\n"
+        "different, chance alone would tell 0.2 apart\n"
     ) in printed.out
     for name, values in zip(names[:-1], gains, strict=False):
         assert f"3 uniform draws against 2 single task in {name}{line_of(values)}" in printed.out
@@ -254,7 +254,7 @@ def test_one_common_seed_decides_nothing(report, tmp_path):
     assert printed.cells("2 single task")["accuracy [95 % CI]"] == "0.5500 [-]"
     change = 100 * (0.05 + 0.25) / 0.55 / 2
     assert printed.cells("3 uniform draws")["delta_m % [95 % CI]"] == f"{change:+.2f} [-]"
-    assert printed.said("draws").endswith("cannot be told, for want of seeds that differ: 1 comparison")
+    assert printed.said("draws").endswith("give no interval: 3 uniform draws against 4 weighted draws")
     assert "takes two seeds that all of them have" in printed.said("of 3 ways")
     rows = printed.rows()
     assert {(row["low"], row["high"], row["verdict"]) for row in rows} == {("", "", "cannot be told")}
@@ -281,7 +281,7 @@ def test_seeds_that_agree_to_the_last_digit_tell_nothing(report, tmp_path):
     )
     assert printed.cells("5 summed losses")["accuracy [95 % CI]"] == "0.3000 [-]"
     assert "one seed decides" not in printed.out
-    assert printed.said("draws").endswith("cannot be told, for want of seeds that differ: 1 comparison")
+    assert printed.said("draws").endswith("give no interval: 3 uniform draws against 4 weighted draws")
 
 
 # Single-task training that lacks something
