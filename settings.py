@@ -7,7 +7,7 @@ and checked against these tables before torch is loaded.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-VERSION = "2.0.0"
+VERSION = "2.1.0"
 """Version of the program, written into every file that it makes."""
 
 
