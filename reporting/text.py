@@ -311,7 +311,7 @@ def every_comparison(section: Section, verbose: bool) -> list[str]:
         if comparison.measure == "accuracy" and (differ := unlike(comparison)):
             lines.append(f"    {differ}")
     intervals = sum(not math.isnan(comparison.difference.low) for comparison in section.main)
-    if lines:
+    if intervals:
         lines.append(
             f"{counted(intervals, 'interval')} of mean accuracy; were all equally good, chance alone would "
             f"tell {(1 - CONFIDENCE) * intervals:.1f} apart"
