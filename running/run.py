@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from files import reserved
 from history import HISTORY, History
 from options import Run
-from running.directory import check_directory, earlier_history
+from running.directory import check_directory, earlier_history, is_done
 from running.printing import accuracy_line, give, give_title, say, summary
 from running.stopping import StopSignals
 
@@ -27,7 +27,7 @@ def train(
         Stopped: a signal has stopped it; what is asked for was saved.
     """
     history = earlier_history(run) if run.resume else None
-    if history and history.finished and history.options["epochs"] == run.epochs:
+    if history and is_done(run, history):
         repeat(run, history)
         return
     saves = run.save_model or run.resume or run.save_history
