@@ -53,6 +53,11 @@ def earlier_history(run: Run) -> History | None:
     return history
 
 
+def is_done(run: Run, history: History) -> bool:
+    """Whether the history of a run leaves nothing of it to do."""
+    return history.finished and history.options["epochs"] == run.epochs
+
+
 def insisted_on(run: Run) -> list[Option]:
     """The options that have to stay the same when a run goes on."""
     return [o for o in run.table if o.decides != "nothing" and not o.may_grow(run.values)]

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from files import reserved
 from history import HISTORY, History
 from options import Run
-from running.directory import check_directory, earlier_history
+from running.directory import check_directory, earlier_history, is_done
 from running.printing import accuracy_line, give, give_title, say, summary, summary_of_own_statistics
 from running.stopping import StopSignals
 from settings import AGGREGATIONS, SCALARIZATIONS, SOLVERS, TORCHJD, UserError
@@ -30,7 +30,7 @@ def train(
         Stopped: a signal has stopped it; what is asked for was saved.
     """
     history = earlier_history(run) if run.resume else None
-    if history and history.finished and history.options["epochs"] == run.epochs:
+    if history and is_done(run, history):
         repeat(run, history)
         return
     check_installed(run)
