@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import NARROW
-from studies import Report
+from made_up import Report
 
 import main
 import reporting

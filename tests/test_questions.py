@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from studies import PAIR, TASKS, differences, edit, interval, line_of, write, write_way
+from made_up import PAIR, TASKS, differences, edit, interval, line_of, write, write_way
 
 import main
 from options import OPTIONS, Run

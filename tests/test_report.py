@@ -12,11 +12,7 @@ from statistics import fmean
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-import main
-from options import OPTIONS
-from settings import SETTINGS
-from studies import (
+from made_up import (
     CIFAR10,
     PAIR,
     TASKS,
@@ -33,6 +29,10 @@ from studies import (
     write,
     write_way,
 )
+
+import main
+from options import OPTIONS
+from settings import SETTINGS
 
 # A small study, number by number: unequal seeds, four of setting 3, three of 4 and 2, two that all have
 
