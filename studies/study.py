@@ -360,8 +360,7 @@ def run_study(
         code = subprocess.run(report).returncode
     if crew.failed:
         print(f"{len(crew.failed)} of {len(entries)} runs failed:", *crew.failed, sep="\n  ", file=sys.stderr)
-        code = code or 1
-    return code
+    return code or int(num_done < len(entries))
 
 
 def main(argv: Sequence[str]) -> int:

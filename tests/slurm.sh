@@ -40,13 +40,10 @@ in_folder() {
     done
 }
 
-# The daemons of running tasks, which have their folder open.
+# The daemons of running tasks of this SLURM.
 stepds() {
-    for path in /proc/[0-9]*/exe; do
-        pid=${path%/exe} pid=${pid#/proc/}
-        if [[ $(readlink "$path") == *slurmstepd ]] && grep -qzF "SLURM_CONF=$SLURM_CONF" "/proc/$pid/environ"; then
-            echo "$pid"
-        fi
+    for pid in $(pgrep -x slurmstepd || true); do
+        if grep -qzF "SLURM_CONF=$SLURM_CONF" "/proc/$pid/environ" 2>/dev/null; then echo "$pid"; fi
     done
 }
 
@@ -194,12 +191,15 @@ options="--setting 0 --data 0 --synthetic --image_size 8"
 mkdir "$folder/probe"
 # shellcheck disable=SC2086
 train() { OMP_NUM_THREADS=1 python main.py --train $options --resume --save_history "$@" 2>"$folder/output"; }
-train --epochs 4 --save_path "$folder/probe" >"$folder/output"
-epochs=$(python -c "
-import json, statistics
+train --epochs 10 --save_path "$folder/probe" >"$folder/output"
+# By the quickest epoch, so that a run takes at least that long however busy the machine is now.
+epochs_in() {
+    python -c "
+import json
 epochs = json.load(open('$folder/probe/history.json'))['epochs'][1:]
-print(max(10, int(${SECONDS_OF_A_RUN:-40} / statistics.median(e['seconds'] + e['evaluation_seconds'] for e in epochs))))")
-long_epochs=$((epochs * 2))
+print(1 + int($1 / min(e['seconds'] + e['evaluation_seconds'] for e in epochs)))"
+}
+epochs=$(epochs_in 25) long_epochs=$(epochs_in 100)
 say "$epochs epochs, and $long_epochs where a time limit is to be met"
 short="$options --epochs $epochs" long="$options --epochs $long_epochs"
 
@@ -211,7 +211,7 @@ asked() {
     return 1
 }
 train --epochs "$epochs" --save_path "$folder/short" >"$folder/output"
-if asked limit term; then train --epochs "$long_epochs" --save_path "$folder/long" >"$folder/output"; fi
+if asked limit term away crash; then train --epochs "$long_epochs" --save_path "$folder/long" >"$folder/output"; fi
 
 if asked limit; then
     say "time limit, with USR1 ahead of it"
@@ -223,7 +223,7 @@ fi
 if asked term; then
     say "time limit, without a signal ahead of it"
     write_list term run "$long"
-    submit term --time=1 --signal=USR1@1
+    submit term --time=1 --signal=B:CONT@1 # which means nothing to anybody
     check term long 2
 fi
 
@@ -245,7 +245,7 @@ if asked graced; then
 fi
 if asked warned; then
     say "preemption, with a time of grace and the signal at its beginning"
-    echo PreemptParameters=send_user_signal >>"$SLURM_CONF"
+    echo SlurmctldParameters=preempt_send_user_signal >>"$SLURM_CONF"
     scontrol reconfigure
     preempt warned grace
 fi
@@ -279,29 +279,29 @@ if asked daemon; then
     check daemon short 1
 fi
 
+# A node is lost once the run has saved its model, which it does every minute.
 if asked away; then
     say "the node's daemon killed, and started again when it was missed"
-    write_list away run "$short"
+    write_list away run "$long"
     submit away
-    until_true 300 has_trained away/run 3
+    until_true 300 test -e "$folder/away/run/model.pt"
     kill -9 "$(pid_of slurmd)"
     until_true 120 node_is 'down.*'
     start_slurmd
-    until_true 60 node_is 'idle\|mixed\|allocated\|completing'
-    check away short 1
+    check away long 2
 fi
 
 if asked crash; then
     say "the whole node killed: its daemon, the task and the run"
-    write_list crash run "$short"
+    write_list crash run "$long"
     submit crash
-    until_true 300 has_trained crash/run 3
+    until_true 300 test -e "$folder/crash/run/model.pt"
     kill -9 "$(pid_of slurmd)"
     for pid in $(stepds) $(in_folder); do
         case $(cat "/proc/$pid/comm" 2>/dev/null) in slurmctld | munged) ;; *) kill -9 "$pid" 2>/dev/null || true ;; esac
     done
     start_slurmd
-    check crash short 2
+    check crash long 2
 fi
 
 if asked failing; then
