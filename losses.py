@@ -72,30 +72,45 @@ class Combination(nn.Module):
         """Called when an epoch is done; does nothing here."""
 
 
-def _made(part: str, name: str, **arguments: object) -> nn.Module:
-    """An object of a class of TorchJD."""
-    warnings.filterwarnings("ignore", module=r"(torchjd|cvxpy)\b")  # about how they use what they rely on
-    return getattr(import_module(f"torchjd.{part}"), name)(**arguments)
+class Method(Combination):
+    """A method of TorchJD, times a constant.
 
+    A subclass says where its class stands, and keeps the object.
 
-class Scalarization(Combination):
-    """A function of the losses, of TorchJD, times a constant."""
+    Attributes:
+        package: of TorchJD, where the class is.
+        size: the argument by which the class is told the number of losses, or None if it need not know.
+    """
+
+    package: str
+    size: str | None = None
 
     def __init__(self, num_heads: int, name: str, scale: float = 1.0, **constants: float) -> None:
         """
         Args:
             num_heads: number of heads of the network.
             name: of the class in TorchJD.
-            scale: what makes its first update that of `mean` for tasks with equal losses.
+            scale: what makes its first update that of `mean` for tasks with equal losses and gradients.
             constants: what the class is made with.
         """
         super().__init__(num_heads)
         self.constants = constants
-        self.scalarizer = self._make(num_heads, name)
         self.register_buffer("scale", torch.tensor(scale), persistent=False)
+        warnings.filterwarnings("ignore", module=r"(torchjd|cvxpy)\b")  # about how they use what they rely on
+        sizes = {self.size: num_heads} if self.size else {}
+        self._keep(getattr(import_module(f"torchjd.{self.package}"), name)(**sizes, **constants))
 
-    def _make(self, num_heads: int, name: str) -> nn.Module:
-        return _made("scalarization", name, **self.constants)
+    def _keep(self, method: nn.Module) -> None:
+        raise NotImplementedError
+
+
+class Scalarization(Method):
+    """A function of the losses."""
+
+    package = "scalarization"
+
+    def _keep(self, method: nn.Module) -> None:
+        self.scalarizer = method
 
     def forward(self, losses: Tensor, weights: Tensor) -> Tensor:
         """What is minimised; the weights of setting 5 are equal, and each method has its own."""
@@ -105,8 +120,7 @@ class Scalarization(Combination):
 class SizedScalarization(Scalarization):
     """One with a parameter for each loss: trained along with the network."""
 
-    def _make(self, num_heads: int, name: str) -> nn.Module:
-        return _made("scalarization", name, shape=num_heads, **self.constants)
+    size = "shape"
 
 
 class Dwa(Scalarization):
@@ -152,25 +166,14 @@ class Famo(SizedScalarization):
             method._optimizer.load_state_dict(state)  # the learning rate included
 
 
-class Aggregation(Combination):
-    """One gradient of the encoder out of those of the tasks, by TorchJD; each head's is that of `mean`."""
+class Aggregation(Method):
+    """One gradient of the encoder out of those of the tasks; each head's is that of `mean`."""
 
-    def __init__(self, num_heads: int, name: str, scale: float = 1.0, **constants: float) -> None:
-        """
-        Args:
-            num_heads: number of heads of the network.
-            name: of the class in TorchJD.
-            scale: what makes its first update that of `mean` for tasks with equal gradients.
-            constants: what the class is made with.
-        """
-        super().__init__(num_heads)
-        self.constants = constants
-        self._scale = scale
+    package = "aggregation"
+
+    def _keep(self, method: nn.Module) -> None:
         # Out of reach of `to`: what they remember belongs where they compute with it, on the CPU.
-        self._hidden = (self._make(num_heads, name),)
-
-    def _make(self, num_heads: int, name: str) -> nn.Module:
-        return _made("aggregation", name, **self.constants)
+        self._hidden = (method,)
 
     @property
     def aggregator(self) -> nn.Module:
@@ -206,7 +209,7 @@ class Aggregation(Combination):
                 "use a smaller --lr, or another --loss; nothing was saved since"
             ) from error
         for parameter in encoder:
-            parameter.grad.mul_(self._scale)
+            parameter.grad.mul_(self.scale)
 
 
 class GradVac(Aggregation):
@@ -227,8 +230,7 @@ class GradVac(Aggregation):
 class NashMtl(Aggregation):
     """The solution of a bargaining game, searched from that of the step before."""
 
-    def _make(self, num_heads: int, name: str) -> nn.Module:
-        return _made("aggregation", name, n_tasks=num_heads, **self.constants)
+    size = "n_tasks"
 
     def get_extra_state(self) -> Tensor:
         """The solution, tasks."""
