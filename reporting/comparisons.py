@@ -52,10 +52,11 @@ def agree(one: Group, other: Group, but: frozenset[str]) -> bool:
     )
 
 
-def alike(one: Group, other: Group) -> bool:
-    """Whether two groups were trained for as many steps, all models of a seed together."""
-    steps = one.total("steps"), other.total("steps")
-    return None not in steps and abs(steps[0] - steps[1]) <= STEPS_ALIKE * max(steps)
+def are_alike(steps: float | None, others: float | None) -> bool:
+    """Whether two numbers of training steps count as the same; unknown ones do not."""
+    if steps is None or others is None:
+        return False
+    return abs(steps - others) <= STEPS_ALIKE * max(steps, others)
 
 
 def within_setting(
@@ -86,7 +87,7 @@ def between_settings(
             for other in filter(second, study.groups)
             if agree(one, other, frozenset({"setting", "epochs", *differ}))
         ]
-        matched = [pair for pair in candidates if alike(*pair)]
+        matched = [pair for pair in candidates if are_alike(*(group.total("steps") for group in pair))]
         # A group that has a partner of as many steps in a setting has no other one in that setting.
         taken = {(one, other.setting) for one, other in matched} | {(o, one.setting) for one, o in matched}
         return [

@@ -46,6 +46,11 @@ class Recorded:
         """What tells its data set from others: those of different content differ, whatever their names."""
         return (str(self.shared["data"]), self.options["synthetic"], self.history.data_set["scored_on"])
 
+    @property
+    def by_task(self) -> bool:
+        """Whether it is scored on tasks, and not on all classes at once."""
+        return self.history.tasks != [ALL_CLASSES]
+
     def amount(self, name: str) -> float | None:
         """One of AMOUNTS, or None where an older program has not recorded it."""
         if name == "parameters":
@@ -116,7 +121,7 @@ class Group:
         own: whether the scores are those with the tasks' own normalisation statistics.
         seeds: those that scores are of: the ones that have every task, or all where none has.
         is_complete: whether there is a seed that has every task.
-        lacking: number of tasks that a seed lacks, by seed.
+        lacking: the numbers of the tasks that a seed lacks, for each seed that lacks any.
     """
 
     def __init__(self, runs: Sequence[Recorded], own: bool = False) -> None:
@@ -124,15 +129,17 @@ class Group:
         self.options = runs[0].options
         self.setting = self.options["setting"]
         self.own = own
-        self.by_task = runs[0].history.tasks != [ALL_CLASSES]
+        self.by_task = runs[0].by_task
         self.tasks = runs[0].history.data_set["tasks"] if self.by_task else [ALL_CLASSES]
         by_seed: dict[int, list[Recorded]] = {}
         for run in sorted(runs, key=lambda run: run.options["seed"]):
             by_seed.setdefault(run.options["seed"], []).append(run)
-        num_tasks = {seed: sum(len(run.history.tasks) for run in runs) for seed, runs in by_seed.items()}
-        self.lacking = {seed: len(self.tasks) - n for seed, n in num_tasks.items() if n < len(self.tasks)}
+        self.lacking: dict[int, tuple[int, ...]] = {}
+        for seed, of_seed in by_seed.items():
+            there = {name for run in of_seed for name in run.history.tasks}
+            if lacks := tuple(task for task, name in enumerate(self.tasks) if name not in there):
+                self.lacking[seed] = lacks
         self.is_complete = len(self.lacking) < len(by_seed)
-        self._all = by_seed
         self._by_seed = {s: runs for s, runs in by_seed.items() if s not in self.lacking} or by_seed
         self.seeds = list(self._by_seed)
 
@@ -140,13 +147,6 @@ class Group:
     def runs(self) -> list[Recorded]:
         """The runs that scores are of."""
         return [run for runs in self._by_seed.values() for run in runs]
-
-    def tasks_lacking(self, seed: int) -> tuple[int, ...] | None:
-        """The numbers of the tasks that a seed has no runs of; None where it has no runs at all."""
-        if seed not in self._all:
-            return None
-        names = {name for run in self._all[seed] for name in run.history.tasks}
-        return tuple(task for task, name in enumerate(self.tasks) if name not in names)
 
     def with_own_statistics(self) -> "Group | None":
         """The same runs scored with the tasks' own normalisation statistics, or None without such scores."""
@@ -222,12 +222,11 @@ class Study:
         self.tasks = history.data_set["tasks"]
         groups: dict[tuple, list[Recorded]] = {}
         for run in runs:
-            by_task = run.history.tasks != [ALL_CLASSES]
-            groups.setdefault((run.options["setting"], str(run.shared), by_task), []).append(run)
+            groups.setdefault((run.options["setting"], str(run.shared), run.by_task), []).append(run)
         self.groups = [Group(groups[key]) for key in sorted(groups)]
         self.own = {group: own for group in self.groups if (own := group.with_own_statistics())}
         commonest, even = {}, {}
-        for each in [run.history for run in runs if run.history.tasks != [ALL_CLASSES]] or [history]:
+        for each in [run.history for run in runs if run.by_task] or [history]:
             commonest |= dict(zip(each.tasks, each.constant_accuracy, strict=True))
             even |= {name: 1 / count for name, count in zip(each.tasks, each.num_answers, strict=True)}
         self.constant = {"accuracy": commonest, "balanced_accuracy": even}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from options import Option, make_run
-from reporting.comparisons import SEEDS, STEPS_ALIKE, Question, Section, common_seeds
+from reporting.comparisons import SEEDS, Question, Section, are_alike, common_seeds
 from reporting.histories import SINGLE_TASK, Group
 from settings import DATA_SETS, SETTINGS, SYNTHETIC, DataSpec
 
@@ -92,9 +92,10 @@ def missing_runs(question: Question, section: Section, table: Sequence[Option]) 
         options = group.options if group else _changed(template, changes, table)
         lacking: dict[tuple[int, ...] | None, list[int]] = {}
         for seed in wanted:
-            tasks = group.tasks_lacking(seed) if group else None
-            if tasks != ():
-                lacking.setdefault(tasks, []).append(seed)
+            if not group or seed not in {*group.seeds, *group.lacking}:
+                lacking.setdefault(None, []).append(seed)
+            elif seed in group.lacking:
+                lacking.setdefault(group.lacking[seed], []).append(seed)
         runs += [Missing(options, seeds, tasks) for tasks, seeds in lacking.items()]
     return runs
 
@@ -141,8 +142,7 @@ def _epochs(spec: DataSpec, old: Mapping[str, object], new: Mapping[str, object]
     steps = old["epochs"] * _steps_per_epoch(spec, old)
     of_epoch = _steps_per_epoch(spec, new)
     epochs = max(1, round(steps / max(1, of_epoch)))
-    is_alike = abs(steps - epochs * of_epoch) <= STEPS_ALIKE * max(steps, epochs * of_epoch)
-    return epochs if is_alike else old["epochs"]
+    return epochs if are_alike(steps, epochs * of_epoch) else old["epochs"]
 
 
 def _steps_per_epoch(spec: DataSpec, options: Mapping[str, object]) -> int:

@@ -75,15 +75,19 @@ def span(amounts: Sequence[float]) -> str:
     return least if least == most else f"{least} to {most}"
 
 
+def sides(comparison: Comparison, study: Study) -> str:
+    """What is compared."""
+    return f"{study.label(comparison.first)} against {study.label(comparison.second)}"
+
+
 def one_line(comparison: Comparison, study: Study) -> str:
     """A comparison as it is printed."""
     difference = comparison.difference
     unit = "% (delta_m)" if comparison.measure == "delta_m" else "points"
     task = f" in {comparison.task}" if comparison.task else ""
     return (
-        f"{study.label(comparison.first)} against {study.label(comparison.second)}{task}: "
-        f"{difference.mean:+.2f} {interval(difference)} {unit}, {counted(difference.seeds, 'seed')}: "
-        f"{difference.verdict}"
+        f"{sides(comparison, study)}{task}: {difference.mean:+.2f} {interval(difference)} {unit}, "
+        f"{counted(difference.seeds, 'seed')}: {difference.verdict}"
     )
 
 
@@ -170,7 +174,7 @@ def explained(section: Section) -> list[str]:
         )
     lines += study.weights_explained()
     lines += [
-        f"{study.label(group)}: seed {seed} lacks {lacking} of {len(group.tasks)} tasks"
+        f"{study.label(group)}: seed {seed} lacks {len(lacking)} of {len(group.tasks)} tasks"
         + (" and is left out" if group.is_complete else "; the means are over the others, and not compared")
         for group in study.groups
         for seed, lacking in group.lacking.items()
@@ -217,12 +221,10 @@ def answer(comparisons: Sequence[Comparison], study: Study) -> str:
         low, high = min(c.difference.low for c in bounded), max(c.difference.high for c in bounded)
         which = f"{len(bounded)} comparisons, whose intervals all lie"
         if len(bounded) == 1:
-            which = f"{study.label(bounded[0].first)} against {study.label(bounded[0].second)},"
+            which = f"{sides(bounded[0], study)},"
         parts.append(f"cannot be told: {which} between {low:+.2f} and {high:+.2f} points")
     if unbounded := [c for c in untold if math.isnan(c.difference.low)]:
-        which = counted(len(unbounded), "comparison")
-        if len(unbounded) == 1:
-            which = f"{study.label(unbounded[0].first)} against {study.label(unbounded[0].second)}"
+        which = sides(unbounded[0], study) if len(unbounded) == 1 else f"{len(unbounded)} comparisons"
         parts.append(
             f"cannot be told, as one seed or seeds that agree to the last digit give no interval: {which}"
         )
