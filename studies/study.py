@@ -28,6 +28,7 @@ import argparse
 import asyncio
 import fcntl
 import io
+import json
 import os
 import re
 import shlex
@@ -41,6 +42,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP))
@@ -54,6 +56,9 @@ from settings import UserError  # noqa: E402
 LOG = "log.txt"
 """What a run has printed, in its directory."""
 
+Starter = asyncio.subprocess.Process
+"""A process of starter.py."""
+
 BYTES_PER_RUN = 2 * 10**9
 """Of memory; a run on CIFAR takes up to 1.5 GB."""
 
@@ -64,13 +69,18 @@ class Entry:
 
     Attributes:
         name: that of its directory.
-        command: the program and its options.
+        arguments: the options of the program.
         run: what these mean.
     """
 
     name: str
-    command: list[str]
+    arguments: list[str]
     run: Run
+
+    @property
+    def command(self) -> list[str]:
+        """The program and its options."""
+        return [*python(), str(TOP / "main.py"), *self.arguments]
 
     @property
     def directory(self) -> Path:
@@ -91,6 +101,11 @@ class Entry:
         task = None if self.run.task is None else list(self.run.spec.tasks)[self.run.task]
         epochs = self.run.epochs - (len(history.epochs) if history else 0)
         return max(1, epochs) * self.run.spec.num_training_images(task)
+
+
+def python() -> list[str]:
+    """What starts a Python program."""
+    return shlex.split(os.environ.get("PYTHON", "")) or [sys.executable]
 
 
 def find_list(name: str) -> Path:
@@ -117,9 +132,6 @@ def read_list(path: Path, directory: Path, options: Sequence[str] = ()) -> list[
     Raises:
         CommandError: there is something wrong with it; the text says in which line.
     """
-    program = [*shlex.split(os.environ.get("PYTHON", "")), str(TOP / "main.py")]
-    if len(program) == 1:
-        program.insert(0, sys.executable)
     entries: dict[str, Entry] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -142,7 +154,7 @@ def read_list(path: Path, directory: Path, options: Sequence[str] = ()) -> list[
             raise CommandError(f"{where}: the name says where a run is saved: leave --save_path out")
         saving = ["--resume", "--save_history", "--save_path", str(directory / name)]
         arguments = ["--train", *own, *options, *saving]
-        entries[name.lower()] = Entry(name, [*program, *arguments], parsed(arguments, where))
+        entries[name.lower()] = Entry(name, arguments, parsed(arguments, where))
     if not entries:
         raise CommandError(f"{path} has no run in it")
     return list(entries.values())
@@ -218,7 +230,7 @@ class Crew:
         self._total, self._done = len(entries), len(entries) - len(self._left)
         self._work_left, self._work_done = sum(work for _, work in self._left), 0
         self._seconds = 0.0  # that the work done took
-        self._running: dict[asyncio.subprocess.Process, float] = {}  # with the time of their start
+        self._running: dict[Starter, float] = {}  # with the time of their start
 
     async def work(self, delete_models: bool, lock: int) -> None:
         """Run them all, or until a signal comes.
@@ -238,10 +250,20 @@ class Crew:
         environment = os.environ | {"OMP_NUM_THREADS": str(self._threads)}
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
+        starter: Starter | None = None
         while self._left and self.stopped is None:
             entry, work = self._left.popleft()
             try:
-                code, said, seconds = await self._run(entry, environment, lock)
+                entry.directory.mkdir(parents=True, exist_ok=True)
+                with open(entry.directory / LOG, "a+", errors="replace") as log:
+                    print(f"$ {shlex.join(entry.command)}", file=log, flush=True)
+                    start = log.tell()
+                    if starter is None or starter.returncode is not None:
+                        starter = await self._starter(environment, lock, log)
+                    code, seconds = await self._run(starter, entry)
+                    log.seek(start)
+                    lines = log.read().split("\n")
+                said = next((line for line in reversed(lines) if line.strip()), "it has said nothing")
             except OSError as error:
                 code, said, seconds = 1, f"cannot use {error.filename}: {error.strerror}", 0.0
             if self.stopped is not None and code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
@@ -257,39 +279,44 @@ class Crew:
             else:
                 self.failed.append(f"{entry.name}: exit code {code}: {said} ({entry.directory / LOG})")
                 self._say(f"failed: {self.failed[-1]}")
+        if starter is not None:
+            starter.stdin.close()
+            await starter.wait()
 
-    async def _run(self, entry: Entry, environment: dict[str, str], lock: int) -> tuple[int, str, float]:
-        """Run one; gives back its exit code, the last line that it has printed, and the seconds it took."""
-        entry.directory.mkdir(parents=True, exist_ok=True)
-        with open(entry.directory / LOG, "a+", errors="replace") as log:
-            print(f"$ {shlex.join(entry.command)}", file=log, flush=True)
-            start = log.tell()
-            process = await asyncio.create_subprocess_exec(
-                *entry.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                pass_fds=[lock],
-            )
-            self._running[process] = time.monotonic()
-            if self.stopped is not None:  # meanwhile
-                process.terminate()
-            code = await process.wait()
-            seconds = time.monotonic() - self._running.pop(process)
-            log.seek(start)
-            lines = log.read().split("\n")
-        said = next((line for line in reversed(lines) if line.strip()), "it has said nothing")
-        return (code if code >= 0 else 128 - code), said, seconds
+    async def _starter(self, environment: dict[str, str], lock: int, log: TextIO) -> Starter:
+        """Start what starts the runs, see starter.py; it ends with its standard input."""
+        return await asyncio.create_subprocess_exec(
+            *python(),
+            str(TOP / "studies" / "starter.py"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            pass_fds=[lock],
+        )
+
+    async def _run(self, starter: Starter, entry: Entry) -> tuple[int, float]:
+        """Run one; gives back its exit code, and the seconds it took."""
+        request = {"argv": entry.arguments, "log": str(entry.directory / LOG)}
+        begin = self._running[starter] = time.monotonic()
+        with suppress(ConnectionError):
+            starter.stdin.write(f"{json.dumps(request)}\n".encode())
+            await starter.stdin.drain()
+        if self.stopped is not None:  # meanwhile
+            starter.terminate()
+        answer = await starter.stdout.readline()
+        del self._running[starter]
+        code = int(answer or await starter.wait() or 1)
+        return (code if code >= 0 else 128 - code), time.monotonic() - begin
 
     def _stop(self, number: int) -> None:
         """Have every run save and end."""
         if self.stopped is None:
             self.stopped = number
             self._say(f"{signal.Signals(number).name}: waiting for {len(self._running)} runs to save")
-        for process in self._running:
+        for starter in self._running:
             with suppress(ProcessLookupError):
-                process.terminate()
+                starter.terminate()
 
     def _progress(self) -> str:
         text = f"{self._done} of {self._total} runs are finished"

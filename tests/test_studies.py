@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import TOP, result_of, write_data
 
+from main import main
 from studies import study
 
 LISTS = sorted((TOP / "studies").glob("*.txt"))
@@ -45,6 +46,10 @@ def test_a_run_that_fails_changes_no_other_and_what_is_finished_is_not_run_again
     assert before["options"]["seed"] == 3
     assert [e["loss"] for e in before["epochs"]] == [e["loss"] for e in after["epochs"]]
     assert not list(directory.rglob("model.pt"))
+    saving = ["--save_model", "--save_history", "--save_path", str(tmp_path / "alone")]
+    assert main(["--train", *options.split(), "--seed", "3", *saving]) == 0
+    alone = result_of(tmp_path / "alone")[1]["epochs"]  # of the program, started as it is
+    assert [e["loss"] for e in before["epochs"]] == pytest.approx([e["loss"] for e in alone], rel=1e-5)
 
     path.write_text(f"before {options}\nafter {options}\n")
     stats = {
