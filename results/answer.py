@@ -1,0 +1,177 @@
+"""Draw the answer, results/answer.png, from the published studies: python results/answer.py
+
+It takes nothing but their comparisons.csv, and matplotlib.
+"""
+
+import csv
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+STUDIES = ("cifar100", "cifar10", "omniglot", "losses")
+
+
+class Way(NamedTuple):
+    """A way of training, as far as the rows of the figure tell them apart.
+
+    Attributes:
+        setting: its number.
+        tasks: a step, in settings 3 and 4.
+        own: whether scored with each task's own statistics.
+        recipe: whether with momentum and what goes with it.
+    """
+
+    setting: int
+    tasks: int = 1
+    own: bool = False
+    recipe: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A choice: what it is in words, and the ways whose accuracies it is the difference of."""
+
+    words: str
+    question: str
+    choice: Way
+    reference: Way
+
+
+ROWS = (
+    Row("4 tasks a step in place of 1", "tasks a step", Way(3, 4), Way(3)),
+    Row(
+        "the same with momentum and a cosine schedule",
+        "tasks a step",
+        Way(3, 4, recipe=True),
+        Way(3, recipe=True),
+    ),
+    Row("16 tasks a step in place of 1", "tasks a step", Way(3, 16), Way(3)),
+    Row("all tasks a step in place of 1", "all tasks", Way(5), Way(3)),
+    Row(
+        "each task's own normalisation statistics\n(1 task a step)", "normalisation", Way(3, 1, True), Way(3)
+    ),
+    Row("the same with 4 tasks a step", "normalisation", Way(3, 4, True), Way(3, 4)),
+    Row("tasks drawn unequally often", "draws", Way(4), Way(3)),
+    Row("losses weighted unequally", "weights", Way(6), Way(5)),
+    Row("one head for all classes in place of one a task", "heads", Way(1), Way(3)),
+    Row("a network for each task in place of one for all", "single-task", Way(2), Way(3)),
+    Row("the same against 4 tasks a step", "single-task", Way(2), Way(3, 4)),
+)
+
+LOSSES = "another loss in place of the mean\n(a point for each of {})"
+
+LOOKS = {
+    "CIFAR-10": {"fmt": "o", "color": "#0072b2"},
+    "CIFAR-100": {"fmt": "s", "color": "#000000"},
+    "Omniglot": {"fmt": "^", "color": "#d55e00"},
+}
+
+
+class Effect(NamedTuple):
+    """A difference in points of mean accuracy with its interval, and whether that leaves out 0."""
+
+    mean: float
+    low: float
+    high: float
+    told: bool
+
+
+Comparison = Mapping[str, str]
+"""A row of comparisons.csv, by heading."""
+
+
+def way(label: str) -> Way:
+    """The way that a label of the report stands for; labels name the options that differ in their report."""
+    tasks = re.search(r"tasks_per_step (\d+)", label)
+    own, recipe = label.endswith(", own statistics"), "momentum 0.9" in label
+    return Way(int(label.split()[0]), int(tasks[1]) if tasks else 1, own, recipe)
+
+
+def effect(comparison: Comparison, sign: int = 1) -> Effect:
+    """What a comparison says of its first side against its second, or with sign -1 of its second."""
+    mean, *ends = (sign * float(comparison[name] or "nan") for name in ("difference", "low", "high"))
+    return Effect(mean, min(ends), max(ends), comparison["verdict"] in ("higher", "lower"))
+
+
+def effects(row: Row, comparisons: Iterable[Comparison]) -> dict[str, Effect]:
+    """The effect of a choice, by data set."""
+    found = {}
+    for comparison in comparisons:
+        sides = way(comparison["first"]), way(comparison["second"])
+        if comparison["question"] == row.question and comparison["measure"] == "accuracy":
+            if sides == (row.choice, row.reference):
+                found[comparison["data_set"]] = effect(comparison)
+            elif sides == (row.reference, row.choice):
+                found[comparison["data_set"]] = effect(comparison, -1)
+    return found
+
+
+def loss_effects(comparisons: Iterable[Comparison]) -> dict[str, Effect]:
+    """The effect of each loss against the mean, by label."""
+    return {
+        comparison["second"]: effect(comparison, -1)
+        for comparison in comparisons
+        if comparison["question"] == "loss" and comparison["measure"] == "accuracy"
+    }
+
+
+def read(directory: Path) -> list[Comparison]:
+    """The comparisons of the studies that there are."""
+    comparisons = []
+    for name in STUDIES:
+        path = directory / name / "comparisons.csv"
+        if path.exists():
+            with open(path, newline="", encoding="utf-8") as file:
+                comparisons += csv.DictReader(file)
+    return comparisons
+
+
+def draw(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Draw the figure and write it: a row for each choice, in it a point for each data set."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        sys.exit("results/answer.py needs matplotlib: pip install matplotlib")
+
+    rows = {row.words: found for row in ROWS if (found := effects(row, comparisons))}
+    losses = sorted(loss_effects(comparisons).values())
+    labels = [*rows, *([LOSSES.format(len(losses))] if losses else [])]
+    figure = Figure(figsize=(9, 1.2 + 0.5 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    for row, found in enumerate(rows.values()):
+        names = [name for name in LOOKS if name in found]
+        for i, name in enumerate(names):
+            draw_effect(axes, found[name], row + 0.24 * (i - (len(names) - 1) / 2), name)
+    for i, each in enumerate(losses):
+        draw_effect(axes, each, len(rows) - 0.35 + 0.7 * (i + 0.5) / len(losses), "CIFAR-10", 2.5)
+    for row in range(1, len(labels), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color="0.95", zorder=0)
+    axes.axvline(0, color="0.3", lw=1)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("points of mean accuracy over the tasks")
+    axes.set_title("What a choice changes in multi-task training", fontweight="bold")
+    handles = {
+        label: handle for handle, label in reversed([*zip(*axes.get_legend_handles_labels(), strict=True)])
+    }
+    names = [name for name in LOOKS if name in handles]
+    note = "bars: 95 % intervals over seeds; hollow: cannot be told from 0"
+    look = {"loc": "outside lower center", "ncols": len(names), "frameon": False}
+    figure.legend([handles[name] for name in names], names, title=note, **look)
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+
+
+def draw_effect(axes, each: Effect, place: float, name: str, size: float = 5) -> None:
+    """A point with its interval."""
+    look = {"ms": size, "capsize": size / 2, "elinewidth": size / 4, **LOOKS[name]}
+    lengths = [[each.mean - each.low], [each.high - each.mean]]
+    axes.errorbar(each.mean, place, xerr=lengths, label=name, mfc=None if each.told else "white", **look)
+
+
+if __name__ == "__main__":
+    draw(read(HERE), HERE / "answer.png")
