@@ -192,14 +192,14 @@ mkdir "$folder/probe"
 # shellcheck disable=SC2086
 train() { OMP_NUM_THREADS=1 python main.py --train $options --resume --save_history "$@" 2>"$folder/output"; }
 train --epochs 10 --save_path "$folder/probe" >"$folder/output"
-# By the quickest epoch, so that a run takes at least that long however busy the machine is now.
+# By the quickest epoch, and with room: the machine may be busy now and idle later.
 epochs_in() {
     python -c "
 import json
 epochs = json.load(open('$folder/probe/history.json'))['epochs'][1:]
 print(1 + int($1 / min(e['seconds'] + e['evaluation_seconds'] for e in epochs)))"
 }
-epochs=$(epochs_in 25) long_epochs=$(epochs_in 100)
+epochs=$(epochs_in 45) long_epochs=$(epochs_in 100)
 say "$epochs epochs, and $long_epochs where a time limit is to be met"
 short="$options --epochs $epochs" long="$options --epochs $long_epochs"
 
