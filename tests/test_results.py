@@ -1,0 +1,44 @@
+"""The published studies: their reports, and the answer in the README, are what their histories say."""
+
+import csv
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import TOP
+
+from main import main
+
+STUDIES = sorted(path.parent for path in (TOP / "results").glob("*/report.txt"))
+
+
+def answer() -> str:
+    """The section of the README that answers the question."""
+    return (TOP / "README.md").read_text().partition("## The answer\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_the_report_of_a_study_is_written_again_from_its_histories(study, tmp_path, monkeypatch, capsys):
+    copy = Path("results") / study.name  # as in the command that README gives
+    for history in study.rglob("history.json"):
+        (tmp_path / copy / history.relative_to(study)).parent.mkdir(parents=True)
+        shutil.copy(history, tmp_path / copy / history.relative_to(study))
+    monkeypatch.chdir(tmp_path)
+    assert main(["--report", "--save_path", str(copy)]) == 0
+    assert capsys.readouterr().out == (study / "report.txt").read_text()
+    for name in ("report.txt", "report.csv", "comparisons.csv"):
+        assert (copy / name).read_bytes() == (study / name).read_bytes(), name
+
+
+def test_every_interval_of_the_answer_is_that_of_a_comparison():
+    compared = set()
+    for path in (TOP / "results").rglob("comparisons.csv"):
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                numbers = [float(row[name]) for name in ("difference", "low", "high") if row[name]]
+                mean, *ends = numbers if numbers[0] > 0 else [-number for number in numbers]
+                compared.add(tuple(f"{number:.1f}" for number in (mean, *sorted(ends))))
+    said = re.findall(r"(\d+\.\d) \[(-?\d+\.\d), (-?\d+\.\d)\]", answer())
+    assert said
+    assert not set(said) - compared
