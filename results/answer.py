@@ -97,26 +97,26 @@ def effect(comparison: Comparison, sign: int = 1) -> Effect:
     return Effect(mean, min(ends), max(ends), comparison["verdict"] in ("higher", "lower"))
 
 
+def about(question: str, comparisons: Iterable[Comparison]) -> list[Comparison]:
+    """The comparisons of mean accuracies that answer a question."""
+    return [each for each in comparisons if (each["question"], each["measure"]) == (question, "accuracy")]
+
+
 def effects(row: Row, comparisons: Iterable[Comparison]) -> dict[str, Effect]:
     """The effect of a choice, by data set."""
     found = {}
-    for comparison in comparisons:
+    for comparison in about(row.question, comparisons):
         sides = way(comparison["first"]), way(comparison["second"])
-        if comparison["question"] == row.question and comparison["measure"] == "accuracy":
-            if sides == (row.choice, row.reference):
-                found[comparison["data_set"]] = effect(comparison)
-            elif sides == (row.reference, row.choice):
-                found[comparison["data_set"]] = effect(comparison, -1)
+        if sides == (row.choice, row.reference):
+            found[comparison["data_set"]] = effect(comparison)
+        elif sides == (row.reference, row.choice):
+            found[comparison["data_set"]] = effect(comparison, -1)
     return found
 
 
 def loss_effects(comparisons: Iterable[Comparison]) -> dict[str, Effect]:
     """The effect of each loss against the mean, by label."""
-    return {
-        comparison["second"]: effect(comparison, -1)
-        for comparison in comparisons
-        if comparison["question"] == "loss" and comparison["measure"] == "accuracy"
-    }
+    return {each["second"]: effect(each, -1) for each in about("loss", comparisons)}
 
 
 def read(directory: Path) -> list[Comparison]:
