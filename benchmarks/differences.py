@@ -1,0 +1,132 @@
+"""Measure what the differences from the original experiments do to the accuracy.
+
+python benchmarks/differences.py NAME [OPTION ...], where NAME is one of
+
+  statistics  setting 5: the encoder's running normalisation statistics move once a step, there once a task
+  deviation   setting 5: CIFAR-10's pixels are divided by their deviation, there by smaller numbers
+  size        setting 2: Omniglot's drawings are resized to 32 x 32, or left at 105 x 105; five alphabets
+
+Both sides are trained with the same seeds, 0 to 2, and compared seed by seed. The options go to main.py, for
+example --data_path DIR --epochs 1 --precision bf16. The runs are kept in --save_path (default
+runs/differences), so that the same command goes on where it was stopped.
+"""
+
+import argparse
+import contextlib
+import functools
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import main as program
+from history import HISTORY, read_history
+from models import Encoder, Model
+from options import OPTIONS
+from reporting.statistics import estimate, points
+from settings import DATA_SETS
+
+SEEDS = range(3)
+CIFAR10 = DATA_SETS[0]
+ORIGINAL_DEVIATION = (0.2023, 0.1994, 0.2010)
+
+
+class MovedOnceATask(Encoder):
+    """An encoder whose running statistics move as if every task had passed the batch through it by itself.
+
+    The batch and the weights are the same each time, so that comes to one move with a larger momentum.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(in_channels)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1 - (1 - module.momentum) ** len(CIFAR10.tasks)
+
+
+class OtherDeviation(Encoder):
+    """An encoder of images that have been divided by the original's deviations instead of CIFAR-10's."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(in_channels)
+        ratio = torch.tensor(CIFAR10.std) / torch.tensor(ORIGINAL_DEVIATION)
+        self.register_buffer("ratio", ratio[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images * self.ratio)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that is done differently.
+
+    Attributes:
+        runs: options of the runs of a seed, whose mean accuracy counts.
+        options: what they are given besides to be as the original.
+        encoder: what the original's images go through.
+    """
+
+    runs: Sequence[str]
+    options: str = ""
+    encoder: Callable[[int], nn.Module] = Encoder
+
+
+DIFFERENCES = {
+    "statistics": Difference(["--setting 5 --data 0"], encoder=MovedOnceATask),
+    "deviation": Difference(["--setting 5 --data 0"], encoder=OtherDeviation),
+    "size": Difference(
+        [f"--setting 2 --data 2 --task {task}" for task in range(0, 50, 10)], "--image_size 105"
+    ),
+}
+
+
+def accuracy(run: str, seed: int, options: Sequence[str], path: Path, encoder: Callable) -> float:
+    """Mean accuracy at the end of a run, which is trained if it has not been."""
+    saving = ["--resume", "--save_history", "--save_path", str(path)]
+    argv = ["--train", *run.split(), "--seed", str(seed), *options, *saving]
+    program.parse(argv, OPTIONS)  # which ends the program if they mean nothing
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = program.main(argv, network=functools.partial(Model, encoder=encoder))
+    if code:
+        print(said.getvalue().splitlines()[-1], file=sys.stderr)
+        sys.exit(code)
+    return float(np.mean(read_history(path / HISTORY, OPTIONS).epochs[-1]["accuracy"]))
+
+
+def measure(name: str, options: Sequence[str], directory: Path) -> None:
+    """Train both sides of a difference with every seed, and print how far apart they end."""
+    difference = DIFFERENCES[name]
+    sides = {"here": ([], Encoder), "original": (difference.options.split(), difference.encoder)}
+    scores = {side: [] for side in sides}
+    for seed in SEEDS:
+        for side, (besides, encoder) in sides.items():
+            runs = [
+                accuracy(run, seed, [*options, *besides], directory / f"{name}-{side}-{seed}-{i}", encoder)
+                for i, run in enumerate(difference.runs)
+            ]
+            scores[side].append(np.mean(runs))
+        print(name, f"seed {seed}:", *(f"{side} {scores[side][-1]:.4f}" for side in sides), flush=True)
+    here, original = map(np.array, scores.values())
+    effect = estimate(points(original, here))
+    print(
+        f"{name}: the original's way scores {effect.mean:+.2f} [{effect.low:.2f}, {effect.high:.2f}] points "
+        f"against this program's, {np.mean(original):.4f} and {np.mean(here):.4f}"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("name", choices=DIFFERENCES)
+    parser.add_argument("--save_path", type=Path, default=Path("runs/differences"))
+    known, options = parser.parse_known_args()
+    measure(known.name, options, known.save_path)
