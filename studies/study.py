@@ -56,9 +56,6 @@ from settings import UserError  # noqa: E402
 LOG = "log.txt"
 """What a run has printed, in its directory."""
 
-Starter = asyncio.subprocess.Process
-"""A process of starter.py."""
-
 BYTES_PER_RUN = 2 * 10**9
 """Of memory; a run on CIFAR takes up to 1.5 GB."""
 
@@ -213,6 +210,85 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+class Slot:
+    """A place for one run at a time, with a process of its own that starts them, see starter.py.
+
+    Attributes:
+        begun: when the run that goes on now has begun, or None.
+    """
+
+    def __init__(self, threads: int, gpu: str | None, lock: int) -> None:
+        """
+        Args:
+            threads: number that each run has.
+            gpu: that they have, as CUDA names it; default: any.
+            lock: file descriptor for the runs to inherit.
+        """
+        self.begun: float | None = None
+        self._environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        if gpu is not None:
+            self._environment["CUDA_VISIBLE_DEVICES"] = gpu
+        self._lock = lock
+        self._starter: asyncio.subprocess.Process | None = None
+        self._stopped = False
+
+    async def run(self, entry: Entry) -> tuple[int, str, float]:
+        """Run an entry; gives back its exit code, the last line that it printed, and the seconds it took."""
+        try:
+            entry.directory.mkdir(parents=True, exist_ok=True)
+            with open(entry.directory / LOG, "a+", errors="replace") as log:
+                print(f"$ {shlex.join(entry.command)}", file=log, flush=True)
+                start = log.tell()
+                if self._starter is None or self._starter.returncode is not None:
+                    self._starter = await self._start(log)
+                code, seconds = await self._ask(self._starter, entry)
+                log.seek(start)
+                lines = log.read().split("\n")
+        except OSError as error:
+            return 1, f"cannot use {error.filename}: {error.strerror}", 0.0
+        said = next((line for line in reversed(lines) if line.strip()), "it has said nothing")
+        return code, said, seconds
+
+    async def _start(self, log: TextIO) -> asyncio.subprocess.Process:
+        """Start what starts the runs; it ends with its standard input."""
+        return await asyncio.create_subprocess_exec(
+            *python(),
+            str(TOP / "studies" / "starter.py"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            env=self._environment,
+            pass_fds=[self._lock],
+        )
+
+    async def _ask(self, starter: asyncio.subprocess.Process, entry: Entry) -> tuple[int, float]:
+        """Have an entry run; gives back its exit code and the seconds it took."""
+        request = {"argv": entry.arguments, "log": str(entry.directory / LOG)}
+        begun = self.begun = time.monotonic()
+        with suppress(ConnectionError):
+            starter.stdin.write(f"{json.dumps(request)}\n".encode())
+            await starter.stdin.drain()
+        if self._stopped:  # meanwhile
+            starter.terminate()
+        answer = await starter.stdout.readline()
+        self.begun = None
+        code = int(answer or await starter.wait() or 1)
+        return (code if code >= 0 else 128 - code), time.monotonic() - begun
+
+    def stop(self) -> None:
+        """Have the run that goes on save and end."""
+        self._stopped = True
+        if self.begun is not None:
+            with suppress(ProcessLookupError):
+                self._starter.terminate()
+
+    async def close(self) -> None:
+        """End the process that starts the runs."""
+        if self._starter is not None:
+            self._starter.stdin.close()
+            await self._starter.wait()
+
+
 class Crew:
     """Runs entries side by side, and tells how far it is.
 
@@ -221,51 +297,44 @@ class Crew:
         stopped: number of the signal that has ended it, or None.
     """
 
-    def __init__(self, entries: Sequence[Entry], processes: int, gpus: Sequence[str]) -> None:
+    def __init__(self, entries: Sequence[Entry], processes: int, gpus: Sequence[str], lock: int) -> None:
+        """
+        Args:
+            entries: what to run.
+            processes: number of runs at once.
+            gpus: to share out among them, as CUDA names them.
+            lock: file descriptor for the runs to inherit.
+        """
         self.failed: list[str] = []
         self.stopped: int | None = None
         self._left = deque((entry, work) for entry in entries if (work := entry.work()))
-        self._processes, self._gpus = processes, gpus
         self._threads = max(1, num_cores() // processes)
+        self._slots = [
+            Slot(self._threads, gpus[number % len(gpus)] if gpus else None, lock)
+            for number in range(processes)
+        ]
         self._total, self._done = len(entries), len(entries) - len(self._left)
         self._work_left, self._work_done = sum(work for _, work in self._left), 0
         self._seconds = 0.0  # that the work done took
-        self._running: dict[Starter, float] = {}  # with the time of their start
 
-    async def work(self, delete_models: bool, lock: int) -> None:
+    async def work(self, delete_models: bool) -> None:
         """Run them all, or until a signal comes.
 
         Args:
             delete_models: whether to delete the models of those that are finished.
-            lock: file descriptor for the runs to inherit.
         """
         if self._left:
-            self._say(f"{self._progress()}: {self._processes} at once, {self._threads} threads each")
+            self._say(f"{self._progress()}: {len(self._slots)} at once, {self._threads} threads each")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop, number)
-        await asyncio.gather(*(self._worker(slot, delete_models, lock) for slot in range(self._processes)))
+        await asyncio.gather(*(self._work_in(slot, delete_models) for slot in self._slots))
 
-    async def _worker(self, slot: int, delete_models: bool, lock: int) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": str(self._threads)}
-        if self._gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
-        starter: Starter | None = None
+    async def _work_in(self, slot: Slot, delete_models: bool) -> None:
+        """Run what is left in a slot, one after the other."""
         while self._left and self.stopped is None:
             entry, work = self._left.popleft()
-            try:
-                entry.directory.mkdir(parents=True, exist_ok=True)
-                with open(entry.directory / LOG, "a+", errors="replace") as log:
-                    print(f"$ {shlex.join(entry.command)}", file=log, flush=True)
-                    start = log.tell()
-                    if starter is None or starter.returncode is not None:
-                        starter = await self._starter(environment, lock, log)
-                    code, seconds = await self._run(starter, entry)
-                    log.seek(start)
-                    lines = log.read().split("\n")
-                said = next((line for line in reversed(lines) if line.strip()), "it has said nothing")
-            except OSError as error:
-                code, said, seconds = 1, f"cannot use {error.filename}: {error.strerror}", 0.0
+            code, said, seconds = await slot.run(entry)
             if self.stopped is not None and code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
                 continue
             self._work_left -= work
@@ -279,52 +348,27 @@ class Crew:
             else:
                 self.failed.append(f"{entry.name}: exit code {code}: {said} ({entry.directory / LOG})")
                 self._say(f"failed: {self.failed[-1]}")
-        if starter is not None:
-            starter.stdin.close()
-            await starter.wait()
-
-    async def _starter(self, environment: dict[str, str], lock: int, log: TextIO) -> Starter:
-        """Start what starts the runs, see starter.py; it ends with its standard input."""
-        return await asyncio.create_subprocess_exec(
-            *python(),
-            str(TOP / "studies" / "starter.py"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            env=environment,
-            pass_fds=[lock],
-        )
-
-    async def _run(self, starter: Starter, entry: Entry) -> tuple[int, float]:
-        """Run one; gives back its exit code, and the seconds it took."""
-        request = {"argv": entry.arguments, "log": str(entry.directory / LOG)}
-        begin = self._running[starter] = time.monotonic()
-        with suppress(ConnectionError):
-            starter.stdin.write(f"{json.dumps(request)}\n".encode())
-            await starter.stdin.drain()
-        if self.stopped is not None:  # meanwhile
-            starter.terminate()
-        answer = await starter.stdout.readline()
-        del self._running[starter]
-        code = int(answer or await starter.wait() or 1)
-        return (code if code >= 0 else 128 - code), time.monotonic() - begin
+        await slot.close()
 
     def _stop(self, number: int) -> None:
         """Have every run save and end."""
         if self.stopped is None:
             self.stopped = number
-            self._say(f"{signal.Signals(number).name}: waiting for {len(self._running)} runs to save")
-        for starter in self._running:
-            with suppress(ProcessLookupError):
-                starter.terminate()
+            self._say(f"{signal.Signals(number).name}: waiting for {len(self._begun())} runs to save")
+        for slot in self._slots:
+            slot.stop()
+
+    def _begun(self) -> list[float]:
+        """When the runs that go on have begun."""
+        return [slot.begun for slot in self._slots if slot.begun is not None]
 
     def _progress(self) -> str:
         text = f"{self._done} of {self._total} runs are finished"
         if self.failed:
             text += f", {len(self.failed)} failed"
         if self._work_done and self._work_left:
-            running = sum(time.monotonic() - start for start in self._running.values())
-            rest = (self._work_left * self._seconds / self._work_done - running) / self._processes
+            running = sum(time.monotonic() - begun for begun in self._begun())
+            rest = (self._work_left * self._seconds / self._work_done - running) / len(self._slots)
             text += f", about {duration(max(0, rest))} to go"
         return text
 
@@ -366,8 +410,8 @@ def run_study(
 ) -> int:
     """Run what is left, and report; gives back the exit code."""
     lock = reserve(directory)
-    crew = Crew(entries, processes or default_processes(gpus), gpus)
-    asyncio.run(crew.work(delete, lock))
+    crew = Crew(entries, processes or default_processes(gpus), gpus, lock)
+    asyncio.run(crew.work(delete))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     num_done = 0
