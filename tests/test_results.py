@@ -37,8 +37,9 @@ def test_every_interval_of_the_answer_is_that_of_a_comparison():
         with open(path, newline="") as file:
             for row in csv.DictReader(file):
                 numbers = [float(row[name]) for name in ("difference", "low", "high") if row[name]]
-                mean, *ends = numbers if numbers[0] > 0 else [-number for number in numbers]
-                compared.add(tuple(f"{number:.1f}" for number in (mean, *sorted(ends))))
-    said = re.findall(r"(\d+\.\d) \[(-?\d+\.\d), (-?\d+\.\d)\]", answer())
+                for sign in (1, -1):  # whichever side comes first
+                    mean, *ends = [sign * number for number in numbers]
+                    compared.add(tuple(f"{number:.1f}" for number in (mean, *sorted(ends))))
+    said = re.findall(r"(-?\d+\.\d) \[(-?\d+\.\d), (-?\d+\.\d)\]", answer())
     assert said
     assert not set(said) - compared
