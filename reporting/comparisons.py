@@ -248,10 +248,19 @@ def common_seeds(one: Group, other: Group) -> list[int]:
     )
 
 
+def scorings(pair: Pair, study: Study) -> list[Pair]:
+    """A pair, and where there is one the same pair scored with the tasks' own normalisation statistics.
+
+    Ways that do not draw tasks are tested with the statistics they are trained with, and have no others.
+    """
+    first, second = (study.own.get(group, None if SETTINGS[group.setting].draws else group) for group in pair)
+    return [pair, (first, second)] if first and second and (first, second) != pair else [pair]
+
+
 def compare(question: Question, study: Study) -> list[Comparison]:
     """The differences of mean accuracy that answer a question."""
     comparisons = []
-    for first, second in question.pairs(study):
+    for first, second in (scoring for pair in question.pairs(study) for scoring in scorings(pair, study)):
         if seeds := common_seeds(first, second):
             values = points(first.scores(seeds=seeds), second.scores(seeds=seeds)).mean(axis=1)
             comparisons.append(Comparison(question.name, first, second, "accuracy", estimate(values)))

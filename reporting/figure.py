@@ -10,7 +10,7 @@ from textwrap import fill
 import numpy as np
 
 from files import replacing
-from reporting.comparisons import SEEDS, Section
+from reporting.comparisons import SEEDS, Section, Transfer
 from reporting.histories import Group, Study
 from reporting.statistics import CANNOT_BE_TOLD, CONFIDENCE, Estimate, estimate
 
@@ -66,7 +66,7 @@ def build(sections: Sequence[Section]) -> Figure:
     """
     parts = []
     for section in sections:
-        study, transfers = section.study, [*section.transfers.items()][:PANELS]
+        study, transfers = section.study, [*task_by_task(section).items()][:PANELS]
         labels = [in_lines(study, group, len(group.seeds), 34) for group in study.groups]
         lines = [max(2.2, label.count("\n") + 1.8) for label in labels]
         parts.append((max(lines) * len(lines) + 10, draw_groups, section, labels))
@@ -84,6 +84,11 @@ def build(sections: Sequence[Section]) -> Figure:
         names = sorted(handles, key=lambda name: [*MARKERS, name].index(name))
         place.legend([handles[name] for name in names], names, title=BARS, **LEGEND)
     return figure
+
+
+def task_by_task(section: Section) -> dict[Group, Transfer]:
+    """The groups whose tasks are drawn, with their changes: those scored with the statistics of all tasks."""
+    return {group: transfer for group, transfer in section.transfers.items() if not group.own}
 
 
 def in_lines(study: Study, group: Group, seeds: int, width: int) -> str:
@@ -149,9 +154,13 @@ def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
 
 
 def draw_changes(axes: Axes, study: Study, changes: Mapping[Group, Estimate]) -> None:
-    """delta_m of each group that has one."""
-    for group, change in changes.items():
-        draw_differences(axes, change, study.groups.index(group), change.verdict != CANNOT_BE_TOLD)
+    """delta_m of each group that has one, and under it with each task's own statistics."""
+    for row, group in enumerate(study.groups):
+        own = study.own.get(group)
+        for each, shift in ((group, -0.17 if own in changes else 0), (own, 0.17)):
+            if each in changes:
+                change = changes[each]
+                draw_differences(axes, change, row + shift, change.verdict != CANNOT_BE_TOLD)
     axes.axvline(0, color="black", lw=0.8)
     axes.set(title="delta_m: mean change relative\nto single-task training", xlabel="%")
     axes.set_xlim(limits([*changes.values()], 0))
@@ -172,7 +181,8 @@ def draw_curves(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
 def draw_tasks(place: SubFigure, section: Section, labels: Sequence[str]) -> None:
     """A panel per group: how each task differs from single-task training, tasks in the same order in each."""
     study = section.study
-    differences = [transfer.tasks for transfer in section.transfers.values()][: len(labels)]
+    transfers = task_by_task(section)
+    differences = [transfer.tasks for transfer in transfers.values()][: len(labels)]
     columns = min(COLUMNS, len(labels))
     rows = math.ceil(len(labels) / columns)
     panels = place.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -196,8 +206,8 @@ def draw_tasks(place: SubFigure, section: Section, labels: Sequence[str]) -> Non
     title = f"Change of each task against single-task training, in points of {measure}"
     if any(each.seeds < SEEDS for each in differences):
         title += f" (told from {SEEDS} common seeds on)"
-    if len(labels) < len(section.transfers):
-        title += f"\nThe first {len(labels)} of {len(section.transfers)} groups"
+    if len(labels) < len(transfers):
+        title += f"\nThe first {len(labels)} of {len(transfers)} groups"
     place.suptitle(title, fontsize=SIZE)
 
 

@@ -197,6 +197,12 @@ class Group:
         return sum(amounts) / len(self.seeds) if len(amounts) == len(self.runs) else None
 
 
+def _place(group: Group) -> tuple:
+    """What groups are ordered by: setting, then option by option, numbers as numbers."""
+    values = [(v, "") if isinstance(v, int | float) else (-1, str(v)) for v in group.shared.values()]
+    return (group.setting, values, group.by_task)
+
+
 class Study:
     """The groups of runs on one data set, ordered by setting.
 
@@ -223,7 +229,7 @@ class Study:
         groups: dict[tuple, list[Recorded]] = {}
         for run in runs:
             groups.setdefault((run.options["setting"], str(run.shared), run.by_task), []).append(run)
-        self.groups = [Group(groups[key]) for key in sorted(groups)]
+        self.groups = sorted(map(Group, groups.values()), key=_place)
         self.own = {group: own for group in self.groups if (own := group.with_own_statistics())}
         commonest, even = {}, {}
         for each in [run.history for run in runs if run.by_task] or [history]:

@@ -44,7 +44,13 @@ class Row:
 ROWS = (
     Row("4 tasks a step in place of 1", "tasks a step", Way(3, 4), Way(3)),
     Row(
-        "the same with momentum and a cosine schedule",
+        "the same, tested with each task's own\nnormalisation statistics",
+        "tasks a step",
+        Way(3, 4, own=True),
+        Way(3, own=True),
+    ),
+    Row(
+        "4 tasks a step in place of 1,\nwith momentum and a cosine schedule",
         "tasks a step",
         Way(3, 4, recipe=True),
         Way(3, recipe=True),
@@ -52,14 +58,19 @@ ROWS = (
     Row("16 tasks a step in place of 1", "tasks a step", Way(3, 16), Way(3)),
     Row("all tasks a step in place of 1", "all tasks", Way(5), Way(3)),
     Row(
-        "each task's own normalisation statistics\n(1 task a step)", "normalisation", Way(3, 1, True), Way(3)
+        "each task's own normalisation statistics in place\nof shared ones (1 task a step)",
+        "normalisation",
+        Way(3, own=True),
+        Way(3),
     ),
-    Row("the same with 4 tasks a step", "normalisation", Way(3, 4, True), Way(3, 4)),
+    Row("the same (4 tasks a step)", "normalisation", Way(3, 4, own=True), Way(3, 4)),
+    Row("one network for all tasks in place of one\nfor each (1 task a step)", "single-task", Way(3), Way(2)),
+    Row("the same, with own statistics", "single-task", Way(3, own=True), Way(2)),
+    Row("one network in place of one for each\n(4 tasks a step)", "single-task", Way(3, 4), Way(2)),
     Row("tasks drawn unequally often", "draws", Way(4), Way(3)),
     Row("losses weighted unequally", "weights", Way(6), Way(5)),
-    Row("one head for all classes in place of one a task", "heads", Way(1), Way(3)),
-    Row("a network for each task in place of one for all", "single-task", Way(2), Way(3)),
-    Row("the same against 4 tasks a step", "single-task", Way(2), Way(3, 4)),
+    Row("one head for all classes in place of one\na task (1 task a step)", "heads", Way(1), Way(3)),
+    Row("one head for all classes (4 tasks a step)", "heads", Way(1), Way(3, 4)),
 )
 
 LOSSES = "another loss in place of the mean\n(a point for each of {})"

@@ -51,6 +51,7 @@ def test_losses_are_held_against_the_mean():
 
 def test_no_two_rows_of_the_figure_are_the_same():
     assert len({(row.question, row.choice, row.reference) for row in ROWS}) == len(ROWS)
+    assert len({row.words for row in ROWS}) == len(ROWS)
 
 
 def test_what_there_is_of_the_studies_is_read_and_drawn(tmp_path):

@@ -142,10 +142,14 @@ def test_delta_m_stands_with_its_interval(three):
     # Points by seed: -2, -0.75, -0.25 on average over tasks; the baseline is 0.62 in every task.
     changes = np.array([-2, -0.75, -0.25]) / 0.62
     half = T2 * changes.std(ddof=1) / 3**0.5
+    own, own_half = 18 / 0.62, T2 / 0.62 / 3**0.5  # 19, 18, 17 points
     assert points(panel(three, "delta_m")) == {
         "cannot be told": {
             "3 uniform draws, 3 seeds": pytest.approx((changes.mean(), *(changes.mean() + [-half, half])))
-        }
+        },
+        "differs from single-task training": {
+            "3 uniform draws, 3 seeds": pytest.approx((own, own - own_half, own + own_half))
+        },
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from made_up import PAIR, TASKS, differences, edit, interval, line_of, write, write_way
+from made_up import PAIR, TASKS, delta_m, differences, edit, interval, line_of, write, write_way
 
 import main
 from options import OPTIONS, Run
@@ -206,13 +206,14 @@ def test_without_the_recipe_of_the_experiment_one_of_the_others_stands_for_it(re
 
 
 @pytest.mark.parametrize("setting", [3, 4])
-def test_the_tasks_own_statistics_are_a_row_and_a_comparison(report, tmp_path, setting):
+def test_the_tasks_own_statistics_are_a_row_and_compared(report, tmp_path, setting):
     shared = {0: (0.60, 0.70), 1: (0.64, 0.72), 2: (0.59, 0.75)}
     own = {0: (0.65, 0.72), 1: (0.66, 0.77), 2: (0.66, 0.76)}
     for seed in shared:
         write_way(tmp_path, setting, {seed: shared[seed]}, own=own[seed])
     write_way(tmp_path, setting, {3: (0.9, 0.9)})  # of a program that had none
-    write_way(tmp_path, 2, {0: (0.5, 0.5), 1: (0.5, 0.6)})
+    alone = {0: (0.55, 0.6), 1: (0.55, 0.65)}
+    write_way(tmp_path, 2, alone)
     printed = report()
     label = f"{setting} {SETTINGS[setting].name}"
     cells = printed.cells(f"{label}, own statistics")
@@ -220,16 +221,46 @@ def test_the_tasks_own_statistics_are_a_row_and_a_comparison(report, tmp_path, s
     assert cells["accuracy [95 % CI]"] == f"{mean:.4f} [{low:.4f}, {high:.4f}]"
     assert cells["balanced"] == f"{mean - 0.02:.4f}"
     assert (cells["worst task"], cells["best task"]) == (f"left {1.97 / 3:.3f}", "right 0.750")
-    assert (cells["runs"], cells["seeds"], cells["delta_m % [95 % CI]"]) == ("3", "3", "-")
+    change, low, high = interval(delta_m(own, alone))
+    assert cells["delta_m % [95 % CI]"] == f"{change:+.2f} [{low:+.2f}, {high:+.2f}]"
+    assert (cells["runs"], cells["seeds"]) == ("3", "3")
     values = differences(shared, own)
     assert f"{label} against {label}, own statistics{line_of(values)}\n" in printed.out
     assert printed.compared("normalisation") == [(label, f"{label}, own statistics")]
-    assert printed.compared("single-task") == [(label, "2 single task")]
+    assert printed.compared("single-task") == [
+        (label, "2 single task"),
+        (f"{label}, own statistics", "2 single task"),
+    ]
+    assert f"{label}, own statistics against 2 single task{line_of(differences(own, alone))}\n" in printed.out
     for row in printed.rows("report.csv"):
         expected = ""
         if row["setting"] != "2" and row["seed"] != "3":
             expected = own[int(row["seed"])][TASKS.index(row["task"])]
         assert row["own_statistics_accuracy"] == str(expected)
+
+
+def test_ways_that_draw_tasks_are_compared_in_either_scoring_and_never_across(report, tmp_path):
+    own = {3: (0.65, 0.72), 4: (0.66, 0.77)}
+    for setting, scores in own.items():
+        write_way(tmp_path, setting, PAIR, own=scores)
+    write_way(tmp_path, 3, PAIR, tasks_per_step=2, own=(0.6, 0.7))
+    write_way(tmp_path, 3, PAIR, tasks_per_step=4)  # of a program that had none
+    write_way(tmp_path, 1, PAIR)
+    printed = report()
+    one, two, four = (f"3 uniform draws, tasks_per_step {number}" for number in (1, 2, 4))
+    weighted, alike = "4 weighted draws, tasks_per_step 1", "1 standard by task"
+
+    def scored(pair: tuple[str, str]) -> tuple[str, ...]:
+        """A pair with the own statistics, which a way that draws no tasks does not have."""
+        return tuple(each if each == alike else f"{each}, own statistics" for each in pair)
+
+    expected = {
+        "draws": [(one, weighted), scored((one, weighted))],
+        "tasks a step": [(one, two), scored((one, two)), (one, four)],
+        "heads": [(alike, one), scored((alike, one)), (alike, two), scored((alike, two)), (alike, four)],
+    }
+    for question, pairs in expected.items():
+        assert printed.compared(question) == pairs, question
 
 
 # Commands for what is missing
@@ -394,7 +425,7 @@ def test_commands_complete_what_is_there_in_part(report, tmp_path):
         write_run(run.save_path, run)
     printed = report()
     assert printed.commands("heads") == []
-    assert [row["seeds"] for row in printed.rows() if row["question"] == "heads"] == ["3"]
+    assert {row["seeds"] for row in printed.rows() if row["question"] == "heads"} == {"3"}
 
 
 def test_commands_complete_single_task_training(report, tmp_path):
