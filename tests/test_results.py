@@ -43,3 +43,10 @@ def test_every_interval_of_the_answer_is_that_of_a_comparison():
     said = re.findall(r"(-?\d+\.\d) \[(-?\d+\.\d), (-?\d+\.\d)\]", answer())
     assert said
     assert not set(said) - compared
+
+
+def test_every_accuracy_of_the_answer_is_in_a_report():
+    reported = "".join((study / "report.txt").read_text() for study in STUDIES)
+    said = set(re.findall(r"\b0\.\d{4}\b", answer()))
+    assert said
+    assert said <= set(re.findall(r"\b0\.\d{4}\b", reported))
