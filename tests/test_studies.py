@@ -132,3 +132,11 @@ def test_no_two_runs_of_a_list_are_the_same(tmp_path, path):
     entries = study.read_list(filled_in, tmp_path)
     options = {str(entry.run.changed(save_path=None).recorded) for entry in entries}
     assert len(options) == len(entries)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "omniglot"])
+def test_ways_that_take_as_many_steps_count_as_as_much_work(name, tmp_path):
+    of_seed = [e for e in study.read_list(study.find_list(name), tmp_path) if e.run.seed == 0]
+    work = {entry.name: entry.work() for entry in of_seed if entry.run.setting != 2}
+    work["2-seed0"] = sum(entry.work() for entry in of_seed if entry.run.setting == 2)
+    assert len(set(work.values())) == 1, work
