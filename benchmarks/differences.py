@@ -31,6 +31,7 @@ from history import HISTORY, read_history
 from models import Encoder, Model
 from options import OPTIONS
 from reporting.statistics import estimate, points
+from reporting.text import interval
 from settings import DATA_SETS
 
 SEEDS = range(3)
@@ -104,20 +105,21 @@ def accuracy(run: str, seed: int, options: Sequence[str], path: Path, encoder: C
 def measure(name: str, options: Sequence[str], directory: Path) -> None:
     """Train both sides of a difference with every seed, and print how far apart they end."""
     difference = DIFFERENCES[name]
-    sides = {"here": ([], Encoder), "original": (difference.options.split(), difference.encoder)}
+    sides = {"here": ([], Encoder), name: (difference.options.split(), difference.encoder)}
     scores = {side: [] for side in sides}
     for seed in SEEDS:
         for side, (besides, encoder) in sides.items():
-            runs = [
-                accuracy(run, seed, [*options, *besides], directory / f"{name}-{side}-{seed}-{i}", encoder)
-                for i, run in enumerate(difference.runs)
-            ]
+            runs = []
+            for run in difference.runs:
+                words = "".join(run.split()).replace("--", "-")  # so that `here` is trained once for all
+                path = directory / f"{side}{words}-seed{seed}"
+                runs.append(accuracy(run, seed, [*options, *besides], path, encoder))
             scores[side].append(np.mean(runs))
-        print(name, f"seed {seed}:", *(f"{side} {scores[side][-1]:.4f}" for side in sides), flush=True)
+        print(f"seed {seed}:", *(f"{side} {scores[side][-1]:.4f}" for side in sides), flush=True)
     here, original = map(np.array, scores.values())
     effect = estimate(points(original, here))
     print(
-        f"{name}: the original's way scores {effect.mean:+.2f} [{effect.low:.2f}, {effect.high:.2f}] points "
+        f"{name}: the original's way scores {effect.mean:+.2f} {interval(effect)} points "
         f"against this program's, {np.mean(original):.4f} and {np.mean(here):.4f}"
     )
 
