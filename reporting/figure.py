@@ -127,6 +127,11 @@ def draw_groups(place: SubFigure, section: Section, labels: Sequence[str]) -> No
     place.suptitle(drawable(study.title), fontsize=SIZE + 2, fontweight="bold")
 
 
+def marks(group: Group, own: Group | None) -> list[tuple[Group, str, float]]:
+    """What stands in the row of a group, with the name of its marker and its shift from the row's middle."""
+    return [(group, SHARED, -0.17), (own, OWN, 0.17)] if own else [(group, SHARED, 0)]
+
+
 def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
     """The mean accuracy of each group, that of every seed, and under it with each task's own statistics."""
     drawn, of_seeds = [], []
@@ -136,14 +141,12 @@ def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
             place = {"transform": axes.get_yaxis_transform(), "va": "center"}
             axes.text(0.02, row, text, bbox={"color": "white", "pad": 1}, **place)
             continue
-        own = study.own.get(group)
-        for each, name, shift in ((group, SHARED, -0.17 if own else 0), (own, OWN, 0.17)):
-            if each:
-                seeds = 100 * each.means()
-                axes.plot(seeds, [row + shift] * len(seeds), "|", color="0.65", ms=7, label="one seed")
-                draw_points(axes, estimate(seeds), row + shift, name)
-                drawn.append(estimate(seeds))
-                of_seeds += [*seeds]
+        for each, name, shift in marks(group, study.own.get(group)):
+            seeds = 100 * each.means()
+            axes.plot(seeds, [row + shift] * len(seeds), "|", color="0.65", ms=7, label="one seed")
+            draw_points(axes, estimate(seeds), row + shift, name)
+            drawn.append(estimate(seeds))
+            of_seeds += [*seeds]
     low, high = limits(drawn, *of_seeds)
     constant, room = 100 * study.constant_answer("accuracy"), (high - low) / 2
     if low - room < constant < high + room:
@@ -157,9 +160,8 @@ def draw_changes(axes: Axes, study: Study, changes: Mapping[Group, Estimate]) ->
     """delta_m of each group that has one, and under it with each task's own statistics."""
     for row, group in enumerate(study.groups):
         own = study.own.get(group)
-        for each, shift in ((group, -0.17 if own in changes else 0), (own, 0.17)):
-            if each in changes:
-                change = changes[each]
+        for each, _, shift in marks(group, own if own in changes else None):
+            if change := changes.get(each):
                 draw_differences(axes, change, row + shift, change.verdict != CANNOT_BE_TOLD)
     axes.axvline(0, color="black", lw=0.8)
     axes.set(title="delta_m: mean change relative\nto single-task training", xlabel="%")
