@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A choice: what it is in words, and the ways whose accuracies it is the difference of."""
+    """A choice in words, the report's question about it, and the ways whose difference it is."""
 
     words: str
     question: str
@@ -41,39 +42,58 @@ class Row:
     reference: Way
 
 
-ROWS = (
-    Row("4 tasks a step in place of 1", "tasks a step", Way(3, 4), Way(3)),
-    Row(
-        "the same, tested with each task's own\nnormalisation statistics",
-        "tasks a step",
-        Way(3, 4, own=True),
-        Way(3, own=True),
+@dataclass(frozen=True)
+class Group:
+    """Rows of a kind, and a heading that says what they hold against what."""
+
+    heading: str
+    rows: Sequence[Row]
+
+
+GROUPS = (
+    Group(
+        "More tasks a step, against 1",
+        (
+            Row("4 tasks", "tasks a step", Way(3, 4), Way(3)),
+            Row("4 tasks, own statistics", "tasks a step", Way(3, 4, own=True), Way(3, own=True)),
+            Row("4 tasks, momentum and cosine", "tasks a step", Way(3, 4, recipe=True), Way(3, recipe=True)),
+            Row("16 tasks", "tasks a step", Way(3, 16), Way(3)),
+            Row("16 tasks, own statistics", "tasks a step", Way(3, 16, own=True), Way(3, own=True)),
+            Row("all tasks, on every image", "all tasks", Way(5), Way(3)),
+        ),
     ),
-    Row(
-        "4 tasks a step in place of 1,\nwith momentum and a cosine schedule",
-        "tasks a step",
-        Way(3, 4, recipe=True),
-        Way(3, recipe=True),
+    Group(
+        "Each task's own statistics, against shared",
+        (
+            Row("1 task a step", "normalisation", Way(3, own=True), Way(3)),
+            Row("4 tasks a step", "normalisation", Way(3, 4, own=True), Way(3, 4)),
+            Row("16 tasks a step", "normalisation", Way(3, 16, own=True), Way(3, 16)),
+        ),
     ),
-    Row("16 tasks a step in place of 1", "tasks a step", Way(3, 16), Way(3)),
-    Row("all tasks a step in place of 1", "all tasks", Way(5), Way(3)),
-    Row(
-        "each task's own normalisation statistics in place\nof shared ones (1 task a step)",
-        "normalisation",
-        Way(3, own=True),
-        Way(3),
+    Group(
+        "One network for all tasks, against one each",
+        (
+            Row("1 task a step", "single-task", Way(3), Way(2)),
+            Row("1 task a step, own statistics", "single-task", Way(3, own=True), Way(2)),
+            Row("4 tasks a step", "single-task", Way(3, 4), Way(2)),
+            Row("all tasks a step", "single-task", Way(5), Way(2)),
+        ),
     ),
-    Row("the same (4 tasks a step)", "normalisation", Way(3, 4, own=True), Way(3, 4)),
-    Row("one network for all tasks in place of one\nfor each (1 task a step)", "single-task", Way(3), Way(2)),
-    Row("the same, with own statistics", "single-task", Way(3, own=True), Way(2)),
-    Row("one network in place of one for each\n(4 tasks a step)", "single-task", Way(3, 4), Way(2)),
-    Row("tasks drawn unequally often", "draws", Way(4), Way(3)),
-    Row("losses weighted unequally", "weights", Way(6), Way(5)),
-    Row("one head for all classes in place of one\na task (1 task a step)", "heads", Way(1), Way(3)),
-    Row("one head for all classes (4 tasks a step)", "heads", Way(1), Way(3, 4)),
+    Group(
+        "One head for all classes, against one each",
+        (
+            Row("1 task a step", "heads", Way(1), Way(3)),
+            Row("1 task a step, own statistics", "heads", Way(1), Way(3, own=True)),
+            Row("4 tasks a step", "heads", Way(1), Way(3, 4)),
+        ),
+    ),
+    Group(
+        "Unequal weights of the tasks, against equal",
+        (Row("of drawing them", "draws", Way(4), Way(3)), Row("of their losses", "weights", Way(6), Way(5))),
+    ),
 )
 
-LOSSES = "another loss in place of the mean\n(a point for each of {})"
+LOSSES = "Another loss, against the mean"
 
 LOOKS = {
     "CIFAR-10": {"fmt": "o", "color": "#0072b2"},
@@ -148,32 +168,47 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     except ImportError:
         sys.exit("results/answer.py needs matplotlib: pip install matplotlib")
 
-    rows = {row.words: found for row in ROWS if (found := effects(row, comparisons))}
     losses = sorted(loss_effects(comparisons).values())
-    labels = [*rows, *([LOSSES.format(len(losses))] if losses else [])]
-    figure = Figure(figsize=(9, 1.2 + 0.5 * len(labels)), layout="constrained")
+    labels, headings = [], []
+    figure = Figure(layout="constrained")
     axes = figure.subplots()
-    for row, found in enumerate(rows.values()):
-        names = [name for name in LOOKS if name in found]
-        for i, name in enumerate(names):
-            draw_effect(axes, found[name], row + 0.24 * (i - (len(names) - 1) / 2), name)
-    for i, each in enumerate(losses):
-        draw_effect(axes, each, len(rows) - 0.35 + 0.7 * (i + 0.5) / len(losses), "CIFAR-10", 2.5)
-    for row in range(1, len(labels), 2):
-        axes.axhspan(row - 0.5, row + 0.5, color="0.95", zorder=0)
+    for group in GROUPS:
+        rows = [(row.words, found) for row in group.rows if (found := effects(row, comparisons))]
+        if rows:
+            headings.append(len(labels))
+            labels.append(group.heading)
+        for words, found in rows:
+            names = [name for name in LOOKS if name in found]
+            for i, name in enumerate(names):
+                draw_effect(axes, found[name], len(labels) + 0.24 * (i - (len(names) - 1) / 2), name)
+            labels.append(words)
+    if losses:
+        headings.append(len(labels))
+        labels += [LOSSES, f"a point for each of {len(losses)} losses"]
+        for i, each in enumerate(losses):
+            draw_effect(axes, each, len(labels) - 1.4 + 0.8 * (i + 0.5) / len(losses), "CIFAR-10", 2.5)
+    for start, end in list(pairwise([*headings, len(labels)]))[1::2]:
+        axes.axhspan(start - 0.5, end - 0.5, color="0.95", zorder=0)
+    figure.set_size_inches(9, 1.2 + 0.36 * len(labels))
     axes.axvline(0, color="0.3", lw=1)
     axes.set_yticks(range(len(labels)), labels)
+    for heading in headings:
+        axes.get_yticklabels()[heading].set_fontweight("bold")
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("points of mean accuracy over the tasks")
-    axes.set_title("What a choice changes in multi-task training", fontweight="bold")
+    figure.suptitle("What a choice changes in multi-task training", fontweight="bold")
     handles = {
         label: handle for handle, label in reversed([*zip(*axes.get_legend_handles_labels(), strict=True)])
     }
     names = [name for name in LOOKS if name in handles]
-    note = "bars: 95 % intervals over seeds; hollow: cannot be told from 0"
+    note = (
+        "own statistics: the test normalises with those of the task alone\n"
+        "bars: 95 % intervals over seeds; hollow: cannot be told from 0"
+    )
     look = {"loc": "outside lower center", "ncols": len(names), "frameon": False}
-    figure.legend([handles[name] for name in names], names, title=note, **look)
+    legend = figure.legend([handles[name] for name in names], names, title=note, **look)
+    legend.get_title().set_multialignment("center")
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 

@@ -4,7 +4,9 @@ import csv
 
 import pytest
 
-from results.answer import ROWS, STUDIES, Effect, Way, draw, effects, loss_effects, read, way
+from results.answer import GROUPS, STUDIES, Effect, Way, draw, effects, loss_effects, read, way
+
+ROWS = [row for group in GROUPS for row in group.rows]
 
 
 def comparison(question: str, first: str, second: str, **how: str) -> dict[str, str]:
@@ -51,7 +53,8 @@ def test_losses_are_held_against_the_mean():
 
 def test_no_two_rows_of_the_figure_are_the_same():
     assert len({(row.question, row.choice, row.reference) for row in ROWS}) == len(ROWS)
-    assert len({row.words for row in ROWS}) == len(ROWS)
+    assert all(len({row.words for row in group.rows}) == len(group.rows) for group in GROUPS)
+    assert len({group.heading for group in GROUPS}) == len(GROUPS)
 
 
 def test_what_there_is_of_the_studies_is_read_and_drawn(tmp_path):
