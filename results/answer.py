@@ -63,7 +63,7 @@ GROUPS = (
         ),
     ),
     Group(
-        "Each task's own statistics, against shared",
+        "Own statistics in the test, against shared",
         (
             Row("1 task a step", "normalisation", Way(3, own=True), Way(3)),
             Row("4 tasks a step", "normalisation", Way(3, 4, own=True), Way(3, 4)),
@@ -82,9 +82,9 @@ GROUPS = (
     Group(
         "One head for all classes, against one each",
         (
-            Row("1 task a step", "heads", Way(1), Way(3)),
-            Row("1 task a step, own statistics", "heads", Way(1), Way(3, own=True)),
-            Row("4 tasks a step", "heads", Way(1), Way(3, 4)),
+            Row("those trained with 1 task a step", "heads", Way(1), Way(3)),
+            Row("with 1 task a step, own statistics", "heads", Way(1), Way(3, own=True)),
+            Row("those trained with 4 tasks a step", "heads", Way(1), Way(3, 4)),
         ),
     ),
     Group(
@@ -196,7 +196,7 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
         axes.get_yticklabels()[heading].set_fontweight("bold")
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("points of mean accuracy over the tasks")
+    axes.set_xlabel("points of mean accuracy over the tasks; right: what is named first is better")
     figure.suptitle("What a choice changes in multi-task training", fontweight="bold")
     handles = {
         label: handle for handle, label in reversed([*zip(*axes.get_legend_handles_labels(), strict=True)])
