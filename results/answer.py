@@ -161,6 +161,19 @@ def read(directory: Path) -> list[Comparison]:
     return comparisons
 
 
+def sections(comparisons: Sequence[Comparison]) -> dict[str, dict[str, list[tuple[str, Effect]]]]:
+    """What there is to draw: by heading and by the words of a row, its effects, each with its data set."""
+    found = {}
+    for group in GROUPS:
+        found[group.heading] = {}
+        for row in group.rows:
+            if of_row := effects(row, comparisons):
+                found[group.heading][row.words] = [(name, of_row[name]) for name in LOOKS if name in of_row]
+    if losses := sorted(loss_effects(comparisons).values()):
+        found[LOSSES] = {f"a point for each of {len(losses)} losses": [("CIFAR-10", each) for each in losses]}
+    return {heading: rows for heading, rows in found.items() if rows}
+
+
 def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     """Draw the figure and write it: a row for each choice, in it a point for each data set."""
     try:
@@ -168,25 +181,15 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     except ImportError:
         sys.exit("results/answer.py needs matplotlib: pip install matplotlib")
 
-    losses = sorted(loss_effects(comparisons).values())
     labels, headings = [], []
     figure = Figure(layout="constrained")
     axes = figure.subplots()
-    for group in GROUPS:
-        rows = [(row.words, found) for row in group.rows if (found := effects(row, comparisons))]
-        if rows:
-            headings.append(len(labels))
-            labels.append(group.heading)
-        for words, found in rows:
-            names = [name for name in LOOKS if name in found]
-            for i, name in enumerate(names):
-                draw_effect(axes, found[name], len(labels) + 0.24 * (i - (len(names) - 1) / 2), name)
-            labels.append(words)
-    if losses:
+    for heading, rows in sections(comparisons).items():
         headings.append(len(labels))
-        labels += [LOSSES, f"a point for each of {len(losses)} losses"]
-        for i, each in enumerate(losses):
-            draw_effect(axes, each, len(labels) - 1.4 + 0.8 * (i + 0.5) / len(losses), "CIFAR-10", 2.5)
+        labels.append(heading)
+        for words, found in rows.items():
+            draw_effects(axes, found, len(labels))
+            labels.append(words)
     for start, end in list(pairwise([*headings, len(labels)]))[1::2]:
         axes.axhspan(start - 0.5, end - 0.5, color="0.95", zorder=0)
     figure.set_size_inches(9, 1.2 + 0.36 * len(labels))
@@ -212,11 +215,14 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
-def draw_effect(axes, each: Effect, place: float, name: str, size: float = 5) -> None:
-    """A point with its interval."""
-    look = {"ms": size, "capsize": size / 2, "elinewidth": size / 4, **LOOKS[name]}
-    lengths = [[each.mean - each.low], [each.high - each.mean]]
-    axes.errorbar(each.mean, place, xerr=lengths, label=name, mfc=None if each.told else "white", **look)
+def draw_effects(axes, found: Sequence[tuple[str, Effect]], row: int) -> None:
+    """A point with its interval for each effect, one below the other, small where they are many."""
+    size = 5 if len(found) <= len(LOOKS) else 2.5
+    for i, (name, each) in enumerate(found):
+        place = row + min(0.24, 0.8 / len(found)) * (i - (len(found) - 1) / 2)
+        look = {"ms": size, "capsize": size / 2, "elinewidth": size / 4, **LOOKS[name]}
+        lengths = [[each.mean - each.low], [each.high - each.mean]]
+        axes.errorbar(each.mean, place, xerr=lengths, label=name, mfc=None if each.told else "white", **look)
 
 
 if __name__ == "__main__":
