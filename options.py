@@ -327,22 +327,16 @@ def check_batch_size(run: Run) -> str | None:
         return None
     if run.batch_size == 1:
         return "--batch_size 1 cannot train: batch normalisation needs at least 2 images to a batch"
-    names = list(run.spec.tasks)
-    if run.setting == 2:
-        used = {f"task {run.task} ({names[run.task]})": run.spec.num_training_images(names[run.task])}
-    elif SETTINGS[run.setting].draws:
-        used = {
-            f"task {task} ({name})": run.spec.num_training_images(name)
-            for task, name in enumerate(names)
-            if not run.weights or run.weights[task] > 0
-        }
-    else:
-        used = {"the training set": run.spec.num_training_images()}
+    sizes = run.spec.training_sets(run.setting, run.task)
+    used = {
+        task: size for task, size in sizes.items() if task is None or not run.weights or run.weights[task] > 0
+    }
     smallest = min(used, key=used.get)
     if run.batch_size <= used[smallest]:
         return None
+    name = "the training set" if smallest is None else f"task {smallest} ({list(run.spec.tasks)[smallest]})"
     return (
-        f"--batch_size {run.batch_size} is larger than {smallest} of {run.spec.title}, which has "
+        f"--batch_size {run.batch_size} is larger than {name} of {run.spec.title}, which has "
         f"{used[smallest]} images, so that no batch would be full: use at most {used[smallest]}"
     )
 

@@ -141,6 +141,22 @@ class DataSpec:
         counts = zip(row, self.train_counts, self.held_out, strict=True)
         return sum(count - held_out for number, count, held_out in counts if number >= 0)
 
+    def training_sets(self, setting: int, task: int | None = None) -> dict[int | None, int]:
+        """Number of images of each training set that an epoch goes through, by task; None is that of all.
+
+        Args:
+            setting: its number.
+            task: that of a single-task model; default: all models together.
+        """
+        names = list(self.tasks)
+        if task is not None:
+            tasks = [task]
+        elif SETTINGS[setting].draws or SETTINGS[setting].kind == "single-task":
+            tasks = range(len(names))
+        else:
+            return {None: self.num_training_images()}
+        return {each: self.num_training_images(names[each]) for each in tasks}
+
 
 def _one_against_rest(names: list[str]) -> dict[str, tuple[int, ...]]:
     """A task per class: is it this class (1) or another (0)?"""

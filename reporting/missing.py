@@ -9,7 +9,7 @@ from pathlib import Path
 from options import Option, make_run
 from reporting.comparisons import SEEDS, Question, Section, are_alike, common_seeds
 from reporting.histories import SINGLE_TASK, Group
-from settings import DATA_SETS, SETTINGS, SYNTHETIC, DataSpec
+from settings import DATA_SETS, SYNTHETIC, DataSpec
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,4 @@ def _epochs(spec: DataSpec, old: Mapping[str, object], new: Mapping[str, object]
 
 def _steps_per_epoch(spec: DataSpec, options: Mapping[str, object]) -> int:
     """Steps of an epoch, in setting 2 of all its models together."""
-    setting = SETTINGS[options["setting"]]
-    by_task = setting.draws or setting.kind == "single-task"
-    sizes = [spec.num_training_images(task) for task in (spec.tasks if by_task else [None])]
-    return sum(size // options["batch_size"] for size in sizes)
+    return sum(size // options["batch_size"] for size in spec.training_sets(options["setting"]).values())

@@ -51,7 +51,7 @@ from files import LOCK  # noqa: E402
 from main import parse  # noqa: E402
 from options import OPTIONS, CommandError, Run  # noqa: E402
 from running.directory import MODEL, earlier_history, is_done  # noqa: E402
-from settings import SETTINGS, UserError  # noqa: E402
+from settings import UserError  # noqa: E402
 
 LOG = "log.txt"
 """What a run has printed, in its directory."""
@@ -95,12 +95,8 @@ class Entry:
             history = None
         if history and is_done(self.run, history):
             return 0
-        spec, names = self.run.spec, list(self.run.spec.tasks)
-        tasks = names if SETTINGS[self.run.setting].draws else [None]
-        if self.run.task is not None:
-            tasks = [names[self.run.task]]
         epochs = self.run.epochs - (len(history.epochs) if history else 0)
-        return max(1, epochs) * sum(map(spec.num_training_images, tasks))
+        return max(1, epochs) * sum(self.run.spec.training_sets(self.run.setting, self.run.task).values())
 
 
 def python() -> list[str]:
