@@ -95,6 +95,11 @@ GROUPS = (
 
 LOSSES = "Another loss, against the mean"
 
+LINEAR = 5
+"""Points up to which the axis is linear; logarithmic beyond, so that large effects leave small ones room."""
+
+TICKS = (-4, -2, 0, 2, 4, 8, 16, 24)
+
 LOOKS = {
     "CIFAR-10": {"fmt": "o", "color": "#0072b2"},
     "CIFAR-100": {"fmt": "s", "color": "#000000"},
@@ -194,6 +199,10 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
         axes.axhspan(start - 0.5, end - 0.5, color="0.95", zorder=0)
     figure.set_size_inches(9, 1.2 + 0.36 * len(labels))
     axes.axvline(0, color="0.3", lw=1)
+    axes.set_xscale("symlog", linthresh=LINEAR)
+    axes.set_xticks(TICKS)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.set_yticks(range(len(labels)), labels)
     for heading in headings:
         axes.get_yticklabels()[heading].set_fontweight("bold")
@@ -207,7 +216,8 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     names = [name for name in LOOKS if name in handles]
     note = (
         "own statistics: the test normalises with those of the task alone\n"
-        "bars: 95 % intervals over seeds; hollow: cannot be told from 0"
+        "bars: 95 % intervals over seeds; hollow: cannot be told from 0\n"
+        f"the scale is even up to {LINEAR} points and logarithmic beyond"
     )
     look = {"loc": "outside lower center", "ncols": len(names), "frameon": False}
     legend = figure.legend([handles[name] for name in names], names, title=note, **look)
