@@ -80,7 +80,7 @@ GROUPS = (
         ),
     ),
     Group(
-        "One head for all classes, against one each",
+        "A plain classifier, against a head for each task",
         (
             Row("those trained with 1 task a step", "heads", Way(1), Way(3)),
             Row("with 1 task a step, own statistics", "heads", Way(1), Way(3, own=True)),
