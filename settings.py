@@ -52,13 +52,13 @@ SETTINGS = (
     ),
     Setting(
         "summed losses",
-        "multi-task, each step sums the losses of all tasks",
+        "multi-task, each step takes all tasks and the mean of their losses, or what --loss says",
         "multi-task",
         shared_inputs=True,
     ),
     Setting(
         "weighted losses",
-        "multi-task, each step sums the losses of all tasks, some weighing more",
+        "multi-task, each step takes all tasks and a weighted mean of their losses",
         "multi-task",
         weighted=True,
         shared_inputs=True,
