@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import TOP
 
+from benchmarks import differences
 from main import main
 
 STUDIES = sorted(path.parent for path in (TOP / "results").glob("*/report.txt"))
@@ -52,3 +53,23 @@ def test_every_accuracy_of_the_answer_is_in_a_report():
     said = set(re.findall(r"\b0\.\d{4}\b", answer()))
     assert said
     assert said <= set(re.findall(r"\b0\.\d{4}\b", reported))
+
+
+def test_the_effect_of_every_difference_from_the_original_is_what_its_runs_say(tmp_path, no_network, capsys):
+    section = (TOP / "README.md").read_text().partition("\n## Where the experiments are from\n")[2]
+    number = r"(-?\d+\.\d+)"
+    said = re.findall(
+        rf"{number} \[{number}, {number}\][^`]*`python benchmarks/differences.py (\w+) (--epochs \d+) ",
+        section,
+    )
+    assert {name for *_, name, _ in said} == set(differences.DIFFERENCES)
+    for history in (TOP / "results" / "differences").rglob("history.json"):
+        (tmp_path / history.parent.name).mkdir()
+        shutil.copy(history, tmp_path / history.parent.name)
+    for *effect, name, epochs in said:  # without a network nothing can be trained, only printed again
+        differences.measure(name, [*epochs.split(), "--data_path", str(tmp_path / "none")], tmp_path)
+        printed = re.search(r"scores (\S+) \[(\S+), (\S+)\]", capsys.readouterr().out).groups()
+        assert effect == [
+            f"{float(value):.{len(shown.partition('.')[2])}f}"
+            for value, shown in zip(printed, effect, strict=True)
+        ]
