@@ -151,8 +151,13 @@ def effects(row: Row, comparisons: Iterable[Comparison]) -> dict[str, Effect]:
 
 
 def loss_effects(comparisons: Iterable[Comparison]) -> dict[str, Effect]:
-    """The effect of each loss against the mean, by label."""
-    return {each["second"]: effect(each, -1) for each in about("loss", comparisons)}
+    """The effect of each loss against the mean, by its name, the best first; one seed says nothing yet."""
+    effects = {
+        each["second"].rpartition("loss ")[2]: effect(each, -1)
+        for each in about("loss", comparisons)
+        if each["low"]
+    }
+    return dict(sorted(effects.items(), key=lambda named: -named[1].mean))
 
 
 def read(directory: Path) -> list[Comparison]:
@@ -174,8 +179,7 @@ def sections(comparisons: Sequence[Comparison]) -> dict[str, dict[str, list[tupl
         for row in group.rows:
             if of_row := effects(row, comparisons):
                 found[group.heading][row.words] = [(name, of_row[name]) for name in LOOKS if name in of_row]
-    if losses := sorted(loss_effects(comparisons).values()):
-        found[LOSSES] = {f"a point for each of {len(losses)} losses": [("CIFAR-10", each) for each in losses]}
+    found[LOSSES] = {loss: [("CIFAR-10", each)] for loss, each in loss_effects(comparisons).items()}
     return {heading: rows for heading, rows in found.items() if rows}
 
 

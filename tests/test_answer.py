@@ -47,8 +47,16 @@ def test_an_effect_is_that_of_the_choice_whichever_side_it_stands_on():
 
 
 def test_losses_are_held_against_the_mean():
-    rows = [comparison("loss", "5 summed losses, loss mean", "5 summed losses, loss uw")]
-    assert loss_effects(rows) == {"5 summed losses, loss uw": Effect(-2, -4, -1, True)}
+    mean = "5 summed losses, loss mean"
+    rows = [
+        comparison("loss", mean, "5 summed losses, loss uw"),
+        comparison("loss", mean, "5 summed losses, loss dwa", difference="-1", low="-3", high="1"),
+        comparison("loss", mean, "5 summed losses, loss famo", low="", high=""),  # of a single seed
+    ]
+    found = loss_effects(rows)
+    assert list(found) == ["dwa", "uw"]
+    assert found["dwa"][:3] == (1, -1, 3)
+    assert found["uw"] == Effect(-2, -4, -1, True)
 
 
 def test_no_two_rows_of_the_figure_are_the_same():
@@ -62,7 +70,7 @@ def test_what_there_is_of_the_studies_is_read_and_drawn(tmp_path):
     one, four = "3 uniform draws, tasks_per_step 1", "3 uniform draws, tasks_per_step 4"
     rows = [
         comparison("tasks a step", four, one),
-        comparison("loss", "5 summed losses, loss mean", "5 summed losses, loss uw", low="", high=""),
+        comparison("loss", "5 summed losses, loss mean", "5 summed losses, loss uw"),
     ]
     (tmp_path / STUDIES[0]).mkdir()
     with open(tmp_path / STUDIES[0] / "comparisons.csv", "w", newline="") as file:
