@@ -152,12 +152,9 @@ def effects(row: Row, comparisons: Iterable[Comparison]) -> dict[str, Effect]:
 
 def loss_effects(comparisons: Iterable[Comparison]) -> dict[str, Effect]:
     """The effect of each loss against the mean, by its name, the best first; one seed says nothing yet."""
-    effects = {
-        each["second"].rpartition("loss ")[2]: effect(each, -1)
-        for each in about("loss", comparisons)
-        if each["low"]
-    }
-    return dict(sorted(effects.items(), key=lambda named: -named[1].mean))
+    estimated = [each for each in about("loss", comparisons) if each["low"]]
+    estimated.sort(key=lambda each: float(each["difference"]))  # of the mean against it
+    return {each["second"].rpartition("loss ")[2]: effect(each, -1) for each in estimated}
 
 
 def read(directory: Path) -> list[Comparison]:

@@ -110,33 +110,28 @@ def slow_sgd(agent: Agent, steps: int, rates: list[float], momentum: float, deca
 @pytest.mark.parametrize(
     ("options", "rates"),
     [
-        ({"momentum": 0.9}, [0.05] * 8),
-        ({"weight_decay": 0.3}, [0.05] * 8),
+        ({"momentum": 0.9}, [0.05] * 6),
+        ({"weight_decay": 0.3}, [0.05] * 6),
         (
             {"schedule": "cosine", "epochs": 1},
-            [0.05 * (1 + math.cos(math.pi * i / 10)) / 2 for i in range(8)],
+            [0.05 * (1 + math.cos(math.pi * i / 10)) / 2 for i in range(6)],
         ),
         (
             {"momentum": 0.5, "weight_decay": 0.1, "schedule": "cosine", "epochs": 2},
-            [0.05 * (1 + math.cos(math.pi * i / 20)) / 2 for i in range(8)],
+            [0.05 * (1 + math.cos(math.pi * i / 20)) / 2 for i in range(6)],
         ),
     ],
     ids=lambda value: " ".join(map(str, value)),
 )
 def test_the_recipe_is_that_of_the_textbook(cifar10, options, rates):
     agent = make(5, cifar10, lr=0.05, **options)
-    expected = slow_sgd(agent, 8, rates, options.get("momentum", 0), options.get("weight_decay", 0))
-    agent.train_steps(8)
+    expected = slow_sgd(agent, 6, rates, options.get("momentum", 0), options.get("weight_decay", 0))
+    agent.train_steps(6)  # few, as after more of them a rounding decides a ReLU
+    torch.testing.assert_close(list(agent.model.parameters()), expected, rtol=1e-3, atol=1e-4)
     plain = make(5, cifar10, lr=0.05)
-    plain.train_steps(8)
-    assert distance(plain, expected) > 0.01
-    assert distance(agent, expected) < 0.01 * distance(plain, expected)  # the rest is rounding, which grows
-
-
-def distance(agent: Agent, weights: list) -> float:
-    """Euclidean distance of an agent's weights from others."""
-    pairs = zip(agent.model.parameters(), weights, strict=True)
-    return math.sqrt(sum((found - other).square().sum().item() for found, other in pairs))
+    plain.train_steps(6)
+    change = max((a - b).abs().max() for a, b in zip(plain.model.parameters(), expected, strict=True))
+    assert change > 1e-3
 
 
 def test_momentum_reaches_a_head_that_is_first_trained_after_others(cifar100):

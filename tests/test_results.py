@@ -63,11 +63,9 @@ def test_the_effect_of_every_difference_from_the_original_is_what_its_runs_say(t
         section,
     )
     assert {name for *_, name, _ in said} == set(differences.DIFFERENCES)
-    for history in (TOP / "results" / "differences").rglob("history.json"):
-        (tmp_path / history.parent.name).mkdir()
-        shutil.copy(history, tmp_path / history.parent.name)
+    runs = shutil.copytree(TOP / "results" / "differences", tmp_path / "runs")
     for *effect, name, epochs in said:  # without a network nothing can be trained, only printed again
-        differences.measure(name, [*epochs.split(), "--data_path", str(tmp_path / "none")], tmp_path)
+        differences.measure(name, [*epochs.split(), "--data_path", str(tmp_path / "none")], runs)
         printed = re.search(r"scores (\S+) \[(\S+), (\S+)\]", capsys.readouterr().out).groups()
         assert effect == [
             f"{float(value):.{len(shown.partition('.')[2])}f}"
