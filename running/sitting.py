@@ -36,8 +36,7 @@ def pick_device(name: str) -> torch.device:
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no device {name} here; use --device cpu")
     torch.backends.cudnn.deterministic = True
-    if kind == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32, as convolutions on a GPU have it by default
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, in convolutions as in all else
     return torch.device(name)
 
 

@@ -225,7 +225,7 @@ def test_steps_on_a_gpu_are_the_steps_of_the_cpu(setting):
         agent.train_steps(20)
         losses.append(agent.losses[:20].tolist())
         weights.append({name: tensor.cpu() for name, tensor in agent.model.state_dict().items()})
-    assert losses[1] == pytest.approx(losses[0], rel=0.02)  # TF32 keeps 11 bits
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)  # rounding grows from step to step
     torch.testing.assert_close(weights[1], weights[0], rtol=0.02, atol=0.01)
 
 
