@@ -58,6 +58,13 @@ class Recorded:
         values = [epoch.get(name) for epoch in self.history.epochs]
         return sum(values) if all(map(is_number, values)) else None
 
+    @property
+    def processors(self) -> set[str]:
+        """Names of what it was trained on, CPUs or GPUs, as far as they are recorded."""
+        where = [sitting.get("environment") for sitting in self.history.sittings]
+        names = [each.get("processor") for each in where if isinstance(each, dict)]
+        return {name for name in names if isinstance(name, str) and name}
+
 
 def read_run(path: Path, table: Sequence[Option]) -> Recorded:
     """Read the history of a finished run.

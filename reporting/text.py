@@ -172,6 +172,12 @@ def explained(section: Section) -> list[str]:
         lines.append(
             f"parameters: {encoder:.2f} of the {every:.2f} million of {study.label(largest)} are shared"
         )
+    processors = set().union(*(run.processors for group in study.groups for run in group.runs))
+    if len(processors) > 1:
+        lines.append(
+            f"processors: {', '.join(sorted(processors))}; their seconds do not compare, and a run scores a "
+            "little differently on each"
+        )
     lines += study.weights_explained()
     lines += [
         f"{study.label(group)}: seed {seed} lacks {len(lacking)} of {len(group.tasks)} tasks"

@@ -65,6 +65,7 @@ def write(
     parameters: tuple[int, int] = (100, 20),
     seconds: float = 3.0,
     codes: Sequence[str] = ("a",),
+    processor: str = "",
     **options: object,
 ) -> dict:
     """Write a history whose last epoch has these accuracies, the others half of them.
@@ -78,7 +79,9 @@ def write(
         steps: of an epoch, as are `images` and `seconds`.
         parameters: of the encoder and of the heads.
         codes: of the sittings.
+        processor: that they ran on; default: not recorded.
     """
+    where = {"processor": processor} if processor else {}
     options = options_of(setting, seed=seed, **options)
     data, held_out = options["data"], options["validation"]
     names = list(tasks if isinstance(data, str) else DATA_SETS[data].tasks)
@@ -108,7 +111,7 @@ def write(
         "format": 2,
         "options": options,
         "data_set": {"title": title, "scored_on": "validation" if held_out else "test", "tasks": names},
-        "sittings": [{"epoch": 0, "step": 0, "environment": {}, "code": code} for code in codes],
+        "sittings": [{"epoch": 0, "step": 0, "environment": where, "code": code} for code in codes],
         "tasks": recorded,
         "constant_accuracy": list(constant or [usual] * len(recorded)),
         "num_answers": [answers or usual_answers] * len(recorded),

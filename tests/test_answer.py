@@ -22,8 +22,9 @@ def comparison(question: str, first: str, second: str, **how: str) -> dict[str, 
         ("1 standard by task", Way(1)),
         ("3 uniform draws, epochs 1, tasks_per_step 16", Way(3, 16)),
         ("3 uniform draws, tasks_per_step 4, own statistics", Way(3, 4, own=True)),
-        ("3 uniform draws, tasks_per_step 1, momentum 0.9, schedule cosine", Way(3, recipe=True)),
-        ("3 uniform draws, tasks_per_step 1, momentum 0.0, schedule constant", Way(3)),
+        ("3 uniform draws, tasks_per_step 1, lr 0.03, momentum 0.9, schedule cosine", Way(3, recipe=True)),
+        ("3 uniform draws, tasks_per_step 1, lr 0.1, momentum 0.0, schedule constant", Way(3)),
+        ("5 summed losses, loss mean, lr 0.5", Way(5, rate=0.5)),
     ],
 )
 def test_a_label_is_read_as_the_way_it_stands_for(label, means):
@@ -50,7 +51,7 @@ def test_losses_are_held_against_the_mean():
     mean = "5 summed losses, loss mean"
     rows = [
         comparison("loss", mean, "5 summed losses, loss uw"),
-        comparison("loss", mean, "5 summed losses, loss dwa", difference="-1", low="-3", high="1"),
+        comparison("loss", mean, "5 summed losses, loss dwa, lr 0.1", difference="-1", low="-3", high="1"),
         comparison("loss", mean, "5 summed losses, loss famo", low="", high=""),  # of a single seed
     ]
     found = loss_effects(rows)

@@ -425,6 +425,16 @@ def test_runs_of_different_precision_are_kept_apart_and_a_line_says_so(report, t
     assert "fewer than two ways of training have every task" not in printed.out
 
 
+def test_a_line_says_that_runs_are_from_different_processors(report, tmp_path):
+    write_way(tmp_path, 3, PAIR, processor="a CPU")
+    write_way(tmp_path, 4, PAIR)  # an older program has recorded none
+    assert "processors" not in report().out
+    write_way(tmp_path, 4, {2: (0.5, 0.7)}, processor="a GPU")
+    printed = report()
+    assert "processors: a CPU, a GPU; " in printed.out
+    assert printed.cells("4 weighted draws")["seeds"] == "3"  # they are averaged all the same
+
+
 def test_validation_results_are_kept_apart_from_test_results(report, tmp_path):
     write_way(tmp_path, 3, PAIR, constant=(0.5, 0.7))
     write_way(tmp_path, 4, {0: (0.3, 0.4), 1: (0.3, 0.5)}, validation=0.1, constant=(0.6, 0.8))
