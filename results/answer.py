@@ -61,6 +61,12 @@ GROUPS = (
             Row("4 tasks", "tasks a step", Way(3, 4), Way(3)),
             Row("4 tasks, own statistics", "tasks a step", Way(3, 4, own=True), Way(3, own=True)),
             Row("4 tasks, momentum", "tasks a step", Way(3, 4, recipe=True), Way(3, recipe=True)),
+            Row(
+                "4 tasks, momentum, own statistics",
+                "tasks a step",
+                Way(3, 4, own=True, recipe=True),
+                Way(3, own=True, recipe=True),
+            ),
             Row("16 tasks", "tasks a step", Way(3, 16), Way(3)),
             Row("16 tasks, own statistics", "tasks a step", Way(3, 16, own=True), Way(3, own=True)),
             Row("all tasks, on every image", "all tasks", Way(5), Way(3)),
