@@ -305,7 +305,7 @@ def test_no_network_and_no_data_is_one_line_that_says_what_to_do(run, tmp_path, 
 
 def test_a_model_trained_in_bf16_is_evaluated_in_either_precision(run, tmp_path):
     options = ("--data", 0, *SMALL, "--save_path", tmp_path)
-    trained = run("--train", "--setting", 5, "--epochs", 6, "--save_model", *options, "--precision", "bf16")
+    trained = run("--train", "--setting", 5, "--epochs", 3, "--save_model", *options, "--precision", "bf16")
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     assert content["options"]["precision"] == "bf16"
     assert " in bf16" in trained.err
@@ -331,7 +331,7 @@ def test_compiling_without_a_compiler_is_one_line_that_says_what_to_do(run, tmp_
 
 
 def test_the_same_command_gives_the_same_bytes_in_another_process(run, tmp_path):
-    options = ["--train", "--setting", "2", "--task", "1", "--epochs", "3", *map(str, SMALL)]
+    options = ["--train", "--setting", "2", "--task", "1", "--epochs", "2", *map(str, SMALL)]
     options += ["--save_model", "--save_history"]
     run(*options, "--seed", 2, "--save_path", tmp_path / "c", network=None)
     processes = {}
