@@ -249,11 +249,10 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
 
 
 def draw_effects(axes, found: Sequence[tuple[str, Effect]], row: int) -> None:
-    """A point with its interval for each effect, one below the other, small where they are many."""
-    size = 5 if len(found) <= len(LOOKS) else 2.5
+    """A point with its interval for each effect, one below the other."""
     for i, (name, each) in enumerate(found):
-        place = row + min(0.24, 0.8 / len(found)) * (i - (len(found) - 1) / 2)
-        look = {"ms": size, "capsize": size / 2, "elinewidth": size / 4, **LOOKS[name]}
+        place = row + 0.24 * (i - (len(found) - 1) / 2)
+        look = {"ms": 5, "capsize": 2.5, "elinewidth": 1.25, **LOOKS[name]}
         lengths = [[each.mean - each.low], [each.high - each.mean]]
         axes.errorbar(each.mean, place, xerr=lengths, label=name, mfc=None if each.told else "white", **look)
 
