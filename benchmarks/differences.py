@@ -9,7 +9,7 @@ python benchmarks/differences.py NAME [OPTION ...], where NAME is one of
 Both sides are trained with the same seeds, 0 to 2, and compared seed by seed. The options go to main.py, for
 example --data_path DIR --epochs 1 --precision bf16. The runs are kept in --save_path (default
 runs/differences), so that the same command goes on where it was stopped. With --save_path results/differences
-and the options that the README gives, it prints what came out of the published ones, and trains nothing.
+and the options that docs/answer.md gives, it prints what came out of the published ones, and trains nothing.
 """
 
 import argparse

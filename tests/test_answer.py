@@ -1,86 +1,142 @@
 """The figure of the published studies: which comparison is drawn where, and with which sign."""
 
 import csv
+from pathlib import Path
 
 import pytest
+from helpers import TOP
 
-from results.answer import GROUPS, STUDIES, Effect, Way, draw, effects, loss_effects, read, way
+from results.answer import (
+    ALL,
+    FOUR,
+    FOUR_MOMENTUM,
+    GROUPS,
+    ONE,
+    PLAIN,
+    SIXTEEN,
+    STUDIES,
+    UNEQUAL_LOSSES,
+    Comparison,
+    Effect,
+    Row,
+    configuration,
+    draw,
+    effects,
+    read,
+)
 
-ROWS = [row for group in GROUPS for row in group.rows]
+ROWS = [row for rows in GROUPS.values() for row in rows]
+COMMON = {"lr": "0.1", "momentum": "0.0"}
+EFFECT = Effect(2, 1, 4, True)
 
 
-def comparison(question: str, first: str, second: str, **how: str) -> dict[str, str]:
-    """A row of comparisons.csv, in which the first side is higher."""
+def study(path: Path, *comparisons: dict[str, str], **common: str) -> Path:
+    """Write what answer.py reads of a study: comparisons, and options that its runs share."""
     numbers = {"difference": "2.0000", "low": "1.0000", "high": "4.0000", "verdict": "higher"}
-    sides = {"data_set": "CIFAR-100", "question": question, "first": first, "second": second}
-    return sides | {"measure": "accuracy", "seeds": "3"} | numbers | how
+    rest = {"data_set": "CIFAR-100", "measure": "accuracy", "seeds": "3"}
+    tables = {
+        "comparisons.csv": [rest | numbers | each for each in comparisons],
+        "report.csv": [COMMON | {"setting": setting} | common for setting in ("1", "3")],
+    }
+    path.mkdir()
+    for name, rows in tables.items():
+        with open(path / name, "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
 
 
 @pytest.mark.parametrize(
-    ("label", "means"),
+    ("label", "common", "means"),
     [
-        ("1 standard by task", Way(1)),
-        ("3 uniform draws, epochs 1, tasks_per_step 16", Way(3, 16)),
-        ("3 uniform draws, tasks_per_step 4, own statistics", Way(3, 4, own=True)),
-        ("3 uniform draws, tasks_per_step 1, lr 0.03, momentum 0.9, schedule cosine", Way(3, recipe=True)),
-        ("3 uniform draws, tasks_per_step 1, lr 0.1, momentum 0.0, schedule constant", Way(3)),
-        ("5 summed losses, loss mean, lr 0.5", Way(5, rate=0.5)),
+        ("1 standard by task", COMMON, PLAIN),
+        ("1 standard by task", COMMON | {"tasks_per_step": "1"}, PLAIN),  # which is no option of setting 1
+        ("3 uniform draws, epochs 1, tasks_per_step 16", COMMON, SIXTEEN),
+        ("3 uniform draws, tasks_per_step 4, lr 0.03, momentum 0.9, schedule cosine", {}, FOUR_MOMENTUM),
+        ("3 uniform draws, lr 0.1, momentum 0.0", {"tasks_per_step": "1"}, ONE),
+        ("5 summed losses, loss mean, lr 0.5", COMMON, ALL._replace(lr="0.5")),
+        ("6 weighted losses, epochs 10", COMMON, UNEQUAL_LOSSES),
     ],
 )
-def test_a_label_is_read_as_the_way_it_stands_for(label, means):
-    assert way(label) == means
+def test_a_label_is_read_as_the_configuration_it_stands_for(label, common, means):
+    assert configuration(label, common) == means
+
+
+@pytest.mark.parametrize(
+    ("label", "common", "missing"),
+    [
+        ("3 uniform draws", COMMON, "tasks_per_step"),
+        ("1 standard by task, momentum 0.9", {}, "lr"),
+        ("5 summed losses, epochs 10", COMMON, "loss"),
+    ],
+)
+def test_a_label_that_leaves_an_option_open_is_refused(label, common, missing):
+    with pytest.raises(SystemExit, match=rf"no {missing} in '{label}'"):
+        configuration(label, common)
+
+
+def test_an_option_that_the_runs_of_a_report_differ_in_is_not_taken_from_them(tmp_path):
+    comparison = {"question": "heads", "first": "1 standard by task", "second": "3 uniform draws"}
+    assert read(study(tmp_path / "one", comparison, tasks_per_step="4"))[0][1:] == (PLAIN, FOUR, EFFECT)
+    path = study(tmp_path / "two", comparison, tasks_per_step="4")
+    with open(path / "report.csv", "a") as file:
+        file.write("0.1,0.0,3,1\n")
+    with pytest.raises(SystemExit, match="no tasks_per_step in '3 uniform draws'"):
+        read(path)
 
 
 def test_an_effect_is_that_of_the_choice_whichever_side_it_stands_on():
-    row = next(row for row in ROWS if row.choice == Way(3, 4) and row.reference == Way(3))
-    one, four = "3 uniform draws, tasks_per_step 1", "3 uniform draws, tasks_per_step 4"
-    assert effects(row, [comparison("tasks a step", four, one)]) == {"CIFAR-100": Effect(2, 1, 4, True)}
-    assert effects(row, [comparison("tasks a step", one, four)]) == {"CIFAR-100": Effect(-2, -4, -1, True)}
-    untold = comparison("tasks a step", one, four, low="-1", verdict="cannot be told")
-    assert effects(row, [untold]) == {"CIFAR-100": Effect(-2, -4, 1, False)}
-    others = [
-        comparison("draws", four, one),
-        comparison("tasks a step", four, one, measure="balanced_accuracy"),
-        comparison("tasks a step", four.replace("4", "16"), one),
-        comparison("tasks a step", f"{four}, momentum 0.9", f"{one}, momentum 0.9"),
-    ]
-    assert effects(row, others) == {}
+    row = Row("four instead of one", FOUR, ONE)
+    one_way = Comparison("CIFAR-100", FOUR, ONE, EFFECT)
+    other_way = Comparison("Omniglot", ONE, FOUR, EFFECT)
+    another = Comparison("CIFAR-10", SIXTEEN, ONE, EFFECT)
+    found = effects(row, [one_way, other_way, another])
+    assert found == {"CIFAR-100": EFFECT, "Omniglot": Effect(-2, -4, -1, True)}
 
 
-def test_losses_are_held_against_the_mean():
-    mean = "5 summed losses, loss mean"
-    rows = [
-        comparison("loss", mean, "5 summed losses, loss uw"),
-        comparison("loss", mean, "5 summed losses, loss dwa, lr 0.1", difference="-1", low="-3", high="1"),
-        comparison("loss", mean, "5 summed losses, loss famo", low="", high=""),  # of a single seed
-    ]
-    found = loss_effects(rows)
-    assert list(found) == ["dwa", "uw"]
-    assert found["dwa"][:3] == (1, -1, 3)
-    assert found["uw"] == Effect(-2, -4, -1, True)
+def test_two_comparisons_for_one_point_are_refused():
+    row = Row("four instead of one", FOUR, ONE)
+    twice = [Comparison("CIFAR-100", *sides, EFFECT) for sides in ((FOUR, ONE), (ONE, FOUR))]
+    with pytest.raises(SystemExit, match="two comparisons for 'four instead of one' on CIFAR-100"):
+        effects(row, twice)
+
+
+def test_what_is_withdrawn_is_not_read(tmp_path):
+    one, four = (f"3 uniform draws, tasks_per_step {number}" for number in (1, 4))
+    steps = {"question": "tasks a step", "first": one, "second": four}
+    single = {"question": "single-task", "first": one, "second": "2 single task"}
+    loss = {"question": "loss", "first": "5 summed losses, loss mean", "second": "5 summed losses, loss uw"}
+    path = study(
+        tmp_path / "study",
+        steps,
+        single,
+        {**single, "data_set": "Omniglot"},
+        {**single, "first": f"{one}, own statistics"},
+        {**steps, "first": f"{one}, own statistics", "second": f"{four}, own statistics"},
+        {**steps, "measure": "delta_m"},
+        loss,
+    )
+    found = [(each.data_set, each.first.setting, each.second.setting) for each in read(path)]
+    assert found == [("CIFAR-100", 3, 3), ("CIFAR-100", 3, 2)]
+
+
+def test_every_comparison_of_the_studies_is_drawn_once():
+    comparisons = [each for name in STUDIES for each in read(TOP / "results" / name)]
+    drawn = [(name, {row.choice, row.reference}) for row in ROWS for name in effects(row, comparisons)]
+    assert len(drawn) == len(comparisons)
+    assert all((each.data_set, {each.first, each.second}) in drawn for each in comparisons)
 
 
 def test_no_two_rows_of_the_figure_are_the_same():
-    assert len({(row.question, row.choice, row.reference) for row in ROWS}) == len(ROWS)
-    assert all(len({row.words for row in group.rows}) == len(group.rows) for group in GROUPS)
-    assert len({group.heading for group in GROUPS}) == len(GROUPS)
+    assert len({frozenset((row.choice, row.reference)) for row in ROWS}) == len(ROWS)
+    assert all(len({row.words for row in rows}) == len(rows) for rows in GROUPS.values())
 
 
-def test_what_there_is_of_the_studies_is_read_and_drawn(tmp_path):
+def test_the_figure_shows_the_comparisons_and_is_the_same_each_time(tmp_path):
     pytest.importorskip("matplotlib")
-    one, four = "3 uniform draws, tasks_per_step 1", "3 uniform draws, tasks_per_step 4"
-    rows = [
-        comparison("tasks a step", four, one),
-        comparison("loss", "5 summed losses, loss mean", "5 summed losses, loss uw"),
-    ]
-    (tmp_path / STUDIES[0]).mkdir()
-    with open(tmp_path / STUDIES[0] / "comparisons.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    assert read(tmp_path) == rows
-    draw(rows, tmp_path / "first.png")
-    draw(rows, tmp_path / "second.png")
-    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
-    draw(rows[:1], tmp_path / "other.png")
-    assert (tmp_path / "first.png").read_bytes() != (tmp_path / "other.png").read_bytes()
+    comparisons = [Comparison("CIFAR-100", FOUR, ONE, EFFECT), Comparison("Omniglot", ONE, FOUR, EFFECT)]
+    for name, shown in (("first", comparisons), ("second", comparisons), ("fewer", comparisons[:1])):
+        draw(shown, tmp_path / name)
+    images = {path.name.partition(".")[0]: path.read_bytes() for path in tmp_path.iterdir()}
+    assert images["first"] == images["second"] != images["fewer"]

@@ -1,8 +1,8 @@
-"""The published studies: their reports, and the answer in the README, are what their histories say."""
+"""The published studies: their reports, and the answer in README and docs, are what their histories say."""
 
-import csv
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,18 +10,58 @@ from helpers import TOP
 
 from benchmarks import differences
 from main import main
+from results import answer
 
 STUDIES = sorted(path.parent for path in (TOP / "results").glob("*/report.txt"))
+COMPARISONS = [each for study in answer.STUDIES for each in answer.read(TOP / "results" / study)]
+README = (TOP / "README.md").read_text()
+BEFORE_SET_UP = README.partition("\n## Set up\n")[0]
+ANSWER, _, DIFFERENCES = (
+    (TOP / "docs/answer.md").read_text().partition("\n## Where the experiments are from\n")
+)
+
+CHOICES = {
+    "four tasks a step, not one": (answer.FOUR, answer.ONE),
+    "sampling tasks by position, not equally": (answer.UNEQUAL_DRAWS, answer.ONE),
+    "weighting losses by position, not equally": (answer.UNEQUAL_LOSSES, answer.ALL),
+    "one network, not one per task: four tasks a step": (answer.FOUR, answer.SINGLE),
+    "the same, but one task a step": (answer.ONE, answer.SINGLE),
+    "plain classifier, not four tasks a step": (answer.PLAIN, answer.FOUR),
+    "learning rate 0.5, not 0.1": (answer.ALL._replace(lr="0.5"), answer.ALL),
+}
+"""The rows of the README's table: what is compared with what."""
 
 
-def answer() -> str:
-    """The section of the README that answers the question."""
-    return (TOP / "README.md").read_text().partition("## The answer\n")[2].partition("\n## ")[0]
+def rows_of_intervals(text: str) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Find the rows of tables with intervals by data set.
+
+    Yields:
+        The heading of the first column, the first cell, and the cells that are not empty, by data set.
+    """
+    headings: list[str] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        headings = cells and (headings or cells)
+        if any("[" in cell for cell in cells):
+            by_heading = dict(zip(headings, cells, strict=True))
+            yield headings[0], cells[0], {name: by_heading[name] for name in answer.LOOKS if by_heading[name]}
+
+
+def written(effect: answer.Effect, digits: int) -> str:
+    """An effect as the tables write it."""
+    mean, low, high = (re.sub(r"^[+-](?=[0.]+$)", "", f"{number:+.{digits}f}") for number in effect[:3])
+    return f"{mean} [{low}, {high}]" + "*" * effect.conclusive
+
+
+def written_effects(row: answer.Row, digits: int) -> dict[str, str]:
+    """The effects of a choice as the tables write them, by data set."""
+    found = answer.effects(row, COMPARISONS)
+    return {name: written(effect, digits) for name, effect in found.items()}
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_the_report_of_a_study_is_written_again_from_its_histories(study, tmp_path, monkeypatch, capsys):
-    copy = Path("results") / study.name  # as in the command that README gives
+    copy = Path("results") / study.name  # as in the command that docs/answer.md gives
     for history in study.rglob("history.json"):
         (tmp_path / copy / history.relative_to(study)).parent.mkdir(parents=True)
         shutil.copy(history, tmp_path / copy / history.relative_to(study))
@@ -32,35 +72,70 @@ def test_the_report_of_a_study_is_written_again_from_its_histories(study, tmp_pa
         assert (copy / name).read_bytes() == (study / name).read_bytes(), name
 
 
-def test_every_interval_of_the_answer_is_that_of_a_comparison():
+def test_the_table_of_the_readme_says_what_the_comparisons_say():
+    rows = {words: cells for _, words, cells in rows_of_intervals(BEFORE_SET_UP)}
+    assert rows == {
+        words: written_effects(answer.Row(words, *sides), digits=1) for words, sides in CHOICES.items()
+    }
+
+
+def test_the_readme_says_differences_and_accuracies_in_its_table_alone():
+    text = [line for line in BEFORE_SET_UP.splitlines() if not line.startswith("|")]
+    assert not re.findall(r"\d\.\d", "\n".join(text))
+
+
+def test_the_answer_in_the_readme_is_short():
+    text = "\n".join(line for line in BEFORE_SET_UP.splitlines() if not line.startswith("!["))
+    assert len(text.split()) <= 350
+    assert len(re.findall(r"\d+(?:[.,]\d+)*", text)) <= 70
+    assert len(BEFORE_SET_UP.partition("\n## The answer\n")[2].strip().splitlines()) <= 30
+    assert len(README.splitlines()) <= 150
+
+
+def test_no_line_of_code_or_output_in_the_readme_is_longer_than_100_columns():
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    assert blocks
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 100
+
+
+def test_the_tables_of_the_answer_in_full_say_what_the_comparisons_say():
+    rows = {(heading, words): cells for heading, words, cells in rows_of_intervals(ANSWER)}
+    assert rows == {
+        (heading, row.words): written_effects(row, digits=2)
+        for heading, group in answer.GROUPS.items()
+        for row in group
+    }
+    conclusive = sum(each.effect.conclusive for each in COMPARISONS)
+    assert f"Of {len(COMPARISONS)} comparisons {conclusive} are conclusive" in ANSWER
+
+
+def test_every_interval_of_the_answer_in_full_is_that_of_a_comparison():
     compared = set()
     for path in (TOP / "results").rglob("comparisons.csv"):
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file):
-                if row["measure"] != "accuracy":  # of the mean over tasks, which the answer is about
-                    continue
-                numbers = [float(row[name]) for name in ("difference", "low", "high") if row[name]]
-                for sign in (1, -1):  # whichever side comes first
-                    mean, *ends = [sign * number for number in numbers]
-                    compared.add(tuple(f"{number:.1f}" for number in (mean, *sorted(ends))))
-    said = re.findall(r"(-?\d+\.\d) \[(-?\d+\.\d), (-?\d+\.\d)\]", answer())
+        for row in answer.rows(path):
+            if row["measure"] != "accuracy" or answer.withdrawn(row) or not row["low"]:
+                continue
+            mean, low, high = (float(row[name]) for name in ("difference", "low", "high"))
+            conclusive = row["verdict"] in ("higher", "lower")
+            for effect in ((mean, low, high), (-mean, -high, -low)):  # whichever side comes first
+                compared.add(written(answer.Effect(*effect, conclusive), digits=2))
+    said = re.findall(r"[+-]?\d+\.\d+ \[.*?\]\*?", ANSWER)
     assert said
-    assert not set(said) - compared
+    assert set(said) <= compared
 
 
-def test_every_accuracy_of_the_answer_is_in_a_report():
+def test_every_accuracy_of_the_answer_in_full_is_in_a_report():
     reported = "".join((study / "report.txt").read_text() for study in STUDIES)
-    said = set(re.findall(r"\b0\.\d{4}\b", answer()))
+    said = set(re.findall(r"\b0\.\d{4}\b", ANSWER))
     assert said
     assert said <= set(re.findall(r"\b0\.\d{4}\b", reported))
 
 
 def test_the_effect_of_every_difference_from_the_original_is_what_its_runs_say(tmp_path, no_network, capsys):
-    section = (TOP / "README.md").read_text().partition("\n## Where the experiments are from\n")[2]
-    number = r"(-?\d+\.\d+)"
+    number = r"([+-]?\d+\.\d+)"
     said = re.findall(
         rf"{number} \[{number}, {number}\][^`]*`python benchmarks/differences.py (\w+) (--epochs \d+) ",
-        section,
+        DIFFERENCES,
     )
     assert {name for *_, name, _ in said} == set(differences.DIFFERENCES)
     runs = shutil.copytree(TOP / "results" / "differences", tmp_path / "runs")
@@ -68,6 +143,6 @@ def test_the_effect_of_every_difference_from_the_original_is_what_its_runs_say(t
         differences.measure(name, [*epochs.split(), "--data_path", str(tmp_path / "none")], runs)
         printed = re.search(r"scores (\S+) \[(\S+), (\S+)\]", capsys.readouterr().out).groups()
         assert effect == [
-            f"{float(value):.{len(shown.partition('.')[2])}f}"
+            f"{float(value):+.{len(shown.partition('.')[2])}f}"
             for value, shown in zip(printed, effect, strict=True)
         ]
