@@ -55,17 +55,17 @@ def summary(
 
 
 def summary_of_own_statistics(own: Sequence[float], shared: Sequence[float], scored_on: str) -> str:
-    """What each task's own normalisation statistics change, in a line.
+    """What re-estimating the encoder's normalisation statistics for each task changes, in a line.
 
     Args:
-        own: accuracy of each task with them.
-        shared: accuracy of each task with those of the network.
+        own: accuracy of each task with these statistics, under heads that keep theirs.
+        shared: accuracy of each task as usual.
         scored_on: as in `summary`.
     """
     count = f"{len(own)} task{'s' * (len(own) > 1)}"
     return (
-        f"with each task's own normalisation statistics: mean {_kind(scored_on)} over {count} "
-        f"{fmean(own):.4f} ({fmean(shared):.4f} with shared ones)"
+        f"re-estimating the encoder's statistics alone, see docs/files.md: mean {_kind(scored_on)} "
+        f"over {count} {fmean(own):.4f} ({fmean(shared):.4f} as usual)"
     )
 
 

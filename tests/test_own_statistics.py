@@ -250,8 +250,8 @@ def history_of(path: Path) -> dict:
 
 def said(mean: float, shared: float, kind: str = "accuracy") -> str:
     return (
-        f"with each task's own normalisation statistics: mean {kind} over 3 tasks {mean:.4f} "
-        f"({shared:.4f} with shared ones)"
+        f"re-estimating the encoder's statistics alone, see docs/files.md: mean {kind} over 3 tasks "
+        f"{mean:.4f} ({shared:.4f} as usual)"
     )
 
 
@@ -285,7 +285,7 @@ def test_a_run_of_another_kind_records_none_and_says_nothing(run, own_file, tmp_
     options = ("--setting", 2, "--task", 0, "--data", own_file, "--batch_size", 16, "--epochs", 1)
     trained = run("--train", *options, "--save_history", "--save_path", tmp_path)
     assert trained.code == 0
-    assert "own normalisation" not in trained.err
+    assert "re-estimating" not in trained.err
     assert history_of(tmp_path)["own_statistics"] is None
 
 
@@ -354,7 +354,7 @@ def test_a_run_killed_in_the_middle_of_them_is_resumed(own_file, tmp_path):
     assert history_of(path)["finished"] is False
     resumed = Training(path, "3", *options)
     assert resumed.code == 0
-    assert "with each task's own normalisation statistics" in resumed.output
+    assert "re-estimating the encoder's statistics alone" in resumed.output
     history = history_of(path)
     assert (history["finished"], len(history["epochs"])) == (True, 1)
     assert history["own_statistics"]["accuracy"]
