@@ -1,17 +1,19 @@
 """What history.json holds: written by a run, read again by --resume and by the report."""
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from files import replacing
-from options import Option, completed
-from settings import DATA_SETS, SETTINGS, SYNTHETIC, DataSpec
+from options import Option, in_short, is_number, read_options
+from running.released import known_as
+from settings import SETTINGS, DataSpec
 
-FORMAT = 2
+FORMAT = 3
 """Goes up when an older program would misread it."""
+
+OLDEST_FORMAT = 2
 
 HISTORY = "history.json"
 
@@ -25,12 +27,12 @@ class History:
     Attributes:
         options: every option of the run, and the version of the program.
         data_set: `title`, `scored_on` (`test` or `validation`), and the names of all its `tasks`.
-        sittings: a dictionary per start or resumption: the `epoch` and the `step` that it went on from, its
-            `environment`, and the fingerprint of its `code`. None are known of files of format 1.
+        sessions: a dictionary per start or resumption: the `epoch` and the `step` that it went on from, its
+            `environment`, and its `code`: `results N`, or the fingerprint of code that is not released.
         tasks: the names of what is recorded.
         constant_accuracy: what always giving the commonest answer scores in each of `tasks`.
         num_answers: number of different answers that each of them has.
-        parameters: number of parameters of the `encoder` and of the `heads`; empty in files of format 1.
+        parameters: number of parameters of the `encoder` and of the `heads`.
         loss_parameters: what the method that forms the losses was given beside their number, by name; empty
             where it takes nothing, or what TorchJD has by default.
         epochs: the records of the epochs done.
@@ -41,7 +43,7 @@ class History:
 
     options: dict
     data_set: dict
-    sittings: list[dict]
+    sessions: list[dict]
     tasks: list[str]
     constant_accuracy: list[float]
     num_answers: list[int]
@@ -53,14 +55,8 @@ class History:
 
     @property
     def code(self) -> str:
-        """What decided its result: the fingerprints of all its sittings, or the version of an old program."""
-        codes = dict.fromkeys(sitting["code"] for sitting in self.sittings)
-        return " ".join(codes) or version_code(self.options.get("version"))
-
-
-def version_code(version: object) -> str:
-    """What stands for the code of a program that recorded no fingerprint."""
-    return f"version {version}"
+        """What decided its result: the code of all its sessions, with released code by its results."""
+        return " ".join(dict.fromkeys(known_as(session["code"]) for session in self.sessions))
 
 
 def describe(spec: DataSpec) -> dict:
@@ -82,129 +78,172 @@ def read_history(path: Path, table: Sequence[Option]) -> History:
     """Read history.json.
 
     Raises:
-        ValueError: it is none; the text says so.
+        ValueError: it cannot be read, or is none; the text says why.
     """
     try:
         content = json.loads(path.read_bytes())
-        if type(content) is dict and type(content.get("format")) is int and content["format"] > FORMAT:
-            raise _NewerError
-        history = (
-            _from_format_1(content, table) if "format" not in content else _from_format_2(content, table)
-        )
-        fits = _fits(history)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
-    except _NewerError:
-        raise ValueError("was written by a newer version: update the program") from None
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        fits = False
-    if not fits:
+    except (ValueError, RecursionError):
+        raise ValueError("is not a history of this program") from None
+    if not isinstance(content, dict) or not content.keys() & {"format", "options"}:
         raise ValueError("is not a history of this program")
-    return history
+    version = content.get("format", 1)
+    if type(version) is int and version > FORMAT:
+        raise ValueError("was written by a newer version: update the program")
+    if type(version) is int and version < OLDEST_FORMAT:
+        raise ValueError("was written by version 1.1 or before, whose files are not read any more")
+    try:
+        return _history(content, version, table)
+    except ValueError as error:
+        raise ValueError(f"is not a history of this program: {error}") from error
 
 
-class _NewerError(Exception):
-    """The file has a higher format."""
+def _history(content: dict, version: object, table: Sequence[Option]) -> History:
+    """A history, each field checked.
+
+    Raises:
+        ValueError: a field is missing or wrong; the text names it.
+    """
+    if type(version) is not int:
+        raise ValueError(f"format is {in_short(version)}")
+    sessions = "sittings" if version == 2 else "sessions"
+    missing = {"options", "data_set", sessions, "tasks", "constant_accuracy", "num_answers", "parameters"}
+    missing = sorted((missing | {"epochs", "finished"}) - content.keys())
+    if missing:
+        raise ValueError(f"lacks {missing[0]}")
+    options = read_options(content["options"], table)
+    names = _checked_data_set(content["data_set"])
+    tasks = content["tasks"]
+    _check_tasks(tasks, options, names)
+    check_sessions(sessions, content[sessions])
+    _check_list("constant_accuracy", content["constant_accuracy"], len(tasks), _is_share, "a share")
+    _check_list("num_answers", content["num_answers"], len(tasks), _is_positive_count, "a count")
+    _check_dictionary("parameters", content["parameters"], is_count, "a count")
+    if not content["parameters"].keys() >= {"encoder", "heads"}:
+        raise ValueError("parameters lacks encoder or heads")
+    _check_dictionary("loss_parameters", content.get("loss_parameters", {}), is_number, "a number")
+    check_records(content["epochs"], len(tasks))
+    done, asked = len(content["epochs"]), options["epochs"]
+    finished, own = content["finished"], content.get("own_statistics")
+    if not isinstance(finished, bool) or done > asked or (finished and done < asked):
+        raise ValueError(f"finished is {in_short(finished)} after {done} of {asked} epochs")
+    if own is not None:
+        _check_scores("own_statistics", own, len(tasks))
+    known = {name: content[name] for name in History.__dataclass_fields__ if name in content}
+    return History(**known | {"options": options, "sessions": content[sessions]})
 
 
-def _from_format_2(content: dict, table: Sequence[Option]) -> History:
-    content = {name: value for name, value in content.items() if name in History.__dataclass_fields__}
-    return History(**content | {"options": completed(content["options"], table)})
+def _checked_data_set(entry: object) -> list[str]:
+    """The names of the tasks in the entry of a data set."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("title"), str):
+        raise ValueError("data_set.title is no text")
+    if entry.get("scored_on") not in ("test", "validation"):
+        raise ValueError(f"data_set.scored_on is {in_short(entry.get('scored_on'))}")
+    names = entry.get("tasks")
+    if not _are_names(names):
+        raise ValueError("data_set.tasks is no list of different names")
+    return names
 
 
-def _from_format_1(content: dict, table: Sequence[Option]) -> History:
-    """What format 1 did not say follows from the data sets that there were."""
-    options = completed(content["options"], table)
-    spec = (SYNTHETIC if options["synthetic"] else DATA_SETS)[options["data"]]
-    rows = [[number for number in spec.tasks[name] if number >= 0] for name in spec.tasks]
-    if options["setting"] == 0:
-        rows = [range(spec.num_classes)]
-    elif options["setting"] == 2:
-        rows = [rows[options["task"]]]
-    return History(
-        options=options,
-        data_set=describe(spec),
-        sittings=[],
-        tasks=content["tasks"],
-        constant_accuracy=[max(map(row.count, row)) / len(row) for row in rows],  # classes are equally large
-        num_answers=[max(row) + 1 for row in rows],
-        parameters={},
-        epochs=content["epochs"],
-        finished=len(content["epochs"]) == options["epochs"],
-    )
+def _check_tasks(tasks: object, options: dict, names: list[str]) -> None:
+    """Hold what is recorded against the tasks that there are, and options that are a number per task."""
+    setting = options["setting"]
+    if not _are_names(tasks):
+        raise ValueError("tasks is no list of different names")
+    whole = SETTINGS[setting].kind == "standard" if tasks == [ALL_CLASSES] else setting != 0
+    if not whole or (tasks != [ALL_CLASSES] and not set(tasks) <= set(names)):
+        raise ValueError(f"tasks is {in_short(tasks)}, which setting {setting} does not record")
+    if SETTINGS[setting].kind == "single-task" and [options["task"]] != [names.index(each) for each in tasks]:
+        raise ValueError(f"options.task is {in_short(options['task'])}, and tasks is {in_short(tasks)}")
+    if options["weights"] is not None and len(options["weights"]) != len(names):
+        raise ValueError(f"options.weights has {len(options['weights'])} numbers for {len(names)} tasks")
 
 
-def _fits(history: History) -> bool:
-    """Whether a history holds what a run writes; what is missing or of another type may raise, too."""
-    options = history.options
-    setting, weights, task = (options[name] for name in ("setting", "weights", "task"))
-    if not all(is_count(number) for number in (setting, options["epochs"], options["seed"], task or 0)):
-        return False
-    if not (is_count(options["data"]) or type(options["data"]) is str) or setting >= len(SETTINGS):
-        return False
-    if is_count(options["data"]) and options["data"] >= len(DATA_SETS):
-        return False
-    names = history.data_set["tasks"]
-    title, scored_on = history.data_set["title"], history.data_set["scored_on"]
-    if not (
-        type(title) is str and scored_on in ("test", "validation") and all(type(n) is str for n in names)
-    ):
-        return False
-    if SETTINGS[setting].weighted and not (
-        len(weights) == len(names) and all(map(is_number, weights)) and sum(weights) > 0
-    ):
-        return False
-    return (
-        options["epochs"] > 0
-        and (
-            SETTINGS[setting].kind == "standard"
-            if history.tasks == [ALL_CLASSES]
-            else setting != 0 and set(history.tasks) <= set(names)
-        )
-        and len(set(history.tasks)) == len(history.constant_accuracy) == len(history.num_answers)
-        and all(is_number(share) and 0 < share <= 1 for share in history.constant_accuracy)
-        and all(is_count(count) and count > 0 for count in history.num_answers)
-        and all(type(sitting["code"]) is str for sitting in history.sittings)
-        and (not history.parameters or history.parameters.keys() >= {"encoder", "heads"})
-        and all(is_count(count) for count in history.parameters.values())
-        and all(is_number(value) for value in history.loss_parameters.values())
-        and type(history.finished) is bool
-        and (history.own_statistics is None or _are_scores(history.own_statistics, len(history.tasks)))
-        and are_records(history.epochs, len(history.tasks))
-        and len(history.epochs) <= options["epochs"]
-        and (not history.finished or len(history.epochs) == options["epochs"])
-    )
+def check_sessions(where: str, sessions: object) -> None:
+    """Check the sessions of a history or a model.
+
+    Raises:
+        ValueError: they are no list of sessions; the text begins with where they stand.
+    """
+    if not isinstance(sessions, list) or not sessions:
+        raise ValueError(f"{where} is no list of sessions")
+    for i, session in enumerate(sessions):
+        if not isinstance(session, dict):
+            raise ValueError(f"{where}[{i}] is no dictionary")
+        for name, valid in (("epoch", is_count), ("step", is_count), ("code", _is_name)):
+            if not valid(session.get(name)):
+                raise ValueError(f"{where}[{i}].{name} is {in_short(session.get(name))}")
+        if not isinstance(session.get("environment"), dict):
+            raise ValueError(f"{where}[{i}].environment is no dictionary")
 
 
-def are_records(epochs: object, num_tasks: int) -> bool:
-    """Whether something read from a file is a list of records of epochs 1, 2, ... with a score per task."""
+def check_records(epochs: object, num_tasks: int) -> None:
+    """Check the records of epochs 1, 2, ... in a history or a model.
 
-    def is_record(number: int, record: object) -> bool:
-        return (
-            isinstance(record, dict)
-            and record.get("epoch") == number
-            and is_number(record.get("loss"))
-            and _are_scores(record, num_tasks)
-        )
+    Raises:
+        ValueError: they are none, or not of so many tasks; the text names the field.
+    """
+    if not isinstance(epochs, list):
+        raise ValueError("epochs is no list")
+    for i, record in enumerate(epochs):
+        if not isinstance(record, dict) or record.get("epoch") != i + 1:
+            raise ValueError(f"epochs[{i}] is not the record of epoch {i + 1}")
+        _check_scores(f"epochs[{i}]", record, num_tasks)
+        if not _is_loss(record.get("loss")):
+            raise ValueError(f"epochs[{i}].loss is {in_short(record.get('loss'))}")
+        losses = record.get("task_loss", [])
+        if not isinstance(losses, list) or not all(loss is None or _is_loss(loss) for loss in losses):
+            raise ValueError(f"epochs[{i}].task_loss is no list of losses")
+        for name in ("steps", "images"):
+            if not _is_positive_count(record.get(name, 1)):
+                raise ValueError(f"epochs[{i}].{name} is {in_short(record[name])}")
+        for name in ("seconds", "evaluation_seconds", "images_per_second"):
+            if not is_number(seconds := record.get(name, 0)) or seconds < 0:
+                raise ValueError(f"epochs[{i}].{name} is {in_short(seconds)}")
 
-    return isinstance(epochs, list) and all(is_record(i, record) for i, record in enumerate(epochs, 1))
+
+def _check_scores(where: str, content: object, num_tasks: int) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} is no dictionary")
+    for name in ("accuracy", "balanced_accuracy"):
+        _check_list(f"{where}.{name}", content.get(name), num_tasks, _is_share_or_0, "a share")
 
 
-def _are_scores(content: dict, num_tasks: int) -> bool:
-    """Whether a part of a file has both kinds of accuracy, each with a share per task."""
-    return all(
-        isinstance(scores := content.get(key), list)
-        and len(scores) == num_tasks
-        and all(is_number(score) and 0 <= score <= 1 for score in scores)
-        for key in ("accuracy", "balanced_accuracy")
-    )
+def _check_list(where: str, values: object, count: int, valid: Callable[[object], bool], what: str) -> None:
+    if not isinstance(values, list) or len(values) != count or not all(map(valid, values)):
+        raise ValueError(f"{where} is no list of {what} for each of {count} tasks")
 
 
-def is_number(value: object) -> bool:
-    """Whether something read from a file is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _check_dictionary(where: str, values: object, valid: Callable[[object], bool], what: str) -> None:
+    if not isinstance(values, dict) or not all(map(valid, values.values())):
+        raise ValueError(f"{where} does not hold {what} by name")
 
 
 def is_count(value: object) -> bool:
-    """Whether something read from a file is a whole number from 0."""
-    return type(value) is int and value >= 0
+    """Whether something read from a file is a whole number from 0 that fits 64 bits."""
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_positive_count(value: object) -> bool:
+    return is_count(value) and value > 0
+
+
+def _is_loss(value: object) -> bool:
+    return is_number(value) and value >= 0
+
+
+def _is_share_or_0(value: object) -> bool:
+    return is_number(value) and 0 <= value <= 1
+
+
+def _is_share(value: object) -> bool:
+    return _is_share_or_0(value) and value > 0
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _are_names(values: object) -> bool:
+    return isinstance(values, list) and all(map(_is_name, values)) and 0 < len(values) == len(set(values))

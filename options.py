@@ -34,6 +34,23 @@ def _same(value: object) -> object:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """What an option accepts, as a word of the command line or as a value in a file.
+
+    Attributes:
+        read: makes a value of a word, or raises ValueError with what is wrong.
+        holds: whether a value in a file is one that `read` could have made.
+    """
+
+    read: Callable[[str], object]
+    holds: Callable[[object], bool]
+
+    def __call__(self, word: str) -> object:
+        """The value that a word stands for."""
+        return self.read(word)
+
+
+@dataclass(frozen=True)
 class Option:
     """One option of the command line.
 
@@ -42,12 +59,14 @@ class Option:
         group: heading that it stands under in the help.
         help: what it is, without the default.
         read: makes its value of a word of the command line, or raises ValueError with what is wrong;
-            None for a flag, which has no word and is true where it is given.
+            None for a flag, which has no word and is true where it is given. A Reader knows valid values in
+            files as well; from any other function they are taken as they are.
         default: its value where it is not given, or a function that makes it of the data set.
         words: the default in the help, where that is not the value itself.
         metavar: stands for its value in the help.
         many: whether it takes a list of words.
-        settings: the settings that it goes with; with the others it is refused, and its value is None.
+        settings: the settings that it goes with; with the others its value is None, and it is refused, but
+            by an evaluation where it decides the training alone.
         required: whether it has to be given where it goes.
         decides: `data` (what is trained on and scored), `training` (how), or `nothing` that changes a result;
             has to be said, as --resume and the report rely on it.
@@ -80,6 +99,24 @@ class Option:
         if self.read is None:
             return False
         return self.default(spec) if callable(self.default) else self.default
+
+    def goes_with(self, setting: int) -> bool:
+        """Whether it has a value in a setting."""
+        return setting in self.settings
+
+    def accepts(self, value: object, setting: int) -> bool:
+        """Whether a value that a file records is one that a run of a setting can have."""
+        if not self.goes_with(setting):
+            return value is None
+        if self.read is None:
+            return isinstance(value, bool)
+        if value is None:
+            return self.default is None and not self.required
+        if not isinstance(self.read, Reader):
+            return True
+        if self.many:
+            return isinstance(value, list) and bool(value) and all(map(self.read.holds, value))
+        return self.read.holds(value)
 
     def counts(self, value: object) -> object:
         """What of a value counts when two are compared."""
@@ -114,18 +151,19 @@ class Run:
     @property
     def recorded(self) -> dict[str, object]:
         """The options as files record them: plain values, and the version of the program."""
-        plain = {Path: str, tuple: list}
-
-        def convert(value: object) -> object:
-            kinds = [kind for kind in plain if isinstance(value, kind)]
-            return plain[kinds[0]](value) if kinds else value
-
-        return {name: convert(value) for name, value in self.values.items()} | {"version": VERSION}
+        return {name: _plain(value) for name, value in self.values.items()} | {"version": VERSION}
 
     def changed(self, **values: object) -> "Run":
         """The same run with other values of some options, which must not choose another data set."""
         values = {**self.values, **values}
         return replace(self, values=values, spec=replace(self.spec, validation=values["validation"] or 0.0))
+
+
+def _plain(value: object) -> object:
+    """The value of an option as files record it."""
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def make_run(
@@ -149,9 +187,12 @@ def make_run(
     table = OPTIONS if table is None else table
     given = {name: value for name, value in given.items() if value is not None}
     setting = given.get("setting", 0)
+    if mode == "eval":  # a training's line is evaluated as it is, by any setting that scores its model
+        idle = {o.name for o in table if o.decides == "training" and not o.goes_with(setting)}
+        given = {name: value for name, value in given.items() if name not in idle}
     data = given.get("data", DEFAULT_DATA)
     for option in table:
-        goes = setting in option.settings
+        goes = option.goes_with(setting)
         if option.name in given and not goes:
             which = " and ".join(map(str, option.settings))
             raise CommandError(
@@ -173,26 +214,59 @@ def make_run(
     for option in table:
         if option.name in given:
             values[option.name] = given[option.name]
-        elif setting not in option.settings or (mode == "eval" and option.from_model):
+        elif not option.goes_with(setting) or (mode == "eval" and option.from_model):
             values[option.name] = None
         else:
             values[option.name] = option.default_for(spec)
     run = Run(mode, replace(spec, validation=values["validation"] or 0.0), values, table)
     for option in table:
-        if setting in option.settings and (problem := option.check(run)):
+        if option.goes_with(setting) and (problem := option.check(run)):
             raise CommandError(problem)
     return run
 
 
-def completed(recorded: Mapping[str, object], table: Sequence[Option]) -> dict[str, object]:
-    """Recorded options with those that the program did not have yet, as they were then: the defaults."""
-    late = {
-        option.name: option.default
-        if recorded.get("setting") in option.settings and not callable(option.default)
-        else None
-        for option in table
-    }
-    return {**late, **recorded}
+def read_options(recorded: object, table: Sequence[Option]) -> dict[str, object]:
+    """Check the options that a file records, and fill in defaults for options newer than the file.
+
+    Raises:
+        ValueError: they are not those of a run; the text names the option.
+    """
+    if not isinstance(recorded, dict):
+        raise ValueError("options is no dictionary")
+    known = {option.name for option in table}
+    unknown = [name for name in recorded if name not in known and name != "version"]
+    if unknown:
+        raise ValueError(f"options has {unknown[0]!r}, which this program does not know")
+    setting = recorded.get("setting")
+    if not isinstance(setting, int) or setting not in range(len(SETTINGS)):
+        raise ValueError(f"options.setting is {in_short(setting)}")
+    options = {"version": recorded.get("version")}
+    if not isinstance(options["version"], str):
+        raise ValueError(f"options.version is {in_short(options['version'])}")
+    for option in table:
+        if option.name in recorded:
+            value = recorded[option.name]
+        elif not option.goes_with(setting) and not option.repeats:
+            value = None
+        elif option.decides == "data" or option.repeats or callable(option.default):
+            raise ValueError(f"lacks options.{option.name}")  # every version has recorded these
+        else:
+            value = False if option.read is None else _plain(option.default)
+        try:
+            valid = option.accepts(value, setting)
+            option.counts(value)  # what is compared later can be formed
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            valid = False
+        if not valid:
+            raise ValueError(f"options.{option.name} is {in_short(value)}")
+        options[option.name] = value
+    return options
+
+
+def in_short(value: object) -> str:
+    """A value of a file in an error message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def differing(
@@ -203,11 +277,11 @@ def differing(
 
 
 def grouping(table: Iterable[Option], recorded: Mapping[str, object]) -> dict[str, object]:
-    """What runs share that repeat each other: by option, what counts of its value."""
+    """What runs share that repeat each other: what counts of each option that goes with their setting."""
     return {
         option.name: option.counts(recorded[option.name])
         for option in table
-        if option.decides != "nothing" and not option.repeats
+        if option.decides != "nothing" and not option.repeats and option.goes_with(recorded["setting"])
     }
 
 
@@ -217,28 +291,40 @@ def as_given(name: str, value: object) -> str:
         return f"with{'' if value else 'out'} --{name}"
     if value is None:
         return f"without --{name}"
-    return f"--{name} {' '.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+    words = [str(word) for word in (value if isinstance(value, list | tuple) else [value])]
+    return f"--{name} {' '.join(word or repr(word) for word in words)}"
 
 
 # What the options accept
 
 
-def number(kind: type, wanted: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:
+def number(kind: type, wanted: str, accepts: Callable[[float], bool]) -> Reader:
     """Reads a number that `accepts` takes; `wanted` says in an error what that is."""
 
     def read(text: str) -> float:
         try:
-            value = kind(text)
+            value = kind(text) if text.isascii() and "_" not in text else math.nan
         except ValueError:
             value = math.nan
         if not accepts(value):
             raise ValueError(f"{text!r} is not {wanted}")
         return value
 
-    return read
+    def holds(value: object) -> bool:
+        return is_number(value) and (kind is float or isinstance(value, int)) and accepts(value)
+
+    return Reader(read, holds)
 
 
-def choice(names: Iterable[str]) -> Callable[[str], str]:
+def is_number(value: object) -> bool:
+    """Whether a value that a file records is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def choice(names: Iterable[str]) -> Reader:
     """Reads one of some names."""
     names = list(names)
 
@@ -247,38 +333,71 @@ def choice(names: Iterable[str]) -> Callable[[str], str]:
             raise ValueError(f"{text!r} is none of {', '.join(names)}")
         return text
 
-    return read
+    return Reader(read, lambda value: isinstance(value, str) and value in names)
+
+
+def _read_path(text: str) -> Path:
+    if not text.strip():
+        raise ValueError("an empty path names no directory: give one, or . for the current one")
+    if "\0" in text:
+        raise ValueError("a path cannot hold a zero byte")
+    try:
+        return Path(text).expanduser()  # as a shell leaves the ~ of --save_path=~/runs alone
+    except RuntimeError:
+        raise ValueError(f"{text!r} names the home directory of a user who is not known here") from None
+
+
+def _read_note(text: str) -> str:
+    note = " ".join(text.split())
+    if not note.isprintable():
+        raise ValueError(f"{text!r} holds characters that cannot be printed")
+    return note
 
 
 COUNT = number(int, "a whole number from 1 to 1000000", lambda count: 1 <= count <= 10**6)
 SHARE = number(float, "a number from 0 to below 1", lambda share: 0 <= share < 1)
 POSITIVE = number(float, "a positive, finite number", lambda value: 0 < value < math.inf)
 AT_LEAST_0 = number(float, "a finite number of at least 0", lambda value: 0 <= value < math.inf)
+PATH = Reader(_read_path, lambda value: isinstance(value, str))
+NOTE = Reader(_read_note, lambda value: isinstance(value, str) and value == " ".join(value.split()))
 
 
-def read_setting(text: str) -> int:
-    """Reads the number of a setting."""
+def _read_setting(text: str) -> int:
     names = [f"{i} ({setting.name})" for i, setting in enumerate(SETTINGS)]
     if text not in map(str, range(len(SETTINGS))):
         raise ValueError(f"{text!r} is none of {', '.join(names)}")
     return int(text)
 
 
-def read_data(text: str) -> int | Path:
-    """Reads the number of a data set or the path of a file."""
+def _read_data(text: str) -> int | Path:
     if text in map(str, range(len(DATA_SETS))):
         return int(text)
-    if text.lower().endswith(".npz") or Path(text).is_file():
-        return Path(text)
+    path = _read_path(text)
+    if path.suffix.lower() == ".npz" or path.is_file():
+        return path
     names = [f"{i} ({spec.name})" for i, spec in enumerate(DATA_SETS)]
     raise ValueError(f"{text!r} is none of {', '.join(names)}, or a file FILE.npz")
 
 
-def read_device(text: str) -> str:
-    """Reads the name of a device."""
-    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", text):
+def _holds_data(value: object) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch(r".+#[0-9a-f]{12}", value) is not None
+    return type(value) is int and value in range(len(DATA_SETS))
+
+
+def _is_device(text: object) -> bool:
+    return isinstance(text, str) and bool(re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", text))
+
+
+def _read_device(text: str) -> str:
+    if not _is_device(text):
         raise ValueError(f"{text!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...")
     return text
+
+
+SETTING = Reader(_read_setting, lambda value: type(value) is int and value in range(len(SETTINGS)))
+DATA_SET = Reader(_read_data, _holds_data)
+DEVICE = Reader(_read_device, _is_device)
 
 
 # What can be wrong with a value in the light of the others
@@ -346,6 +465,8 @@ def check_tasks_per_step(run: Run) -> str | None:
     if run.mode != "train":
         return None
     size, count = run.batch_size, run.tasks_per_step
+    if count > 1 and len(run.spec.tasks) == 1:
+        return f"--tasks_per_step {count} changes nothing, as {run.spec.name} has one task: leave it out"
     do = [k for k in range(1, size // 2 + 1) if size % k == 0]
     if count in do:
         return None
@@ -353,6 +474,13 @@ def check_tasks_per_step(run: Run) -> str | None:
         f"--tasks_per_step {count} does not part a batch of {size} images into equal slices of at least 2: "
         f"use {', '.join(map(str, do))}, or another --batch_size"
     )
+
+
+def check_loss(run: Run) -> str | None:
+    """Whether there are losses to combine."""
+    if run.mode == "train" and run.loss != "mean" and len(run.spec.tasks) == 1:
+        return f"--loss {run.loss} has nothing to combine, as {run.spec.name} has one task: leave it out"
+    return None
 
 
 def check_overwrite(run: Run) -> str | None:
@@ -387,12 +515,12 @@ MAIN, RECIPE, DATA, FILES, MACHINE = "what to run", "how to train", "the images"
 
 OPTIONS = (
     Option(
-        "setting", MAIN, "way of training, by number, see below", read_setting, 0,
+        "setting", MAIN, "way of training, by number, see below", SETTING, 0,
         metavar="N", decides="training", check=check_setting,
     ),
     Option(
         "data", MAIN, "data set, by number, see below, or a file FILE.npz of your own",
-        read_data, DEFAULT_DATA, metavar="N", decides="data", key=lambda data: str(data).rpartition("#")[2],
+        DATA_SET, DEFAULT_DATA, metavar="N", decides="data", key=lambda data: str(data).rpartition("#")[2],
     ),
     Option(
         "task", MAIN, "the one task that is trained, numbered from 0",
@@ -405,6 +533,10 @@ OPTIONS = (
         metavar="N", decides="training", repeats=True,
     ),
     Option(
+        "note", MAIN, "words of your own, recorded; runs of other words are compared, not averaged", NOTE, "",
+        words="none", metavar="WORDS", decides="training",
+    ),
+    Option(
         "verbose", MAIN, "print the accuracies after each epoch; with --report, every task", decides="nothing"
     ),
     Option(
@@ -414,7 +546,7 @@ OPTIONS = (
     ),
     Option(
         "loss", RECIPE, "how the losses of the tasks become one update, by name, see below",
-        choice(LOSSES), "mean", metavar="NAME", settings=FORMED, decides="training",
+        choice(LOSSES), "mean", metavar="NAME", settings=FORMED, decides="training", check=check_loss,
     ),
     Option(
         "epochs", RECIPE, "how often to go through the training images", COUNT, lambda spec: spec.epochs,
@@ -449,7 +581,7 @@ OPTIONS = (
         "hardware made for it", choice(PRECISIONS), "fp32", metavar="NAME", decides="training",
     ),
     Option(
-        "data_path", DATA, "directory of the data sets, downloaded on first use", Path, Path("./data"),
+        "data_path", DATA, "directory of the data sets, downloaded on first use", PATH, Path("./data"),
         words="./data", metavar="DIR", decides="nothing",
     ),
     Option(
@@ -467,7 +599,7 @@ OPTIONS = (
         metavar="F", decides="data", from_model=True, check=check_validation,
     ),
     Option(
-        "save_path", FILES, "directory of the model and the history, made if missing", Path, Path("."),
+        "save_path", FILES, "directory of the model and the history, made if missing", PATH, Path("."),
         metavar="DIR", decides="nothing",
     ),
     Option("save_model", FILES, "save the trained model as model.pt", decides="nothing"),
@@ -482,7 +614,7 @@ OPTIONS = (
     ),
     Option(
         "device", MACHINE, "cpu, cuda, cuda:1, ... or auto: CUDA if there is any, else the CPU",
-        read_device, "auto", metavar="NAME", decides="nothing",
+        DEVICE, "auto", metavar="NAME", decides="nothing",
     ),
     Option(
         "compile", MACHINE,

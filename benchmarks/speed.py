@@ -53,7 +53,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from agents import AGENTS, Agent, make_optimizer, normalised
 from data import DataSet, Split
 from models import Model, computing_in
-from options import COUNT, Run, choice, make_run, read_device
+from options import COUNT, DEVICE, Run, choice, make_run
 from running.sitting import compiling, keep_freed_memory, pick_device
 from settings import DATA_SETS, LOSSES, PRECISIONS, SETTINGS, DataSpec, UserError
 
@@ -451,7 +451,7 @@ def main() -> None:
         help="time the steps of setting 5 with these losses against those with `mean`, and nothing else",
     )  # fmt: skip
     add("--compile", action="store_true", help="compile in A and C")
-    add("--device", type=typed(read_device), default="auto", help="as for main.py (auto)")
+    add("--device", type=typed(DEVICE), default="auto", help="as for main.py (auto)")
     add("--memory_of", choices="AB", help=argparse.SUPPRESS)
     args = parser.parse_args()
     settings = [5] if args.loss else args.settings

@@ -45,9 +45,9 @@ class Question:
 
 
 def agree(one: Group, other: Group, but: frozenset[str]) -> bool:
-    """Whether two groups share every option that goes with both, some excepted."""
+    """Whether two groups share every option that goes with the settings of both, some excepted."""
     return all(
-        name in but or value == (theirs := other.shared[name]) or value is None or theirs is None
+        name in but or name not in other.shared or value == other.shared[name]
         for name, value in one.shared.items()
     )
 
@@ -103,18 +103,30 @@ def between_settings(
     return pairs
 
 
-def other_recipes(study: Study) -> list[Pair]:
-    """Each group beside the one that differs from it in the recipe alone and has that of the experiment."""
-    pairs = []
-    for group in study.groups:
-        peers = [
-            other
-            for other in study.groups
-            if group.setting == other.setting and group.by_task and agree(group, other, frozenset(RECIPE))
-        ]
-        defined = [peer for peer in peers if all(peer.shared[name] == RECIPE[name] for name in RECIPE)]
-        if peers and group is not (base := (defined or peers)[0]):
-            pairs.append((base, group))
+def against_default(defaults: Mapping[str, object], *differ: str) -> Callable[[Study], list[Pair]]:
+    """Pairs of a group and the one of its setting that differs in some options and has their defaults.
+
+    Args:
+        defaults: of the options that are asked about; where no group has them, the first group stands in.
+        differ: what else may differ.
+    """
+    but = frozenset({*defaults, *differ})
+
+    def pairs(study: Study) -> list[Pair]:
+        found = []
+        for group in study.groups:
+            peers = [
+                other
+                for other in study.groups
+                if group.setting == other.setting and group.by_task and agree(group, other, but)
+            ]
+            usual = [
+                peer for peer in peers if all(peer.shared[name] == value for name, value in defaults.items())
+            ]
+            if peers and group is not (base := (usual or peers)[0]):
+                found.append((base, group))
+        return found
+
     return pairs
 
 
@@ -178,8 +190,8 @@ QUESTIONS = (
         "tasks a step",
         "how many tasks share a step",
         within_setting(
-            lambda g: g.shared["tasks_per_step"] == 1,
-            lambda g: g.shared["tasks_per_step"] not in (None, 1),
+            lambda g: g.shared.get("tasks_per_step") == 1,
+            lambda g: g.shared.get("tasks_per_step", 1) != 1,
             "tasks_per_step",
         ),
         more_tasks_per_step,
@@ -204,7 +216,22 @@ QUESTIONS = (
         lambda options: [{"setting": 3}],
         shared_inputs=False,
     ),
-    Question("recipe", "learning rate, momentum, weight decay and schedule", other_recipes, another_recipe),
+    Question(
+        "recipe",
+        "learning rate, momentum, weight decay and schedule",
+        against_default(RECIPE),
+        another_recipe,
+    ),
+    Question(
+        "note",
+        "what --note says, whatever the code",
+        lambda study: [
+            (one, other)
+            for one, other in against_default({"note": ""}, "code")(study)
+            if one.shared["note"] != other.shared["note"]
+        ],
+        lambda options: [{}],  # no run of the program as it is answers it
+    ),
     Question(
         "single-task",
         "sharing an encoder, or a network for each task",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from history import ALL_CLASSES, HISTORY, History, is_number, read_history
-from options import Option, grouping
+from history import ALL_CLASSES, HISTORY, History, read_history
+from options import Option, grouping, is_number
 from reporting.statistics import NO_DEVIATION
 from settings import DATA_SETS, SETTINGS, UserError
 
@@ -61,8 +61,7 @@ class Recorded:
     @property
     def processors(self) -> set[str]:
         """Names of what it was trained on, CPUs or GPUs, as far as they are recorded."""
-        where = [sitting.get("environment") for sitting in self.history.sittings]
-        names = [each.get("processor") for each in where if isinstance(each, dict)]
+        names = [session["environment"].get("processor") for session in self.history.sessions]
         return {name for name in names if isinstance(name, str) and name}
 
 
@@ -73,10 +72,7 @@ def read_run(path: Path, table: Sequence[Option]) -> Recorded:
         ValueError: it is none, or of a run that has not ended; the text says so.
     """
     history = read_history(path, table)
-    try:
-        shared = grouping(table, history.options) | {"code": history.code}
-    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
-        raise ValueError("is not a history of this program") from error
+    shared = grouping(table, history.options) | {"code": history.code}
     if not history.finished:
         raise ValueError(f"unfinished: {len(history.epochs)} of {history.options['epochs']} epochs")
     return Recorded(path, history, shared)
@@ -251,8 +247,9 @@ class Study:
             if isinstance(data, int)
             else any(SETTINGS[group.setting].shared_inputs for group in self.groups)
         )
-        told_by = [name for name in self.groups[0].shared if name not in ("setting", "data", "weights")]
-        self.shown = [name for name in told_by if len(self.values(name)) > 1]
+        names = {name for group in self.groups for name in group.shared} - {"setting", "data", "weights"}
+        in_order = [*history.options, "code"]
+        self.shown = [name for name in in_order if name in names and len(self.values(name)) > 1]
 
     def constant_answer(self, measure: str) -> float:
         """What always giving the commonest answer scores, as a mean over tasks."""
@@ -260,15 +257,15 @@ class Study:
 
     def values(self, name: str) -> list:
         """The different values of an option among the groups that it goes with."""
-        values = [group.shared[name] for group in self.groups if group.shared[name] is not None]
+        values = [group.shared[name] for group in self.groups if name in group.shared]
         return [value for i, value in enumerate(values) if value not in values[:i]]
 
     def label(self, group: Group) -> str:
         """Setting in words, with the options that tell it from other groups."""
-        told = [f"{name} {group.shared[name]}" for name in self.shown if group.shared[name] is not None]
+        told = [_told(name, group.shared[name]) for name in self.shown if name in group.shared]
         weightings = self._weightings(group.setting)
         if len(weightings) > 1:
-            told.append(f"weights {weightings.index(group.shared['weights']) + 1}")
+            told.append(f"weights {weightings.index(group.shared.get('weights')) + 1}")
         if group.own:
             told.append("own statistics")
         return ", ".join([f"{group.setting} {SETTINGS[group.setting].name}", *told])
@@ -277,8 +274,8 @@ class Study:
         """The different weights among the groups of a setting."""
         weightings = []
         for group in self.groups:
-            if group.setting == setting and group.shared["weights"] not in weightings:
-                weightings.append(group.shared["weights"])
+            if group.setting == setting and group.shared.get("weights") not in weightings:
+                weightings.append(group.shared.get("weights"))
         return weightings
 
     def weights_explained(self) -> list[str]:
@@ -289,6 +286,11 @@ class Study:
             if len(self._weightings(setting)) > 1
             for number, weights in enumerate(self._weightings(setting), 1)
         ]
+
+
+def _told(name: str, value: object) -> str:
+    """An option in a label."""
+    return f"no {name}" if value in (None, "") else f"{name} {value}"
 
 
 def studies(runs: Sequence[Recorded]) -> list[Study]:

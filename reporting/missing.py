@@ -1,5 +1,6 @@
 """The runs that would answer questions which are open, as commands for a shell."""
 
+import re
 import shlex
 import zlib
 from collections.abc import Mapping, Sequence
@@ -42,13 +43,15 @@ class Missing:
             default = option.default_for(spec) if spec or not callable(option.default) else None
             usual = value is None or value is False or value == default
             if option.name == "data":
-                value = shlex.quote(value.rpartition("#")[0]) if isinstance(value, str) else value
+                value = value.rpartition("#")[0] if isinstance(value, str) else value
             elif option.name != "setting" and usual:
                 continue
             values = value if isinstance(value, list | tuple) else [] if value is True else [value]
-            words.append(" ".join([f"--{option.name}", *map(str, values)]))
+            words.append(" ".join([f"--{option.name}", *map(shlex.quote, map(str, values))]))
             if option.name not in ("setting", "data"):
-                short = "-".join(map(str, values)) if len(values) < 2 else zlib.crc32(repr(values).encode())
+                short = "-".join(map(str, values))
+                if len(values) > 1 or not re.fullmatch(r"[\w.-]*", short):
+                    short = zlib.crc32(repr(values).encode())
                 name += f"_{option.name}-{short}".rstrip("-")
         loop = f"for seed in {' '.join(map(str, self.seeds))}; do "
         if setting == SINGLE_TASK:

@@ -3,14 +3,15 @@
 import pickle
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from files import replacing
-from history import is_count, is_number
-from options import Option, completed
+from history import is_count
+from options import Option, is_number, read_options
 from settings import SETTINGS, UserError
 
 FORMAT = 2
@@ -82,7 +83,8 @@ def read_model(path: Path, table: Sequence[Option]) -> dict:
             f"{path} has format {version}, newer than {FORMAT}, which is read here: update the program"
         )
     if isinstance(content.get("options"), dict):
-        content["options"] = completed(content["options"], table)
+        with suppress(ValueError):
+            content["options"] = read_options(content["options"], table)
     if not _is_ours(content, table):
         raise UserError(f"{path} is not a model of this program; give another --save_path")
     return content

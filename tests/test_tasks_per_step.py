@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import NARROW, assert_descended, error_line, make, one_line, result_of, write_data
+from made_up import options_of
 
-from options import OPTIONS, CommandError, completed, make_run
+from options import OPTIONS, CommandError, make_run, read_options
 
 
 @pytest.mark.parametrize(("setting", "count"), [(3, 2), (3, 4), (4, 16)])
@@ -115,9 +116,10 @@ def test_a_run_of_several_tasks_a_step_on_a_file_is_recorded_insisted_on_and_eva
 
 
 def test_a_file_from_before_there_were_several_counts_as_one(cifar100):
-    drawn, summed = ({"setting": setting, "batch_size": 128} for setting in (3, 5))
-    assert completed(drawn, OPTIONS)["tasks_per_step"] == 1
-    assert completed(summed, OPTIONS)["tasks_per_step"] is None
+    drawn, summed = (options_of(setting) for setting in (3, 5))
+    del drawn["tasks_per_step"], summed["tasks_per_step"]
+    assert read_options(drawn, OPTIONS)["tasks_per_step"] == 1
+    assert read_options(summed, OPTIONS)["tasks_per_step"] is None
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 12, 37, 100, 128])
