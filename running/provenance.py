@@ -4,37 +4,207 @@ import ast
 import hashlib
 import platform
 import sys
-from collections.abc import Iterable
-from dataclasses import replace
-from functools import cache
+import sysconfig
+import uuid
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from importlib.machinery import PathFinder
 from importlib.metadata import version
 from pathlib import Path
+from types import FunctionType
 
-from settings import DataSpec
+from running.released import known_as
 
-DECIDING = ("data", "own_data", "sampling", "models", "losses", "agents", "scoring")
-"""The modules that decide, with the options and the data set, what a run gives."""
+TOP = Path(__file__).resolve().parents[1]
+
+UNRELATED = (TOP / "reporting", TOP / "running" / "released.py")
+"""What is imported but decides no result: reports, and the list of fingerprints itself."""
+
+PLAIN = (bool, int, float, str, tuple, list)
+
+LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib"))
+"""Where installed code lies; its versions are in the environment of a session."""
 
 
-def code_fingerprint(spec: DataSpec) -> str:
-    """Stands for all that decides a result but the options: 12 hexadecimal digits.
-
-    Comments, docstrings and the layout of the code do not count, nor does the version of Python.
+def code_of(network: Callable | None = None) -> str:
+    """What is recorded for the code that decides a result: `results N`, or a fingerprint if not released.
 
     Args:
-        spec: the data set; its entry in the tables counts, the content of a user's own file does not, as that
-            is one of the options.
+        network: makes the model; None for the program's own.
     """
-    top = Path(__file__).parents[1]
-    parts = [fingerprint((top / f"{name}.py").read_text(encoding="utf-8")) for name in DECIDING]
-    spec = replace(spec, name="", question="", path=None, checksum="", validation=0.0)
-    return hashlib.sha256(repr((parts, spec)).encode()).hexdigest()[:12]
+    return known_as(code_fingerprint(network))
+
+
+def code_fingerprint(network: Callable | None = None) -> str:
+    """Hash of the files that a training reaches by imports: 12 hexadecimal digits.
+
+    Comments, docstrings, annotations and layout do not count, nor does the version of Python. Imports are
+    read from the source, those inside functions included, so that the result depends on no option.
+
+    Args:
+        network: makes the model: its file, what that imports, and what it was bound to count as well. Where
+            it has no file, the result is another one each time.
+    """
+    parts = {file.relative_to(TOP).as_posix(): _hash_of(file) for file in _reached([TOP / "main.py"], TOP)}
+    bound = []
+    for each in _bound(network):
+        if not callable(each):
+            bound.append(repr(each))
+            continue
+        name, file = getattr(each, "__qualname__", type(each).__qualname__), _file_of(each)
+        bound.append(name)
+        if file is None:
+            bound.append(uuid.uuid4().hex)
+        elif file.is_relative_to(TOP) and file.relative_to(TOP).as_posix() in parts:
+            continue
+        else:
+            parts |= {path.name: _hash_of(path) for path in _reached([file], file.parent)}
+    return hashlib.sha256(repr((sorted(parts.items()), bound)).encode()).hexdigest()[:12]
+
+
+def _bound(network: object) -> list[object]:
+    """What a callable consists of: functions and classes, and the values that they are bound to."""
+    found, left = [], [] if network is None else [network]
+    while left:
+        each = left.pop(0)
+        if any(each is other for other in found):
+            continue
+        if isinstance(each, partial):
+            left += [each.func, *each.args, *each.keywords.values()]
+            each = sorted(each.keywords)
+        found.append(each)
+        for function in [each, *getattr(each, "__dict__", {}).values()]:
+            if isinstance(function, FunctionType):
+                left += [cell.cell_contents for cell in function.__closure__ or ()]
+                used = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+                found.append({name: value for name, value in used.items() if isinstance(value, PLAIN)})
+    return found
+
+
+def _file_of(network: object) -> Path | None:
+    """The file that a function, a class or the class of an object stands in."""
+    named = network if hasattr(network, "__qualname__") else type(network)
+    path = getattr(sys.modules.get(named.__module__), "__file__", None)
+    return Path(path).resolve() if path and path.endswith(".py") and Path(path).is_file() else None
 
 
 @cache
+def _hash_of(path: Path) -> str:
+    return _digest(_parsed(path))
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return _Executed().visit(ast.parse(path.read_bytes()))
+
+
+def _reached(files: Iterable[Path], folder: Path) -> list[Path]:
+    """Some files and those that they import, directly or not, but for installed ones.
+
+    Args:
+        files: to begin with.
+        folder: where they find modules of their own, before the program's.
+    """
+    reached, left = [], list(files)
+    while left:
+        file = left.pop()
+        if file in reached or any(file.is_relative_to(each) for each in UNRELATED):
+            continue
+        reached.append(file)
+        for name in _imported(file):
+            left += _found(name, folder)
+    return reached
+
+
+@cache
+def _imported(path: Path) -> tuple[str, ...]:
+    """Names of the modules that a file may import; `from a import b` may mean a.b."""
+    names = []
+    for node in ast.walk(_parsed(path)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = path.parent.name if node.level else ""
+            module = ".".join(filter(None, [package, node.module]))
+            names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+    return tuple(dict.fromkeys(names))
+
+
+@cache
+def _found(name: str, folder: Path) -> list[Path]:
+    """The files of a module and of the packages around it, where they are not installed ones."""
+    top, *rest = name.split(".")
+    for place in dict.fromkeys([folder, TOP]):
+        if (place / f"{top}.py").is_file() or (place / top).is_dir():
+            break
+    else:
+        spec = PathFinder.find_spec(top)
+        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+            return []
+        origin = Path(spec.origin).resolve()
+        if any(origin.is_relative_to(library) for library in LIBRARIES):
+            return []
+        place = origin.parents[1] if spec.submodule_search_locations else origin.parent
+    files = []
+    for count in range(len(rest) + 1):
+        path = place.joinpath(top, *rest[:count])
+        files += [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()]
+    return files
+
+
 def fingerprint(source: str) -> str:
-    """Stands for what a piece of Python code does."""
-    return hashlib.sha256(repr(_outline(ast.parse(source))).encode()).hexdigest()
+    """Hash of what a piece of Python code does."""
+    return _digest(_Executed().visit(ast.parse(source)))
+
+
+def _digest(tree: ast.Module) -> str:
+    return hashlib.sha256(repr(_outline(tree)).encode()).hexdigest()
+
+
+class _Executed(ast.NodeTransformer):
+    """Leaves out of a syntax tree what is for readers and type checkers alone.
+
+    A field of a class stays a field, and its annotation counts where it makes it another kind of field.
+    """
+
+    _in_class = False
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        outer, self._in_class = self._in_class, isinstance(node, ast.ClassDef)
+        node = super().generic_visit(node)
+        self._in_class = outer
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        if self._in_class:
+            kinds = [name for name in ("ClassVar", "InitVar", "KW_ONLY") if name in ast.dump(node.annotation)]
+            node.annotation = ast.Constant(" ".join(kinds))
+            return self.generic_visit(node)
+        if node.value is None:
+            return None
+        return self.generic_visit(ast.Assign(targets=[node.target], value=node.value))
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST]:
+        if isinstance(node.test, ast.Name | ast.Attribute) and "TYPE_CHECKING" in ast.dump(node.test):
+            return [each for each in map(self.visit, node.orelse) if each is not None]
+        return self.generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if node.module == "__future__" else node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if text else self.generic_visit(node)  # docstrings, and notes to values
 
 
 def _outline(node: object) -> object:
@@ -43,25 +213,12 @@ def _outline(node: object) -> object:
         fields = ((name, _outline(value)) for name, value in ast.iter_fields(node))
         return (type(node).__name__, *((name, value) for name, value in fields if value not in ((), None)))
     if isinstance(node, list):
-        return tuple(_outline(each) for each in _without_strings(node))
+        return tuple(map(_outline, node))
     return node if node is None else repr(node)
 
 
-def _without_strings(nodes: Iterable) -> list:
-    """A list of nodes without statements that are nothing but a string: docstrings, and notes to values."""
-    return [
-        node
-        for node in nodes
-        if not (
-            isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str)
-        )
-    ]
-
-
 def environment(device: object, num_threads: int, compiled: bool) -> dict[str, object]:
-    """What a sitting runs in: plain values.
+    """What a session runs in: plain values.
 
     Args:
         device: of the network, a torch.device.

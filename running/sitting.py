@@ -12,13 +12,14 @@ import torch
 from agents import AGENTS
 from data import load
 from files import check_room
-from history import History, are_records, describe, version_code, write_history
+from history import History, check_records, describe, write_history
 from models import Model
 from options import Run, as_given
 from running.checkpoint import read_model, save_model
 from running.directory import FILES, MODEL, check_same
 from running.printing import accuracy_line, give, give_title, say, summary, summary_of_own_statistics
-from running.provenance import code_fingerprint, environment
+from running.provenance import code_of, environment
+from running.released import known_as
 from running.stopping import Stopped, StopSignals
 from scoring import Scores
 from settings import SETTINGS, UserError
@@ -71,9 +72,9 @@ class Sitting:
         self._saves_history = run.save_history or history is not None
         self._save_interval = save_interval
         saved = self._saved() if run.resume else None
-        self._code = code_fingerprint(run.spec)
+        self._code = code_of(network)
         if saved:
-            say_other_code(self.model_path, saved, self._code)
+            say_other_code(self.model_path, saved, self._code, run)
         data = load(run.spec, run.data_path, run.image_size, pick_device(run.device), run.task)
         keep_freed_memory()
         setting = SETTINGS[run.setting]
@@ -115,14 +116,14 @@ class Sitting:
         """Bring the agent to where a model file was written; the options are those of the file."""
         agent, training = self.agent, saved["training"]
         try:
-            too_far = training["step"] > agent.plan.steps_per_epoch
-            if too_far or not are_records(training["epochs"], len(agent.names)):
+            if training["step"] > agent.plan.steps_per_epoch:
                 raise ValueError("the training is of another kind")
+            check_records(training["epochs"], len(agent.names))
             agent.resume(saved["model"], training)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise no_network(self.model_path) from error
-        self._sittings = training.get("sittings") or [
-            {"epoch": 0, "step": 0, "environment": {}, "code": version_code(saved["options"].get("version"))}
+        self._sittings = [
+            session | {"code": known_as(session["code"], self.run.spec)} for session in training["sittings"]
         ]
         self._sit()
         if len(agent.epochs) < self.run.epochs:
@@ -140,7 +141,7 @@ class Sitting:
         return History(
             options=self._options,
             data_set=describe(self.run.spec),
-            sittings=self._sittings,
+            sessions=self._sittings,
             tasks=agent.names,
             constant_accuracy=agent.scorer.constant_accuracy,
             num_answers=agent.scorer.num_answers,
@@ -295,9 +296,9 @@ def no_network(path: Path) -> UserError:
     )
 
 
-def say_other_code(path: Path, saved: dict, code: str) -> None:
+def say_other_code(path: Path, saved: dict, code: str, run: Run) -> None:
     """Say so where a model was made by other code."""
-    was = saved.get("code") or version_code(saved["options"].get("version"))
+    was = known_as(saved["code"], run.spec)
     if was != code:
         say(f"{path} was made by other code ({was}, this is {code}): the result may be neither's")
 
@@ -316,7 +317,7 @@ def evaluate(run: Run, network: Callable | None = None) -> None:
         for option in run.table
         if option.from_model and run.values[option.name] is None
     }
-    say_other_code(path, saved, code_fingerprint(run.spec))
+    say_other_code(path, saved, code_of(network), run)
     # No losses are formed, so what forms them need not be installed.
     sitting = Sitting(run.changed(resume=False, loss=None, **unless_given), None, network, 0.0)
     try:

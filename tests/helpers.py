@@ -18,7 +18,6 @@ from data import DataSet
 from models import Encoder, Model
 from options import make_run
 from running.provenance import code_fingerprint
-from settings import DATA_SETS
 
 
 class SmallEncoder(Encoder):
@@ -41,7 +40,7 @@ TOP = Path(__file__).parents[1]
 
 # Children come from a server that has loaded torch and the program but never computed, so that they start at
 # once and can be killed like any process.
-code_fingerprint(DATA_SETS[0])  # parses the program once, so that the children need not
+code_fingerprint()  # parses the program once, so that the children need not
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["helpers", "main", "running.sitting", "torchvision", "torch._dynamo"])
 

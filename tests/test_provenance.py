@@ -1,12 +1,16 @@
-"""The fingerprint of the code changes with what the code does, and with nothing else."""
+"""The code that makes a result: what changes its fingerprint, what does not, and what is released."""
 
-from dataclasses import replace
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+from helpers import TOP, run_in_copy, write_data
 
-from running.provenance import DECIDING, code_fingerprint, fingerprint
-from settings import DATA_SETS
+from own_data import read_spec
+from running.provenance import code_fingerprint, fingerprint
+from running.released import FINGERPRINTS, RESULTS, _fingerprint_of_2_1, known_as
+from settings import DATA_SETS, SYNTHETIC
 
 SOURCE = '''
 """A module."""
@@ -64,14 +68,169 @@ def test_what_the_code_does_counts(old, new):
     assert fingerprint(SOURCE.replace(old, new)) != fingerprint(SOURCE)
 
 
-def test_the_data_set_counts_but_not_its_wording_or_where_a_file_lies():
-    spec = DATA_SETS[0]
-    assert code_fingerprint(spec) == code_fingerprint(replace(spec, question="?", path=Path("a.npz")))
-    assert code_fingerprint(spec) == code_fingerprint(replace(spec, validation=0.1))
-    assert code_fingerprint(spec) != code_fingerprint(replace(spec, mean=(0.5,) * 3))
-    tasks = {"only": (0, 1) * 5}
-    assert code_fingerprint(spec) != code_fingerprint(replace(spec, tasks=tasks))
+ANNOTATED = """
+from __future__ import annotations
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from math import tau
 
 
-def test_the_deciding_modules_are_there():
-    assert all(Path(f"{name}.py").is_file() for name in DECIDING)
+def area(radius: float, power: int = 2) -> float:
+    answer: float = 3.14 * radius**power
+    count: int
+    return answer
+"""
+BARE = """
+from typing import TYPE_CHECKING
+
+
+def area(radius, power=2):
+    answer = 3.14 * radius**power
+    return answer
+"""
+FIELDS = "class A:\n    x: int = 1\n    y: int\n"
+
+
+def test_annotations_and_what_is_imported_for_them_do_not_count():
+    assert fingerprint(ANNOTATED) == fingerprint(BARE)
+    assert fingerprint(FIELDS) == fingerprint(FIELDS.replace("int", "float"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("x: int = 1", "x = 1"),
+        ("    y: int\n", ""),
+        ("x: int", "x: ClassVar[int]"),
+        ("y: int", "y: InitVar[int]"),
+    ],
+)
+def test_a_field_of_a_class_stays_a_field(old, new):
+    assert fingerprint(FIELDS) != fingerprint(FIELDS.replace(old, new))
+
+
+# Which files count
+
+
+def copied(tmp_path: Path) -> Path:
+    """A copy of the program."""
+    copy = tmp_path / "copy"
+    for path in [*TOP.glob("*.py"), *TOP.glob("running/*.py"), *TOP.glob("reporting/*.py")]:
+        (copy / path.relative_to(TOP)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy / path.relative_to(TOP))
+    return copy
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    source = path.read_text()
+    assert source.count(old) >= 1, (path.name, old)
+    path.write_text(source.replace(old, new, 1))
+
+
+CODE = "from running.provenance import code_fingerprint, code_of\n"
+
+EDITS = {
+    "padding": ("models.py", "padding=1", "padding=0"),
+    "TF32": ("running/sitting.py", "allow_tf32 = False", "allow_tf32 = True"),
+    "a default": ("options.py", "POSITIVE, 0.1", "POSITIVE, 0.2"),
+    "an import": ("agents.py", "import numpy as np\n", "import numpy as np\nimport own_change\n"),
+    "an import inside a function": ("data.py", "    size, cell = ", "    from own_change import f\n\n    size, cell = "),
+}  # fmt: skip
+HARMLESS = {
+    "a report": ("reporting/text.py", '"accuracy [95 % CI]"', '"accuracy"'),
+    "a listed fingerprint": ("running/released.py", "1: (", '1: (\n        "0",'),
+    "a docstring": ("agents.py", '"""The ways of training', '"""Ways of training'),
+    "an annotation": ("agents.py", "run: Run, network", "run: object, network"),
+}
+
+
+@pytest.mark.parametrize("edits", EDITS.values(), ids=EDITS)
+def test_a_change_of_what_a_training_passes_is_other_code(tmp_path, edits):
+    copy, (name, *change) = copied(tmp_path), edits
+    (copy / "own_change.py").write_text("f = 1\n")
+    edit(copy / name, *change)
+    before = run_in_copy(copy, CODE + "print(code_fingerprint())")
+    assert before != [code_fingerprint()]
+    if "own_change" in change[1]:  # a module of one's own counts, wherever it is imported
+        (copy / "own_change.py").write_text("f = 2\n")
+        assert run_in_copy(copy, CODE + "print(code_fingerprint())") != before
+
+
+def test_what_decides_no_result_is_no_other_code(tmp_path):
+    copy = copied(tmp_path)
+    for name, *change in HARMLESS.values():
+        edit(copy / name, *change)
+    assert run_in_copy(copy, CODE + "print(code_fingerprint())") == [code_fingerprint()]
+
+
+NETWORK = """
+import own_layers
+from models import Model
+
+WIDTH = 64
+
+
+def network(channels, heads):
+    return Model(channels, heads, num_hidden=WIDTH)
+
+
+class Network(Model):
+    pass
+"""
+
+
+def test_a_network_of_ones_own_counts_with_its_modules_and_what_it_is_bound_to(tmp_path):
+    copy = copied(tmp_path)
+    script, layers = tmp_path / "elsewhere" / "script.py", tmp_path / "elsewhere" / "own_layers.py"
+    script.parent.mkdir()
+    code = f"""
+import sys
+from functools import partial
+sys.path.insert(0, {str(script.parent)!r})
+import script
+from models import Model
+{CODE}
+print(*(code_of(each) for each in (None, Model, partial(Model, num_hidden=8), partial(Model, num_hidden=9))))
+script.WIDTH = int(sys.argv[-1]) if sys.argv[-1].isdigit() else script.WIDTH
+print(*(code_of(each) for each in (script.network, script.Network, lambda c, h: script.network(c, h))))
+script.WIDTH = 65
+print(code_of(script.network))
+"""
+    script.write_text(NETWORK)
+    layers.write_text("x = 1\n")
+    plain, own, (wider,) = (line.split() for line in run_in_copy(copy, code))
+    assert len({*plain, *own, wider}) == len(plain) + len(own) + 1
+    layers.write_text("x = 2\n")
+    again, others, _ = (line.split() for line in run_in_copy(copy, code))
+    assert again == plain
+    assert others[0] != own[0]
+    assert others[1] != own[1]
+
+
+# What is released
+
+
+@pytest.mark.released
+def test_the_present_code_is_listed_among_that_which_gives_the_present_results():
+    assert code_fingerprint() in FINGERPRINTS[RESULTS], (
+        f"the code has changed: if tests/test_golden.py passes as it is, its fingerprint {code_fingerprint()} "
+        "takes the place of the first one under RESULTS in running/released.py"
+    )
+
+
+@pytest.mark.released
+def test_runs_of_released_code_are_recorded_by_the_number_of_their_results(run, tmp_path):
+    options = ("--train", "--setting", 0, "--data", 0, "--synthetic", "--image_size", 4, "--epochs", 1)
+    assert run(*options, "--save_history", "--save_path", tmp_path, network=None).code == 0
+    (session,) = json.loads((tmp_path / "history.json").read_text())["sessions"]
+    assert session["code"] == f"results {RESULTS}"
+
+
+def test_version_2_1_had_a_fingerprint_for_each_data_set_that_is_known_or_computed(tmp_path):
+    for spec in (*DATA_SETS, *SYNTHETIC):
+        assert _fingerprint_of_2_1(spec) in FINGERPRINTS[1]
+    own = read_spec(write_data(tmp_path / "own.npz", [4, 5], size=4))
+    assert _fingerprint_of_2_1(own) == "29b7acc9651c"
+    assert known_as("29b7acc9651c", own) == "results 1"
+    assert known_as("29b7acc9651c") == "29b7acc9651c"
