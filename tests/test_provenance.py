@@ -135,7 +135,7 @@ EDITS = {
     "TF32": ("running/sitting.py", "allow_tf32 = False", "allow_tf32 = True"),
     "a default": ("options.py", "POSITIVE, 0.1", "POSITIVE, 0.2"),
     "an import": ("agents.py", "import numpy as np\n", "import numpy as np\nimport own_change\n"),
-    "an import inside a function": ("data.py", "    size, cell = ", "    from own_change import f\n\n    size, cell = "),
+    "in a function": ("data.py", "    size, cell = ", "    import own_change\n\n    size, cell = "),
 }  # fmt: skip
 HARMLESS = {
     "a report": ("reporting/text.py", '"accuracy [95 % CI]"', '"accuracy"'),
@@ -214,8 +214,8 @@ print(code_of(script.network))
 @pytest.mark.released
 def test_the_present_code_is_listed_among_that_which_gives_the_present_results():
     assert code_fingerprint() in FINGERPRINTS[RESULTS], (
-        f"the code has changed: if tests/test_golden.py passes as it is, its fingerprint {code_fingerprint()} "
-        "takes the place of the first one under RESULTS in running/released.py"
+        f"the code has changed: if tests/test_golden.py passes as it is, put {code_fingerprint()} in place "
+        "of the first fingerprint under RESULTS in running/released.py"
     )
 
 
