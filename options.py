@@ -358,7 +358,7 @@ COUNT = number(int, "a whole number from 1 to 1000000", lambda count: 1 <= count
 SHARE = number(float, "a number from 0 to below 1", lambda share: 0 <= share < 1)
 POSITIVE = number(float, "a positive, finite number", lambda value: 0 < value < math.inf)
 AT_LEAST_0 = number(float, "a finite number of at least 0", lambda value: 0 <= value < math.inf)
-PATH = Reader(_read_path, lambda value: isinstance(value, str))
+PATH = Reader(_read_path, lambda value: isinstance(value, str) and bool(value.strip()))
 NOTE = Reader(_read_note, lambda value: isinstance(value, str) and value == " ".join(value.split()))
 
 

@@ -1,0 +1,141 @@
+"""The table of options: words of the command line, values in files, and what is compared of them."""
+
+import json
+
+import pytest
+from helpers import SMALL, error_line, one_line, write_data
+from made_up import PAIR, options_of, write_way
+
+from options import OPTIONS, POSITIVE, Option, read_options
+
+TRAIN = ("--train", "--setting", 0, "--data", 0, "--epochs", 1, *SMALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--save_path", ""), "empty path"),
+        (("--save_path", "  "), "empty path"),
+        (("--data_path", ""), "empty path"),
+        (("--save_path", "~nobody-of-this-name/runs"), "~nobody-of-this-name"),
+        (("--epochs", "٣"), "'٣' is not a whole number"),
+        (("--epochs", "²"), "'²' is not a whole number"),
+        (("--epochs", "1_0"), "'1_0' is not a whole number"),
+        (("--lr", "1_0.5"), "'1_0.5' is not a positive"),
+        (("--note", "a\x00b"), "cannot be printed"),
+    ],
+)
+def test_a_word_that_only_looks_like_a_value_is_refused(run, options, says):
+    refused = run(*TRAIN, *options)
+    assert refused.code == 2
+    assert says in refused.err
+    assert one_line(refused)
+
+
+def test_a_path_may_begin_with_the_home_directory(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(*TRAIN, "--save_path=~/runs", "--save_history").code == 0
+    assert (tmp_path / "runs" / "history.json").is_file()
+
+
+def test_an_evaluation_accepts_a_training_line_whatever_setting_scores(run, tmp_path):
+    pytest.importorskip("torchjd")
+    line = ("--data", 0, "--epochs", 1, *SMALL, "--loss", "uw", "--save_path", tmp_path)
+    trained = run("--train", "--setting", 5, *line, "--save_model")
+    assert trained.code == 0
+    assert run("--eval", "--setting", 3, *line).accuracy == trained.accuracy
+    refused = run("--train", "--setting", 3, *line)
+    assert refused.code == 2
+    assert "--loss goes with --setting 5 only" in refused.err
+
+
+@pytest.mark.parametrize(("setting", "option"), [(5, ("--loss", "uw")), (3, ("--tasks_per_step", 2))])
+def test_a_training_of_one_task_refuses_what_would_change_nothing(run, tmp_path, setting, option):
+    data = write_data(tmp_path / "own.npz", [16, 16], tasks=[[0, 1]])
+    line = ("--setting", setting, "--data", data, "--batch_size", 8, "--epochs", 1)
+    refused = run("--train", *line, *option)
+    assert refused.code == 2
+    assert option[0] in refused.err
+    assert one_line(refused)
+    assert run("--train", *line, "--save_model", "--save_path", tmp_path).code == 0
+    assert run("--eval", *line, *option, "--save_path", tmp_path).code == 0
+
+
+# Values in files
+
+VALUES = (None, True, "", "x", -1, 0, 2.5, float("nan"), float("inf"), 10**400, [], {}, [[1]])
+
+
+@pytest.mark.parametrize("setting", [0, 2, 4, 5])
+def test_a_value_in_a_file_is_one_that_a_run_could_have_recorded(setting):
+    options = options_of(setting, task=0 if setting == 2 else None, data=0)
+    read_options(options, OPTIONS)
+    for option in OPTIONS[1:]:
+        for value in VALUES:
+            try:
+                read_options(options | {option.name: value}, OPTIONS)
+            except ValueError as error:
+                said = str(error)
+            else:
+                said = "accepted"
+            if said != "accepted":
+                assert f"options.{option.name}" in said
+            elif value is None:
+                assert not option.goes_with(setting) or (option.default is None and not option.required)
+            elif option.read is None:
+                assert isinstance(value, bool)
+            else:
+                assert option.goes_with(setting)
+                given = [option.read(str(word)) for word in (value if option.many else [value])]
+                assert given == [type(each)(value) for each in given]
+
+
+def test_an_option_that_this_program_does_not_know_is_not_passed_over():
+    with pytest.raises(ValueError, match="'clip', which this program does not know"):
+        read_options(options_of(3) | {"clip": 0.5}, OPTIONS)
+
+
+# An option that is off by default, and notes
+
+CLIP = (*OPTIONS, Option("clip", "how to train", "length", POSITIVE, None, metavar="L", decides="training"))
+
+
+def test_an_option_that_is_off_by_default_is_compared_like_any_other(run, no_figure, tmp_path):
+    write_way(tmp_path, 3, PAIR, clip=None)
+    write_way(tmp_path, 4, PAIR, clip=0.5)
+    reported = run("--report", "--save_path", tmp_path, table=CLIP)
+    assert reported.code == 0
+    assert "3 uniform draws, no clip" in reported.out
+    assert "4 weighted draws, clip 0.5" in reported.out
+    assert "draws" not in (tmp_path / "comparisons.csv").read_text().replace("uniform draws", "")
+    write_way(tmp_path, 4, PAIR, clip=None)
+    assert (
+        "3 uniform draws, no clip against 4 weighted draws, no clip"
+        in run("--report", "--save_path", tmp_path, table=CLIP).out
+    )
+
+
+def test_runs_of_different_notes_are_compared_even_if_their_code_differs(report, tmp_path):
+    better = {seed: [score + 0.1 for score in scores] for seed, scores in PAIR.items()}
+    write_way(tmp_path, 3, PAIR)
+    write_way(tmp_path, 3, better, note="wider", codes=("edited",))
+    printed = report()
+    assert printed.compared() == [
+        ("3 uniform draws, no note, code a", "3 uniform draws, note wider, code edited")
+    ]
+    (row,) = (row for row in printed.rows() if row["question"] == "note")
+    assert float(row["difference"]) == pytest.approx(-10)
+
+
+def test_runs_of_one_note_and_different_code_are_not_compared(report, tmp_path):
+    write_way(tmp_path, 3, PAIR, note="wider")
+    write_way(tmp_path, 3, PAIR, note="wider", codes=("edited",))
+    assert report().compared() == []
+
+
+def test_a_note_is_recorded_and_insisted_on(run, tmp_path):
+    line = (*TRAIN, "--resume", "--save_history", "--save_path", tmp_path)
+    assert run(*line, "--note", "two  words ").code == 0
+    assert json.loads((tmp_path / "history.json").read_text())["options"]["note"] == "two words"
+    assert run(*line, "--note", "two words").code == 0
+    assert "--note two words, not --note ''" in error_line(run(*line))
