@@ -1,5 +1,6 @@
 """The runs that a report is about: found, read, and grouped by what they share."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,11 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
         generated = [run for run in runs if run.options["synthetic"]]
         left_out += [f"{run.path}: generated images, beside runs on real ones" for run in generated]
         runs = [run for run in runs if not run.options["synthetic"]]
+    astray = at_odds(runs)
+    left_out += [
+        f"{run.path}: its tasks or answers are not those of other runs on its data" for run in astray
+    ]
+    runs = [run for run in runs if run not in astray]
     first = {}
     for run in runs:
         key = (run.data_set, str(run.shared), run.options["seed"], run.options["task"])
@@ -111,6 +117,29 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
         if same is not run:
             left_out.append(f"{run.path}: same options and seed as {same.path}")
     return list(first.values()), left_out
+
+
+def at_odds(runs: Sequence[Recorded]) -> list[Recorded]:
+    """Those of some runs that say of their data set what most runs on it do not: its tasks and answers."""
+    said: dict[tuple, Counter] = {}
+    for run in runs:
+        for what, value in _of_data_set(run):
+            said.setdefault((run.data_set, what), Counter())[value] += 1
+    return [
+        run
+        for run in runs
+        if any(said[run.data_set, what].most_common(1)[0][0] != value for what, value in _of_data_set(run))
+    ]
+
+
+def _of_data_set(run: Recorded) -> list[tuple[str, tuple]]:
+    """What a history says of its data set, and of each task of it."""
+    history = run.history
+    facts = zip(history.tasks, history.constant_accuracy, history.num_answers, strict=True)
+    return [
+        ("", tuple(history.data_set["tasks"])),
+        *((name, (constant, answers)) for name, constant, answers in facts),
+    ]
 
 
 class Group:

@@ -540,6 +540,16 @@ def test_a_history_of_version_1_is_left_out_with_the_reason(report, tmp_path):
     assert "history.json: was written by version 1.1 or before" in report().out
 
 
+def test_runs_of_version_2_1_and_of_the_present_results_are_one_group(report, tmp_path):
+    codes = (["5ed33d9c973d"], ["results 1"], ["5ed33d9c973d", "results 1"], ["5ed33d9c973e"])
+    for seed, code in enumerate(codes):
+        write(tmp_path / str(seed), 0, [0.5], seed, data=0, image_size=32, codes=code)
+    printed = report()
+    assert printed.cells("0 standard, code results 1")["runs"] == "3"
+    assert printed.cells("0 standard, code 5ed33d9c973e")["runs"] == "1"
+    assert [row["code"] for row in printed.rows("report.csv")] == ["results 1"] * 3 + ["5ed33d9c973e"]
+
+
 def test_a_copy_of_a_run_is_left_out(report, tmp_path):
     write(tmp_path / "a", 3, (0.6, 0.7))
     write(tmp_path / "b", 3, (0.6, 0.7))
@@ -558,6 +568,16 @@ def test_an_unfinished_run_is_left_out(report, tmp_path):
     printed = report()
     assert f"left out: {tmp_path / 'b' / 'history.json'}: unfinished: 2 of 2 epochs" in printed.out
     assert printed.cells("3 uniform draws")["runs"] == "1"
+
+
+def test_a_history_that_contradicts_the_others_on_its_data_is_left_out(report, tmp_path):
+    write_way(tmp_path, 3, {**PAIR, 2: (0.6, 0.7)})
+    write_way(tmp_path, 2, PAIR)
+    one, other = sorted(tmp_path.rglob("history.json"))[:2]
+    edit(one.parent, data_set=json.loads(one.read_text())["data_set"] | {"tasks": ["left", "nobody"]})
+    edit(other.parent, num_answers=[9])
+    left_out = re.findall(r"^left out: (.+?): its tasks or answers are not", report().out, re.MULTILINE)
+    assert left_out == [str(one), str(other)]
 
 
 SCORES = {"accuracy": [0.6, 0.7], "balanced_accuracy": [0.6, 0.7]}
