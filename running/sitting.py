@@ -1,6 +1,7 @@
 """One sitting of a run: load, build, go on from where it was left, train or evaluate, print, save."""
 
 import ctypes
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from models import Model
 from options import Run, as_given
 from running.checkpoint import read_model, save_model
 from running.directory import FILES, MODEL, check_same
+from running.machine import core_quota, num_cores
 from running.printing import accuracy_line, give, give_title, say, summary, summary_of_own_statistics
 from running.provenance import code_of, environment
 from running.released import known_as
@@ -36,6 +38,8 @@ def pick_device(name: str) -> torch.device:
     kind, _, index = name.partition(":")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no device {name} here; use --device cpu")
+    if core_quota() < torch.get_num_threads() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_cores())  # more than a container grants would wait for each other
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, in convolutions as in all else
     return torch.device(name)

@@ -1,0 +1,73 @@
+"""What this process may use of the machine: the limits of containers and schedulers count."""
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+"""Where Linux shows control groups, by which containers and schedulers limit processes."""
+
+MEMORY_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Limit and usage of a control group of versions 2 and 1, and what memory.stat calls its idle file cache."""
+
+
+def num_cores() -> int:
+    """Number of processor cores that this process may use, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(cores, core_quota())))
+
+
+def core_quota() -> float:
+    """Processor time that control groups allow, in cores; infinite without a limit."""
+    quotas = [math.inf]
+    for group in _groups("cpu"):
+        content = _read(group / "cpu.max")  # of version 2; version 1 has two files
+        content = content or f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"
+        if limit := re.fullmatch("([0-9]+) ([1-9][0-9]*)", content):
+            quotas.append(int(limit[1]) / int(limit[2]))
+    return min(quotas)
+
+
+def free_memory() -> float:
+    """Bytes of memory that can still be taken without swapping; infinite if unknown."""
+    available = _count(r"^MemAvailable: *([0-9]+) kB$", _read(Path("/proc/meminfo")))
+    free = [math.inf if available is None else available * 1024]
+    for group in _groups("memory"):
+        for limit_file, usage_file, cache in MEMORY_FILES:
+            limit, usage = (_count("^([0-9]+)$", _read(group / name)) for name in (limit_file, usage_file))
+            if limit is not None and usage is not None:
+                reclaimable = _count(f"^{cache} ([0-9]+)$", _read(group / "memory.stat")) or 0
+                free.append(max(0, limit - usage + reclaimable))
+    return min(free)
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Directories of this process's control group and of those above it, as far as they may be visible."""
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = CONTROL_GROUPS / controller if controllers else CONTROL_GROUPS
+        # In a container the path may be one of the host; its own group is at the root then.
+        parts = [] if ".." in path else path.strip("/").split("/")
+        for depth in range(len(parts), -1, -1):
+            yield root.joinpath(*parts[:depth])
+
+
+def _read(path: Path) -> str:
+    """Content of a file without the blanks around it; nothing where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _count(pattern: str, text: str) -> int | None:
+    """The number that a pattern finds in a text, or None."""
+    found = re.search(pattern, text, re.MULTILINE)
+    return int(found[1]) if found else None
