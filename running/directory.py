@@ -35,8 +35,12 @@ def earlier_history(run: Run) -> History | None:
         UserError: it cannot be read, is of other options, or leaves nothing to go on from.
     """
     path = run.save_path / HISTORY
-    if not path.is_file():
-        return None
+    try:
+        if not path.is_file():
+            return None
+        has_model = (run.save_path / MODEL).exists()
+    except OSError as error:  # the directory may not be entered
+        raise UserError(f"{path} cannot be read: {error.strerror}; give another --save_path") from None
     try:
         history = read_history(path, run.table)
     except ValueError as error:
@@ -45,7 +49,7 @@ def earlier_history(run: Run) -> History | None:
     done = len(history.epochs)
     if history.finished and run.epochs < done:
         raise UserError(f"{path} has come to epoch {done} already: give --epochs {done} or more")
-    if history.finished and run.epochs > done and not (run.save_path / MODEL).exists():
+    if history.finished and run.epochs > done and not has_model:
         raise UserError(
             f"{path} is of a finished run of {done} epochs without its {MODEL}, which it takes to go on to "
             f"{run.epochs}: give --epochs {done}, another --save_path, or --overwrite to start anew"

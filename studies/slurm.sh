@@ -25,7 +25,7 @@ command -v sbatch >/dev/null || { echo "studies/slurm.sh: error: there is no sba
 
 # A line for each run: its directory and its command, quoted for a shell.
 runs=()
-while IFS= read -r line; do runs+=("$line"); done < <(python "$(dirname "$0")/study.py" commands "$name" "$@" || echo failed)
+while IFS= read -r line; do runs+=("$line"); done < <("$(dirname "$0")/run.sh" "$name" --commands "$@" || echo failed)
 if [ ${#runs[@]} -gt 0 ] && [ "${runs[${#runs[@]} - 1]}" = failed ]; then exit 2; fi
 if [ ${#runs[@]} = 0 ]; then
     echo "all runs of $name are finished; studies/run.sh $name reports on them" >&2

@@ -1,26 +1,4 @@
-"""Run what is left of a study, that is of a list of runs.
-
-studies/run.sh NAME [PROCESSES] [OPTION ...]
-
-NAME is a list in studies/, or a file NAME.txt anywhere. A line of it is the name of a run, which becomes a
-directory, and the options that it has after `main.py --train`, parted by blanks; a line that begins with #
-says nothing. What is finished already is not run again, so the command can be stopped and given once more at
-any time. When all have ended it prints the report.
-
-PROCESSES runs go on at once, each with an equal share of the processor's cores as threads; where there are
-GPUs, each has one of them. Default: as many as GPUs; without one as many as cores, if 2 GB of memory are free
-for each.
-
-Options:
-  --save_path DIR   where the study is, a directory for each run (runs/NAME)
-  --delete_models   delete the model of each run that is finished; its history stays
-  anything else     goes to main.py in every run: --data_path DIR, or --epochs 1 to try a list
-
-PYTHON, in the environment, is what starts the program, with its options (the Python that is active).
-
-Exit codes: 0 all is finished, 1 a run has failed, 2 the list or the command means nothing, 130 and 143 it was
-stopped by Ctrl-C or SIGTERM, and every run has saved.
-"""
+"""Run what is left of a study, or print the commands of that."""
 
 from __future__ import annotations
 
@@ -28,36 +6,84 @@ import argparse
 import asyncio
 import fcntl
 import io
+import itertools
 import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP))
+
+PACKAGES = ("torch", "torchvision", "numpy", "tqdm", "filelock")
+"""What the program cannot run without."""
+
+if missing := [name for name in PACKAGES if find_spec(name) is None]:
+    sys.exit(
+        f"studies/run.sh: error: {sys.executable} has no {', '.join(missing)}: activate the environment "
+        "(. .venv/bin/activate), or pip install -r requirements.txt"
+    )
+
+from filelock import SoftFileLock, Timeout  # noqa: E402
 
 from files import LOCK  # noqa: E402
 from main import parse  # noqa: E402
 from options import OPTIONS, CommandError, Run  # noqa: E402
 from running.directory import MODEL, earlier_history, is_done  # noqa: E402
+from running.machine import free_memory, num_cores  # noqa: E402
 from settings import UserError  # noqa: E402
+from studies.starter import SIGNALS, obeyed  # noqa: E402
+
+HELP = """\
+Run what is left of a study, that is, of a list of runs.
+
+studies/run.sh NAME [PROCESSES] [OPTION ...]
+
+NAME is a list in studies/, or a file NAME.txt anywhere. A line of it is the name of a run, which becomes a
+directory, and the options that it has after `main.py --train`, separated by blanks. Lines starting with # are
+comments. Finished runs are not run again, so the command can be stopped and given again at any time. When all
+have ended it prints the report.
+
+PROCESSES runs go on at once, each with an equal share of the processor's cores as threads; where there are
+GPUs, each has one of them. Default: as many as GPUs; without one as many as cores, if 2 GB of memory are free
+for each. Limits of a container count, and so does CUDA_VISIBLE_DEVICES.
+
+Options:
+  --save_path DIR   where the study is, a directory for each run (runs/NAME)
+  --delete_models   delete the model of each run that is finished; its history stays
+  --commands        run nothing: print a line for each run that is left, its directory and its command
+  anything else     goes to main.py in every run: --data_path DIR, or --epochs 1 to try a list
+
+PYTHON, in the environment, starts everything: the path of a Python, or a command with options. Default:
+python, or else python3.
+
+Exit codes: 0 all is finished, 1 a run or the report has failed, 2 invalid list or command. Stopped, after
+every run has saved: 129 by a closed terminal (SIGHUP, which nohup ignores), 130 by Ctrl-C, 138 by SIGUSR1,
+143 by SIGTERM."""
 
 LOG = "log.txt"
 """What a run has printed, in its directory."""
 
 BYTES_PER_RUN = 2 * 10**9
 """Of memory; a run on CIFAR takes up to 1.5 GB."""
+
+BINDINGS = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+"""Variables that bind threads to cores, those of runs side by side to the same ones."""
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that set the number of threads; the second overrules the first."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +126,30 @@ class Entry:
 
 
 def python() -> list[str]:
-    """What starts a Python program."""
-    return shlex.split(os.environ.get("PYTHON", "")) or [sys.executable]
+    """Command that starts a Python program.
+
+    Raises:
+        CommandError: PYTHON cannot be split into words.
+    """
+    given = os.environ.get("PYTHON", "")
+    if os.path.isfile(given):
+        return [given]
+    try:
+        words = shlex.split(given) or [sys.executable]
+    except ValueError as error:
+        raise CommandError(f"PYTHON is {given}, which is no command: {error}") from None
+    return [os.path.expanduser(words[0]), *words[1:]]
+
+
+def read_path(text: str) -> Path:
+    """Path of a word of the command line, which a shell may have left with its `~`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(os.path.expanduser(text))
 
 
 def find_list(name: str) -> Path:
@@ -110,7 +158,7 @@ def find_list(name: str) -> Path:
     Raises:
         CommandError: there is none.
     """
-    path = Path(name) if name.endswith(".txt") else TOP / "studies" / f"{name}.txt"
+    path = Path(os.path.expanduser(name)) if name.endswith(".txt") else TOP / "studies" / f"{name}.txt"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in (TOP / "studies").glob("*.txt")))
         raise CommandError(f"there is no list {path}; studies/ has {known}")
@@ -130,7 +178,7 @@ def read_list(path: Path, directory: Path, options: Sequence[str] = ()) -> list[
     """
     entries: dict[str, Entry] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"cannot read {path}: {error}") from None
     for number, line in enumerate(lines, 1):
@@ -168,37 +216,65 @@ def parsed(arguments: list[str], where: str) -> Run:
             return parse(arguments, OPTIONS)
     except UserError as error:
         problem = str(error)
+    except OSError as error:
+        problem = in_words(error)
     except SystemExit:  # as the parser ends the program
         problem = said.getvalue().partition("\n")[0].removeprefix("main.py: error: ")
     raise CommandError(f"{where}: {problem}")
-
-
-def num_cores() -> int:
-    """Number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_gpus(options: Sequence[str]) -> list[str]:
     """The GPUs to share out, as CUDA names them; none where the options name a device."""
     if any(word.partition("=")[0] == "--device" for word in options):
         return []
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return list(filter(None, os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
-    if not shutil.which("nvidia-smi"):
-        return []
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True).stdout
-    return [str(number) for number, line in enumerate(re.findall("^GPU", listed, re.MULTILINE))]
+    listed = _listed_gpus()
+    numbers = [str(number) for number, _ in enumerate(re.findall("^GPU", listed, re.MULTILINE))]
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return numbers
+
+    def exists(name: str) -> bool:
+        known = not listed or name in numbers or f"(UUID: {name}" in listed
+        return known and re.fullmatch("[0-9]+|(GPU|MIG)-.+", name) is not None
+
+    # As CUDA reads it: up to the first that does not exist, and none if one comes twice.
+    words = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+    visible = list(itertools.takewhile(exists, (word.strip() for word in words)))
+    return visible if len(set(visible)) == len(visible) else []
+
+
+def _listed_gpus() -> str:
+    """What nvidia-smi lists, a line for each GPU; empty where it cannot."""
+    command = ["nvidia-smi", "--list-gpus"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
+        return listed.stdout.strip()
+    except subprocess.TimeoutExpired:
+        say("nvidia-smi does not answer, and goes unheard: CUDA_VISIBLE_DEVICES says which GPUs to use")
+        return ""
+    except OSError:  # no such program
+        return ""
 
 
 def default_processes(gpus: Sequence[str]) -> int:
     """How many runs go on at once."""
-    if gpus:
-        return len(gpus)
+    return len(gpus) or max(1, int(min(num_cores(), free_memory() / BYTES_PER_RUN)))
+
+
+def in_words(error: OSError) -> str:
+    """What is wrong with a file, or with the system."""
+    reason = error.strerror or str(error)
+    return f"cannot use {error.filename}: {reason}" if error.filename else reason
+
+
+def killed_by(number: int) -> str:
+    """What is said of a process that a signal has ended."""
     try:
-        free = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:  # not Linux
-        free = None
-    return max(1, min(num_cores(), int(free[1]) * 1000 // BYTES_PER_RUN if free else num_cores()))
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    if number == signal.SIGKILL:
+        return f"killed by {name}, most often because memory ran out: try fewer PROCESSES"
+    return f"killed by {name}"
 
 
 def duration(seconds: float) -> str:
@@ -216,18 +292,21 @@ class Slot:
         begun: when the run that goes on now has begun, or None.
     """
 
-    def __init__(self, threads: int, gpu: str | None, lock: int) -> None:
+    def __init__(self, threads: int, gpu: str | None, alone: bool, inherited: Sequence[int]) -> None:
         """
         Args:
             threads: number that each run has.
             gpu: that they have, as CUDA names it; default: any.
-            lock: file descriptor for the runs to inherit.
+            alone: whether no other run goes on beside them.
+            inherited: file descriptors for the runs to inherit.
         """
         self.begun: float | None = None
-        self._environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        dropped = () if alone else BINDINGS
+        self._environment = {name: value for name, value in os.environ.items() if name not in dropped}
+        self._environment |= dict.fromkeys(THREADS, str(threads))
         if gpu is not None:
             self._environment["CUDA_VISIBLE_DEVICES"] = gpu
-        self._lock = lock
+        self._inherited = inherited
         self._starter: asyncio.subprocess.Process | None = None
         self._stopped = False
 
@@ -244,7 +323,9 @@ class Slot:
                 log.seek(start)
                 lines = log.read().split("\n")
         except OSError as error:
-            return 1, f"cannot use {error.filename}: {error.strerror}", 0.0
+            return 1, in_words(error), 0.0
+        if code < 0:
+            return 128 - code, killed_by(-code), seconds
         said = next((line for line in reversed(lines) if line.strip()), "it has said nothing")
         return code, said, seconds
 
@@ -257,11 +338,11 @@ class Slot:
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             env=self._environment,
-            pass_fds=[self._lock],
+            pass_fds=self._inherited,
         )
 
     async def _ask(self, starter: asyncio.subprocess.Process, entry: Entry) -> tuple[int, float]:
-        """Have an entry run; gives back its exit code and the seconds it took."""
+        """Have an entry run; returns its exit code, negative after a signal, and the seconds it took."""
         request = {"argv": entry.arguments, "log": str(entry.directory / LOG)}
         begun = self.begun = time.monotonic()
         with suppress(ConnectionError):
@@ -269,10 +350,10 @@ class Slot:
             await starter.stdin.drain()
         if self._stopped:  # meanwhile
             starter.terminate()
-        answer = await starter.stdout.readline()
+        while (answer := await starter.stdout.readline()) and not re.fullmatch(rb"-?[0-9]+\n", answer):
+            pass  # what a library has printed
         self.begun = None
-        code = int(answer or await starter.wait() or 1)
-        return (code if code >= 0 else 128 - code), time.monotonic() - begun
+        return int(answer or await starter.wait() or 1), time.monotonic() - begun
 
     def stop(self) -> None:
         """Have the run that goes on save and end."""
@@ -296,21 +377,23 @@ class Crew:
         stopped: number of the signal that has ended it, or None.
     """
 
-    def __init__(self, entries: Sequence[Entry], processes: int, gpus: Sequence[str], lock: int) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], processes: int, gpus: Sequence[str], inherited: Sequence[int]
+    ) -> None:
         """
         Args:
             entries: what to run.
             processes: number of runs at once.
             gpus: to share out among them, as CUDA names them.
-            lock: file descriptor for the runs to inherit.
+            inherited: file descriptors for the runs to inherit.
         """
         self.failed: list[str] = []
         self.stopped: int | None = None
         self._left = deque((entry, work) for entry in entries if (work := entry.work()))
         self._threads = max(1, num_cores() // processes)
         self._slots = [
-            Slot(self._threads, gpus[number % len(gpus)] if gpus else None, lock)
-            for number in range(processes)
+            Slot(self._threads, gpus[number % len(gpus)] if gpus else None, processes == 1, inherited)
+            for number in range(min(processes, len(self._left)))
         ]
         self._total, self._done = len(entries), len(entries) - len(self._left)
         self._work_left, self._work_done = sum(work for _, work in self._left), 0
@@ -323,9 +406,9 @@ class Crew:
             delete_models: whether to delete the models of those that are finished.
         """
         if self._left:
-            self._say(f"{self._progress()}: {len(self._slots)} at once, {self._threads} threads each")
+            say(f"{self._progress()}: {len(self._slots)} at once, {self._threads} threads each")
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in obeyed():
             loop.add_signal_handler(number, self._stop, number)
         await asyncio.gather(*(self._work_in(slot, delete_models) for slot in self._slots))
 
@@ -334,7 +417,7 @@ class Crew:
         while self._left and self.stopped is None:
             entry, work = self._left.popleft()
             code, said, seconds = await slot.run(entry)
-            if self.stopped is not None and code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            if self.stopped is not None and code - 128 in SIGNALS:
                 continue
             self._work_left -= work
             if code == 0:
@@ -342,18 +425,28 @@ class Crew:
                 self._work_done += work
                 self._seconds += seconds
                 if delete_models:
-                    (entry.directory / MODEL).unlink(missing_ok=True)
-                self._say(f"{entry.name} took {duration(seconds)}; {self._progress()}", passing=True)
+                    self.delete_model(entry)
+                say(f"{entry.name} took {duration(seconds)}; {self._progress()}", passing=True)
             else:
-                self.failed.append(f"{entry.name}: exit code {code}: {said} ({entry.directory / LOG})")
-                self._say(f"failed: {self.failed[-1]}")
+                self._fail(f"{entry.name}: exit code {code}: {said} ({entry.directory / LOG})")
         await slot.close()
+
+    def delete_model(self, entry: Entry) -> None:
+        """Delete the model of a run, if it has one."""
+        try:
+            (entry.directory / MODEL).unlink(missing_ok=True)
+        except OSError as error:
+            self._fail(f"{entry.name}: its model stays: {in_words(error)}")
+
+    def _fail(self, problem: str) -> None:
+        self.failed.append(problem)
+        say(f"failed: {problem}")
 
     def _stop(self, number: int) -> None:
         """Have every run save and end."""
         if self.stopped is None:
             self.stopped = number
-            self._say(f"{signal.Signals(number).name}: waiting for {len(self._begun())} runs to save")
+            say(f"{signal.Signals(number).name}: waiting for {len(self._begun())} runs to save")
         for slot in self._slots:
             slot.stop()
 
@@ -371,95 +464,185 @@ class Crew:
             text += f", about {duration(max(0, rest))} to go"
         return text
 
-    def _say(self, line: str, passing: bool = False) -> None:
-        """Print a line to standard error; on a terminal one that is `passing` makes room for the next."""
-        with suppress(OSError):
-            if sys.stderr.isatty():
-                sys.stderr.write(f"\r\033[K{line}" + "\n" * (not passing))
-            else:
-                sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+
+def say(line: str, passing: bool = False) -> None:
+    """Print a line to standard error; on a terminal one that is `passing` makes room for the next."""
+    with suppress(OSError):  # a study does not end because nobody hears of it
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K{line}" + "\n" * (not passing))
+        else:
+            sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
-def reserve(directory: Path) -> int:
-    """Keep a study's directory for this process and the runs that it starts; gives back a file descriptor.
+@contextmanager
+def reserved(directory: Path) -> Iterator[list[int]]:
+    """Lock the directory of a study, and yield the file descriptors for its runs to inherit.
 
-    The runs inherit it. So those that outlive this process, because it was killed alone, keep the directory
-    until they have ended, and a second start does not come upon them.
+    Runs that outlive this process, because it was killed alone, then keep the lock until they have ended, and
+    a second start does not come upon them. Where the file system has no flock, the existence of the file is
+    the lock, and what keeps such runs from a second start are the locks of their own directories.
 
     Raises:
-        UserError: it cannot be made or written to, or others have it.
+        UserError: the directory cannot be made or written to, or others have it.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(
-            f"another studies/run.sh is at work in {directory}, or runs of one that was killed: wait for "
-            "them to end, or give another --save_path"
-        ) from None
-    except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror}; give another --save_path") from error
-    return descriptor
+    path = directory / LOCK
+    remedy = "wait for them to end, or give another --save_path"
+    with ExitStack() as stack:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if _has_flock(directory):
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                inherited = [descriptor]
+            else:
+                remedy += f"; if there are none, delete {path}"
+                stack.enter_context(SoftFileLock(path).acquire(timeout=0.2))  # time to clear a stale one
+                inherited = []
+        except (BlockingIOError, Timeout):
+            raise UserError(
+                f"another studies/run.sh is at work in {directory}, or runs of one that was killed: {remedy}"
+            ) from None
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"cannot write to {directory}: {reason}; give another --save_path") from error
+        yield inherited
+
+
+def _has_flock(directory: Path) -> bool:
+    """Whether files in a directory can be locked by flock; some shared file systems lack it."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
 
 
 def run_study(
-    entries: Sequence[Entry], directory: Path, processes: int | None, delete: bool, gpus: list
+    entries: Sequence[Entry], directory: Path, processes: int | None, delete: bool, gpus: Sequence[str]
 ) -> int:
-    """Run what is left, and report; gives back the exit code."""
-    lock = reserve(directory)
-    crew = Crew(entries, processes or default_processes(gpus), gpus, lock)
-    asyncio.run(crew.work(delete))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    num_done = 0
-    for entry in entries:
-        if entry.work() == 0:
-            num_done += 1
-            if delete:
-                (entry.directory / MODEL).unlink(missing_ok=True)
+    """Run what is left, and report; returns the exit code."""
+    with reserved(directory) as inherited:
+        crew = Crew(entries, processes or default_processes(gpus), gpus, inherited)
+        if delete:
+            for entry in entries:
+                if entry.work() == 0:
+                    crew.delete_model(entry)
+        asyncio.run(crew.work(delete))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    num_done = sum(entry.work() == 0 for entry in entries)
     left = f"{num_done} of {len(entries)} runs are finished"
     code = 0
     if crew.stopped is not None:
-        print(f"\n{left}, the others saved: the same command goes on", file=sys.stderr)
+        say(f"\n{left}, the others saved: the same command goes on")
         code = 128 + crew.stopped
     elif num_done:
-        print(f"\n{left}: this is the report on {directory}", file=sys.stderr)
-        report = [sys.executable, str(TOP / "main.py"), "--report", "--save_path", str(directory)]
-        code = subprocess.run(report).returncode
+        say(f"\n{left}: this is the report on {directory}")
+        code = report_on(directory)
     if crew.failed:
-        print(f"{len(crew.failed)} of {len(entries)} runs failed:", *crew.failed, sep="\n  ", file=sys.stderr)
-    return code or int(num_done < len(entries))
+        say("\n  ".join([f"{len(crew.failed)} of {len(entries)} runs failed:", *crew.failed]))
+    return code or int(num_done < len(entries) or bool(crew.failed))
+
+
+def report_on(directory: Path) -> int:
+    """Print the report on a study; returns its exit code."""
+    command = [*python(), str(TOP / "main.py"), "--report", "--save_path", str(directory)]
+    try:
+        code = subprocess.run(command).returncode
+    except OSError as error:
+        say(f"there is no report: {in_words(error)}")
+        return 1
+    if code < 0:
+        say(f"the report was {killed_by(-code)}")
+    return code if code >= 0 else 128 - code
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises what is wrong with a command line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        raise CommandError(f"{message} (--help explains the options)")
+
+
+def obey(argv: Sequence[str]) -> int:
+    """Do what the command line says; returns the exit code.
+
+    Raises:
+        UserError: there is something wrong with it, or in the way.
+        OSError: a file or the output cannot be used.
+    """
+    name, *words = argv
+    processes = None
+    if words and not words[0].startswith("-"):
+        processes = words.pop(0)
+        if not re.fullmatch("[1-9][0-9]{0,4}", processes):
+            raise CommandError(f"PROCESSES is a whole number from 1 to 99999, not {processes!r}")
+    parser = Parser(prog="studies/run.sh", allow_abbrev=False, add_help=False)
+    parser.add_argument("--save_path", type=read_path)
+    parser.add_argument("--delete_models", action="store_true")
+    parser.add_argument("--commands", action="store_true")
+    known, options = parser.parse_known_args(words)
+    path = find_list(name)
+    directory = known.save_path or Path("runs") / path.stem
+    entries = read_list(path, directory, options)
+    if not known.commands:
+        gpus = find_gpus(options)
+        return run_study(entries, directory, processes and int(processes), known.delete_models, gpus)
+    lines = [shlex.join([str(entry.directory), *entry.command]) for entry in entries if entry.work()]
+    for line in lines:
+        if "\n" in line:
+            raise CommandError(f"--commands needs paths without line breaks, not {line!r}")
+    give("".join(f"{line}\n" for line in lines))
+    return 0
+
+
+def give(text: str) -> None:
+    """Print to standard output, paths byte for byte.
+
+    Raises:
+        UserError: it cannot be written to.
+    """
+    try:
+        sys.stdout.buffer.write(os.fsencode(text))
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the end of Python does not try once more
+        raise UserError(f"standard output cannot be written to: {error.strerror}") from None
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do what the command line says; gives back the exit code."""
-    mode, *words = argv
-    if not words or {"-h", "--help"} & set(words):
-        print(__doc__.strip(), file=sys.stdout if words else sys.stderr)
-        return 0 if words else 2
-    name, *words = words
-    processes = int(words.pop(0)) if words and words[0].isdigit() and int(words[0]) else None
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--save_path", type=Path)
-    parser.add_argument("--delete_models", action="store_true")
-    known, options = parser.parse_known_args(words)
+    """Do what the command line says, or say what is wrong; returns the exit code."""
+    if not argv:
+        say(HELP)
+        return 2
     try:
-        path = find_list(name)
-        directory = known.save_path or Path("runs") / path.stem
-        entries = read_list(path, directory, options)
-        if mode == "run":
-            return run_study(entries, directory, processes, known.delete_models, find_gpus(options))
-        for entry in entries:
-            if entry.work():
-                print(shlex.join([str(entry.directory), *entry.command]))
-        return 0
+        if {"-h", "--help"} & set(argv):
+            give(f"{HELP}\n")
+            return 0
+        return obey(argv)
     except UserError as error:
-        print(f"studies/run.sh: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, CommandError) else 1
+        problem, code = str(error), 2 if isinstance(error, CommandError) else 1
+    except OSError as error:
+        problem, code = in_words(error), 1
+    say(f"studies/run.sh: error: {' '.join(problem.split())}")
+    return code
 
 
 if __name__ == "__main__":
+    for number in range(3):  # no file may take the place of a closed one
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - None if the user has closed it
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    try:
+        sys.stderr.flush()
+    except OSError:  # what nobody hears must not change the exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.exit(code)

@@ -1,25 +1,89 @@
-"""Studies: lists of runs, read and refused; what a failing, a stopped and a finished run lead to."""
+"""Studies: lists that are read and refused, runs that fail, are stopped and end, and what SLURM is handed."""
 
+import errno
+import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from helpers import TOP, result_of, write_data
 
+from files import LOCK
 from main import main
+from running import machine
 from studies import study
 
 LISTS = sorted((TOP / "studies").glob("*.txt"))
 
 
-def start(path: Path, *words: str) -> subprocess.Popen:
-    """studies/run.sh on a list, saving beside it."""
-    command = [TOP / "studies" / "run.sh", path, *words, "--save_path", path.parent / "study"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+RUN = TOP / "studies" / "run.sh"
+
+
+def launch(*command: object, env: dict | None = None, sighup=signal.SIG_DFL, **how) -> subprocess.Popen:
+    """Start a program in a process group of its own.
+
+    Args:
+        command: its words.
+        env: variables that it has besides those of the tests.
+        sighup: what it does at first about this signal, whatever the tests do.
+        how: as for Popen.
+    """
+    return subprocess.Popen(
+        list(map(str, command)),
+        env=os.environ | {"PYTHON": sys.executable, "PYTHONUNBUFFERED": ""} | (env or {}),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, sighup),
+        start_new_session=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | how,
+    )
+
+
+def finish(*command: object, **how) -> subprocess.CompletedProcess:
+    """Run a program to its end."""
+    process = launch(*command, **how)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def start(path: Path, *words: str, **how) -> subprocess.Popen:
+    """studies/run.sh on a list, saving beside it, without the rights of root over permissions."""
+    plain = []
+    if os.geteuid() == 0:
+        rights = "-dac_override,-dac_read_search"
+        plain = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
+    return launch(*plain, RUN, path, *words, "--save_path", path.parent / "study", **how)
+
+
+def wait_for(file: Path, process: subprocess.Popen) -> None:
+    """Wait until a study has written a file."""
+    while not file.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    """Process numbers of a process's children."""
+    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+    return [int(stat.split()[0]) for stat in stats if int(stat.rpartition(")")[2].split()[1]) == pid]
+
+
+def refusal(answer: subprocess.CompletedProcess, code: int) -> str:
+    """The one line with which a program has refused to do anything."""
+    assert (answer.returncode, answer.stderr.count("\n")) == (code, 1), answer
+    return answer.stderr
+
+
+def write_script(path: Path, text: str) -> Path:
+    """Write a shell script that can be started."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
 
 
 @pytest.fixture
@@ -31,14 +95,25 @@ def options(tmp_path):
 
 def test_a_run_that_fails_changes_no_other_and_what_is_finished_is_not_run_again(tmp_path, options, capsys):
     path, directory = tmp_path / "list.txt", tmp_path / "study"
-    path.write_text(f"# a comment\n\nbefore {options}\nbad {options}\nafter {options}\n")
-    (directory / "bad").mkdir(parents=True)
+    names = ["before", "bad", "closed", "file", "log", "after"]
+    path.write_text("# a comment\n\n" + "".join(f"{name} {options}\n" for name in names))
+    for name in ("bad", "closed", f"log/{study.LOG}", "report.csv"):
+        (directory / name).mkdir(parents=True)
     (directory / "bad" / "history.json").write_text("none")
+    (directory / "closed").chmod(0)
+    (directory / "file").touch()
     first = start(path, "1", "--delete_models", "--seed", "3")
     _, err = first.communicate()
+    (directory / "closed").chmod(0o700)
+    (directory / "report.csv").rmdir()
     assert first.returncode == 1
-    assert "bad: exit code 1: main.py: error: " in err.splitlines()[-1]
-    assert "1 of 3 runs failed" in err.splitlines()[-2]
+    assert "Traceback" not in err
+    assert "report.csv" in err  # the report has failed, too
+    heading, *failed = err.splitlines()[-5:]
+    assert heading == "4 of 6 runs failed:"
+    assert [line.split(":")[0].strip() for line in failed] == ["bad", "closed", "file", "log"]
+    assert "bad: exit code 1: main.py: error: " in failed[0]
+    assert all(str(directory) in line for line in failed)
     assert (directory / "bad" / "history.json").read_text() == "none"
     before, after = (json.loads((directory / n / "history.json").read_text()) for n in ("before", "after"))
     assert before["finished"]
@@ -55,7 +130,8 @@ def test_a_run_that_fails_changes_no_other_and_what_is_finished_is_not_run_again
     stats = {
         file: file.stat().st_mtime_ns for name in ("before", "after") for file in (directory / name).iterdir()
     }
-    second = start(path, "--seed", "3")
+    write_script(tmp_path / "bin" / "python", "exit 9")
+    second = start(path, "--seed", "3", env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"})
     out, err = second.communicate()
     assert second.returncode == 0, err
     assert "2 single task" in out  # the report
@@ -64,7 +140,7 @@ def test_a_run_that_fails_changes_no_other_and_what_is_finished_is_not_run_again
     for seed, left in (("3", 0), ("4", 2)):  # with other options it is another study, and nothing is finished
         capsys.readouterr()
         words = [str(path), "--save_path", str(directory), "--seed", seed]
-        assert study.main(["commands", *words]) == 0
+        assert study.main([*words, "--commands"]) == 0
         assert len(capsys.readouterr().out.splitlines()) == left
 
 
@@ -72,22 +148,229 @@ def test_a_study_that_is_stopped_has_saved_and_is_refused_to_a_second_start(tmp_
     path, run = tmp_path / "list.txt", tmp_path / "study" / "run"
     path.write_text(f"run {options} --epochs 1000000\n")
     first = start(path)
-    while not (run / "history.json").exists():
-        assert first.poll() is None, first.communicate()
-        time.sleep(0.02)
+    wait_for(run / "history.json", first)
     second = start(path)
     _, err = second.communicate()
     assert second.returncode == 1
     assert err.startswith("studies/run.sh: error: another studies/run.sh is at work")
     assert err.count("\n") == 1
-    first.send_signal(signal.SIGTERM)
+    first.send_signal(signal.SIGHUP)
     _, err = first.communicate()
-    assert first.returncode == 143
+    assert first.returncode == 129
     assert err.splitlines()[-1] == "0 of 1 runs are finished, the others saved: the same command goes on"
     history = result_of(run)[1]
     assert not history["finished"]
     assert len(history["epochs"]) > 0
     assert "stopped by SIGTERM" in (run / study.LOG).read_text()
+
+
+def test_a_study_under_nohup_and_without_flock_survives_a_killed_run_and_its_terminal(tmp_path, options):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import errno, fcntl\ndef flock(*_): raise OSError(errno.ENOSYS, 'no flock')\nfcntl.flock = flock\n"
+    )
+    path, directory = tmp_path / "list.txt", tmp_path / "study"
+    path.write_text("".join(f"{name} {options} --epochs 1000000\n" for name in ("killed", "other")))
+    env = {"PYTHONPATH": str(tmp_path), "OMP_PROC_BIND": "false"}
+    process = start(path, "1", sighup=signal.SIG_IGN, env=env)
+    history = directory / "killed" / "history.json"
+    wait_for(history, process)
+    (starter,) = children(process.pid)
+    assert b"OMP_PROC_BIND=" in Path(f"/proc/{starter}/environ").read_bytes()  # it goes on alone
+    (run,) = children(starter)
+    os.kill(run, signal.SIGKILL)
+    history = directory / "other" / "history.json"
+    wait_for(history, process)
+    os.killpg(process.pid, signal.SIGHUP)
+    history.unlink()
+    wait_for(history, process)  # of a later epoch
+    process.terminate()
+    _, err = process.communicate()
+    assert process.returncode == 143
+    assert (
+        "killed: exit code 137: killed by SIGKILL, most often because memory ran out" in err.splitlines()[-1]
+    )
+    assert "stopped by SIGTERM" in (directory / "other" / study.LOG).read_text()
+    assert not (directory / LOCK).exists()
+
+
+@pytest.fixture
+def no_runs(tmp_path):
+    """A path with a blank for PYTHON, which starts no runs, but writes down with what variables it should."""
+    record = f'case $1 in *starter.py) env >"{tmp_path}/starter.$$"; exit 7 ;; esac'
+    return str(write_script(tmp_path / "my tools" / "python", f'{record}\nexec "{sys.executable}" "$@"'))
+
+
+def test_messages_that_cannot_be_written_do_not_end_a_study(tmp_path, options, no_runs):
+    path = tmp_path / "list.txt"
+    path.write_text(f"a {options}\nb {options}\n")
+    closed, stderr = os.pipe()
+    os.close(closed)
+    process = start(path, "1", stderr=stderr, env={"PYTHON": no_runs})
+    os.close(stderr)
+    process.communicate()
+    assert process.returncode == 1
+    assert len(list(tmp_path.glob("starter.*"))) == 2
+
+
+def test_a_model_that_cannot_be_deleted_is_named(tmp_path, options, capsys):
+    (tmp_path / "list.txt").write_text(f"run {options}\n")
+    entries = study.read_list(tmp_path / "list.txt", tmp_path)
+    (tmp_path / "run" / "model.pt").mkdir(parents=True)
+    crew = study.Crew(entries, 1, [], [])
+    crew.delete_model(entries[0])
+    assert "run: its model stays: cannot use" in capsys.readouterr().err
+    assert len(crew.failed) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_lock_left_behind_on_a_file_system_without_flock_is_named(
+    tmp_path, options, monkeypatch, capsys, number
+):
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    path, directory = tmp_path / "list.txt", tmp_path / "study"
+    path.write_text(f"run {options}\n")
+    directory.mkdir()
+    (directory / LOCK).touch()
+    assert study.main([str(path), "--save_path", str(directory)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"delete {directory / LOCK}" in said
+    assert os.listdir(directory) == [LOCK]
+
+
+def test_runs_side_by_side_are_not_bound_to_the_same_cores(tmp_path, options, no_runs):
+    path = tmp_path / "list.txt"
+    path.write_text(f"a {options}\nb {options}\n")
+    env = dict.fromkeys(study.BINDINGS, "0") | {"PYTHON": no_runs, "MKL_NUM_THREADS": "7"}
+    process = start(path, "2", env=env)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.splitlines()[-1].strip().startswith("b: exit code 7: ")
+    started = list(tmp_path.glob("starter.*"))
+    assert len(started) == 2
+    for file in started:
+        variables = dict(line.partition("=")[::2] for line in file.read_text().splitlines())
+        assert not variables.keys() & set(study.BINDINGS)
+        assert variables["MKL_NUM_THREADS"] == variables["OMP_NUM_THREADS"]
+
+
+@pytest.mark.parametrize("script", [RUN], ids=lambda path: path.stem)
+def test_the_scripts_are_found_through_links_from_anywhere_and_by_any_python(tmp_path, script):
+    chain, there = tmp_path / "chain", tmp_path / "some where"
+    there.mkdir()
+    (there / "first").symlink_to(script)
+    (there / "second").symlink_to("first")
+    chain.symlink_to(os.path.relpath(there / "second", tmp_path))
+    there_env = {"PATH": f"{there}:{os.environ['PATH']}", "CDPATH": str(TOP)}
+    ways = [
+        ((there / "second",), {}),
+        (("./chain",), {"cwd": tmp_path, "env": {"CDPATH": str(TOP)}}),
+        (("bash", script.name), {"cwd": script.parent, "env": {"CDPATH": str(TOP)}}),
+        (("bash", "first"), {"cwd": tmp_path, "env": there_env}),
+        ((script,), {"env": {"PYTHON": f"{sys.executable} -OO", "PYTHONSAFEPATH": "1"}}),
+    ]
+    for command, how in ways:
+        answer = finish(*command, "--help", **how)
+        assert (answer.returncode, answer.stderr) == (0, "")
+        assert "NAME is a list" in answer.stdout
+
+
+def test_outside_its_environment_a_study_says_so_in_one_line(tmp_path):
+    old = f'exec "{sys.executable}" -c "import sys; sys.version_info = (3, 9); $2"'
+    says = {
+        f"{sys.executable} -I -S": "pip install -r requirements.txt",
+        "/nowhere/python": "does not start Python",
+        "python '": "does not start Python",
+        str(write_script(tmp_path / "old", old)): "does not start Python",
+    }
+    for python, problem in says.items():
+        assert problem in refusal(finish(RUN, "smoke", env={"PYTHON": python}), 1)
+
+
+@pytest.mark.parametrize("words", [("--help",), ("smoke", "--commands")])
+def test_output_that_cannot_be_written_is_an_error(words):
+    with open("/dev/full", "w") as full:
+        assert "standard output cannot be written" in refusal(finish(RUN, *words, stdout=full), 1)
+
+
+@pytest.mark.parametrize("number", ["0", "²", "٣", "1.5", "many", "100000000"])
+def test_a_number_of_processes_that_is_none_is_refused(tmp_path, capsys, number):
+    assert study.main(["smoke", number, "--save_path", str(tmp_path / "study")]) == 2
+    said = capsys.readouterr().err
+    assert "PROCESSES is a whole number" in said
+    assert said.count("\n") == 1
+
+
+def test_a_list_from_windows_is_read(tmp_path, capsys):
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"\xef\xbb\xbf# saved by an editor\r\na --setting 3 --synthetic\r\n\r\n")
+    assert [entry.name for entry in study.read_list(path, tmp_path)] == ["a"]
+    path.write_bytes(b"\xef\xbb\xbfa --setting 3 --synthetic\r\n")
+    assert [entry.name for entry in study.read_list(path, tmp_path)] == ["a"]
+
+
+@pytest.mark.parametrize("word", ["--save_path=~/my study", "--save_path"])
+def test_paths_may_begin_with_the_home_directory(tmp_path, monkeypatch, capsys, word):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "list.txt").write_text("a --setting 3 --synthetic\n")
+    words = [word] if "=" in word else [word, "~/my study"]
+    assert study.main(["~/list.txt", *words, "--commands"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert shlex.split(line)[0] == str(tmp_path / "my study" / "a")
+
+
+def test_an_empty_path_and_one_that_no_line_can_hold_are_refused(capsys):
+    for path, says in (("", "the path is empty"), ("a\nb", "line breaks")):
+        assert study.main(["smoke", "--commands", "--save_path", path]) == 2
+        refused = capsys.readouterr()
+        assert says in refused.err
+        assert (refused.out, refused.err.count("\n")) == ("", 1)
+
+
+GPUS = "GPU 0: Model X (UUID: GPU-aa11)\nGPU 1: Model X (UUID: GPU-bb22)\n  MIG 1g (UUID: MIG-cc33)"
+
+
+@pytest.mark.parametrize(
+    ("visible", "listed", "found"),
+    [
+        (None, GPUS, ["0", "1"]),
+        (None, "", []),
+        (None, "NVIDIA-SMI has failed", []),
+        ("", GPUS, []),
+        ("-1", GPUS, []),
+        ("NoDevFiles", GPUS, []),
+        ("1", GPUS, ["1"]),
+        ("1, 0", GPUS, ["1", "0"]),
+        ("0,-1,1", GPUS, ["0"]),
+        ("0,5,1", GPUS, ["0"]),
+        ("0,0", GPUS, []),
+        ("GPU-bb,GPU-aa11", GPUS, ["GPU-bb", "GPU-aa11"]),
+        ("MIG-cc33,GPU-dd", GPUS, ["MIG-cc33"]),
+        ("-1", "", []),
+        ("0,-1,1", "", ["0"]),
+        ("3,GPU-dd", "", ["3", "GPU-dd"]),
+    ],
+)
+def test_gpus_count_as_cuda_counts_them(tmp_path, monkeypatch, visible, listed, found):
+    write_script(tmp_path / "nvidia-smi", f"cat <<'EOT'\n{listed}\nEOT")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert study.find_gpus(["--epochs", "1"]) == found
+    assert study.find_gpus(["--device=cpu"]) == []
+
+
+def test_as_many_runs_go_on_at_once_as_there_are_gpus_or_as_cores_and_memory_allow(tmp_path, monkeypatch):
+    assert study.default_processes(["0", "1", "2"]) == 3
+    monkeypatch.setattr(machine, "CONTROL_GROUPS", tmp_path)
+    (tmp_path / "memory.current").write_text("0")
+    for limit, processes in ((10**8, 1), (3 * 10**9, 1), (10**15, machine.num_cores())):
+        (tmp_path / "memory.max").write_text(str(limit))
+        assert study.default_processes([]) == processes
 
 
 @pytest.mark.parametrize(
@@ -111,7 +394,7 @@ def test_a_study_that_is_stopped_has_saved_and_is_refused_to_a_second_start(tmp_
 def test_a_malformed_list_is_refused_in_one_line_before_anything_starts(tmp_path, capsys, content, says):
     path = tmp_path / "list.txt"
     path.write_text(content)
-    assert study.main(["run", str(path), "--save_path", str(tmp_path / "study")]) == 2
+    assert study.main([str(path), "--save_path", str(tmp_path / "study")]) == 2
     refused = capsys.readouterr()
     assert says in refused.err
     assert refused.err.count("\n") == 1
@@ -120,7 +403,7 @@ def test_a_malformed_list_is_refused_in_one_line_before_anything_starts(tmp_path
 
 
 def test_an_unknown_list_is_answered_with_those_that_there_are(capsys):
-    assert study.main(["run", "cifra100"]) == 2
+    assert study.main(["cifra100"]) == 2
     said = capsys.readouterr().err
     assert all(path.stem in said for path in LISTS)
 

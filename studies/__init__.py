@@ -1,0 +1,1 @@
+"""Lists of runs, and what runs them here or hands them to a cluster."""
