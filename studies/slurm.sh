@@ -5,13 +5,31 @@
 #
 # NAME is a list as for studies/run.sh. What stands before -- goes to sbatch, what stands behind it to main.py in every
 # run, with --save_path DIR as the place of the study. ATTEMPTS, in the environment, is how often a task is started at
-# most (20). docs/clusters.md says more.
+# most (20), and PYTHON starts the program as for studies/run.sh. docs/clusters.md says more.
 set -euo pipefail
 
-if [ $# = 0 ] || [ "$1" = -h ] || [ "$1" = --help ]; then
-    sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
-    exit 2
-fi
+say() { echo "$*" >&2 || true; }
+
+fail() {
+    say "studies/slurm.sh: error: $2"
+    exit "$1"
+}
+
+script=$0
+[ -e "$script" ] || script=$(command -v -- "$script") # as bash has found it on the PATH
+while [ -L "$script" ]; do # called through a link; not every readlink has -f
+    link=$(readlink "$script")
+    case $link in
+    /*) script=$link ;;
+    *) script=$(dirname "$script")/$link ;;
+    esac
+done
+
+usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$script"; }
+case ${1:-} in
+'') usage >&2 && exit 2 ;;
+-h | --help) usage && exit 0 || exit 1 ;;
+esac
 name=$1 attempts=${ATTEMPTS:-20}
 shift
 sbatch_options=()
@@ -20,28 +38,41 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
     shift
 done
 [ $# = 0 ] || shift
-[[ $attempts =~ ^[1-9][0-9]*$ ]] || { echo "studies/slurm.sh: error: ATTEMPTS is not a number from 1" >&2 && exit 2; }
-command -v sbatch >/dev/null || { echo "studies/slurm.sh: error: there is no sbatch here" >&2 && exit 1; }
+case $attempts in
+0* | *[!0123456789]* | ???????*) fail 2 "ATTEMPTS is a whole number from 1 to 999999, not $attempts" ;;
+esac
+command -v sbatch >/dev/null || fail 1 "there is no sbatch here"
 
 # A line for each run: its directory and its command, quoted for a shell.
-runs=()
-while IFS= read -r line; do runs+=("$line"); done < <("$(dirname "$0")/run.sh" "$name" --commands "$@" || echo failed)
-if [ ${#runs[@]} -gt 0 ] && [ "${runs[${#runs[@]} - 1]}" = failed ]; then exit 2; fi
-if [ ${#runs[@]} = 0 ]; then
-    echo "all runs of $name are finished; studies/run.sh $name reports on them" >&2
+commands=$("$(dirname "$script")/run.sh" "$name" --commands "$@") || exit $?
+if [ -z "$commands" ]; then
+    say "all runs of $name are finished; studies/run.sh $name reports on them"
     exit 0
 fi
+runs=()
+while IFS= read -r line; do runs+=("$line"); done <<<"$commands"
 declare -a words
 eval "words=(${runs[0]})"
-study=$(dirname "${words[0]}")
-mkdir -p "$study"
-place=$(cd "$study" && pwd)
-
-queued=$(squeue --me --noheader --format='%F %k' | awk -v place="$place" '$2 == place { print $1; exit }')
-if [ -n "$queued" ]; then
-    echo "studies/slurm.sh: error: $study is in the queue already as job $queued: wait for it, or take it out by scancel $queued" >&2
-    exit 1
+study=$(dirname -- "${words[0]}")
+mkdir -p -- "$study"
+place=$(CDPATH='' cd -- "$study" && pwd -P && echo .) # a line break at the end would get lost
+place=${place%$'\n.'}
+if [[ $place == *\\* || $name$place == *$'\n'* ]]; then
+    fail 2 "sbatch takes no path with a backslash or a line break, as ${place//$'\n'/ } has: give another --save_path"
 fi
+
+queue=$(squeue --me --noheader --format='%F %k') || fail 1 "squeue does not tell what is in the queue"
+while IFS= read -r line; do
+    if [ "${line#* }" = "$place" ]; then
+        fail 1 "$study is in the queue already as job ${line%% *}: wait for it, or take it out by scancel ${line%% *}"
+    fi
+done <<<"$queue"
+
+# Arrays of at most as many tasks as the cluster allows; indices begin with 0.
+size=$(scontrol show config | awk '$1 == "MaxArraySize" { print $3 }')
+case $size in
+'' | 0* | *[!0123456789]*) fail 1 "this SLURM allows no job arrays (MaxArraySize is '$size')" ;;
+esac
 
 # What a task does. It starts the program itself, not as a step (srun), so that signals come here and the exit code of
 # the program can decide what becomes of the task.
@@ -64,8 +95,10 @@ if [ "$starts" -gt "$attempts" ]; then # which counts those after a failure of t
     say "given up after $attempts starts; studies/slurm.sh once more goes on from here"
     exit 1
 fi
-mkdir -p "$directory" || exit 1
+mkdir -p -- "$directory" || exit 1
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
+export MKL_NUM_THREADS=$OMP_NUM_THREADS
+unset OMP_PROC_BIND OMP_PLACES GOMP_CPU_AFFINITY KMP_AFFINITY # would bind tasks side by side to the same cores
 say "begins on $(hostname) with $OMP_NUM_THREADS threads"
 echo "\$ $*" >>"$log"
 "$@" </dev/null >>"$log" 2>&1 &
@@ -78,7 +111,11 @@ while :; do # a trapped signal ends `wait` before the program has ended
     [ -n "$signal" ] || break
 done
 
-said=$(tail -n 1 "$log")
+said=$(tail -n 1 -- "$log")
+if [ "$code" -gt 128 ] && [[ $said != *'stopped '* ]]; then
+    said="killed by SIG$(kill -l "$code")"
+    [ "$code" != 137 ] || said+=', most often because memory ran out: give more by --mem'
+fi
 say "exit code $code: $said"
 case $code in
 138 | 143) ;;
@@ -103,8 +140,6 @@ esac
 exit "$code"
 EOT
 
-# Arrays of at most as many tasks as the cluster allows; indices begin with 0.
-size=$(scontrol show config | awk '$1 == "MaxArraySize" { print $3 }')
 for ((start = 0; start < ${#runs[@]}; start += size)); do
     chunk=("${runs[@]:start:size}")
     {
@@ -112,8 +147,8 @@ for ((start = 0; start < ${#runs[@]}; start += size)); do
         printf '#!/usr/bin/env bash\nattempts=%s\ncase $SLURM_ARRAY_TASK_ID in\n' "$attempts"
         for i in "${!chunk[@]}"; do printf '%s) set -- %s ;;\n' "$i" "${chunk[i]}"; done
         printf 'esac\n%s\n' "$body"
-    } | sbatch --job-name="study-$(basename "$name" .txt)" --array="0-$((${#chunk[@]} - 1))" --requeue --open-mode=append \
-        --signal=B:USR1@120 --output="$study/slurm-%A_%a.log" --comment="$place" \
+    } | sbatch --job-name="study-$(basename -- "$name" .txt)" --array="0-$((${#chunk[@]} - 1))" --requeue --open-mode=append \
+        --signal=B:USR1@120 --output="${place//%/%%}/slurm-%A_%a.log" --comment="$place" \
         ${sbatch_options[@]+"${sbatch_options[@]}"}
 done
-echo "${#runs[@]} runs are in the queue; when they have ended, studies/run.sh $name reports on them" >&2
+say "${#runs[@]} runs are in the queue; when they have ended, studies/run.sh $name reports on them"

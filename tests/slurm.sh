@@ -6,7 +6,7 @@
 # never disturbed, bit for bit. Exit code 0: all as it should be.
 set -euo pipefail
 
-top=$(cd "$(dirname "$0")/.." && pwd)
+top=$(CDPATH='' cd "$(dirname "$0")/.." && pwd)
 cd "$top"
 folder=$(mktemp -d "${TMPDIR:-/tmp}/slurm-test.XXXXXX")
 export SLURM_CONF=$folder/slurm.conf
@@ -17,7 +17,7 @@ pid_of() { cat "$folder/$1.pid" 2>/dev/null || true; }
 
 take_down() {
     code=$?
-    [ $code = 0 ] || { tail -n 20 "$folder"/slurm*.log 2>/dev/null || true; }
+    [ $code = 0 ] || { tail -n 20 "$folder"/slurm*.log "$folder/output" 2>/dev/null || true; }
     for name in slurmctld slurmd munged; do
         pid=$(pid_of $name)
         [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
@@ -314,6 +314,17 @@ if asked failing; then
     log_of failing
     [ "$(state_of failing | sort | tr '\n' ' ')" = 'COMPLETED FAILED ' ]
     scontrol show job "$(job_of failing)_1" | grep -o 'ExitCode=.*'
+fi
+
+if asked paths; then
+    say "a path with blanks, quotes and what SLURM takes for a pattern"
+    write_list paths run "$short --epochs 2"
+    study="$folder/my runs/50%a '%%' "
+    hand_in() { studies/slurm.sh "$folder/paths.txt" -- --save_path "$study" 2>&1 | sed 's/^/    /'; }
+    hand_in
+    ! hand_in || { say "FAILED: handed in twice" && exit 1; }
+    until_true 300 is_in_state paths COMPLETED
+    sed 's/^/    /' "$study/slurm-$(job_of paths)_0.log"
 fi
 
 if asked attempts; then

@@ -22,7 +22,7 @@ from studies import study
 LISTS = sorted((TOP / "studies").glob("*.txt"))
 
 
-RUN = TOP / "studies" / "run.sh"
+RUN, SLURM = (TOP / "studies" / name for name in ("run.sh", "slurm.sh"))
 
 
 def launch(*command: object, env: dict | None = None, sighup=signal.SIG_DFL, **how) -> subprocess.Popen:
@@ -257,7 +257,7 @@ def test_runs_side_by_side_are_not_bound_to_the_same_cores(tmp_path, options, no
         assert variables["MKL_NUM_THREADS"] == variables["OMP_NUM_THREADS"]
 
 
-@pytest.mark.parametrize("script", [RUN], ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", [RUN, SLURM], ids=lambda path: path.stem)
 def test_the_scripts_are_found_through_links_from_anywhere_and_by_any_python(tmp_path, script):
     chain, there = tmp_path / "chain", tmp_path / "some where"
     there.mkdir()
@@ -421,3 +421,66 @@ def test_ways_that_take_as_many_steps_count_as_as_much_work(name, tmp_path):
     work = {entry.name: entry.work() for entry in of_seed if entry.run.setting != 2}
     work["2-seed0"] = sum(entry.work() for entry in of_seed if entry.run.setting == 2)
     assert len(set(work.values())) == 1, work
+
+
+@pytest.fixture
+def slurm(tmp_path, options):
+    """Hand a study of one run in, to programs that stand for SLURM's: slurm(directory, queue="7 /a/study").
+
+    What sbatch was given is in `words`, a line each, and `task.sh` then.
+    """
+    write_script(tmp_path / "bin" / "sbatch", f'cd "{tmp_path}"; cat >task.sh; printf "%s\\n" "$@" >words')
+    write_script(tmp_path / "bin" / "squeue", f'cat "{tmp_path}/queue"')
+    write_script(tmp_path / "bin" / "scontrol", 'echo "MaxArraySize = 1001"')
+    (tmp_path / "list.txt").write_text(f"run {options} --epochs 1\n")
+
+    def slurm(directory: object, queue: str = "", script: Path = SLURM, **env: str):
+        (tmp_path / "queue").write_text(queue)
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        command = [script, tmp_path / "list.txt", "--time=1", "--", f"--save_path={directory}"]
+        return finish(*command, env={"PATH": path} | env, cwd=tmp_path)
+
+    return slurm
+
+
+def test_a_study_is_handed_to_slurm_and_found_in_the_queue_whatever_its_path(tmp_path, slurm):
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("my runs/acc50%a/%%", "a&'\"$(b) ", "link/through"):
+        answer = slurm(name, CDPATH=str(tmp_path))
+        assert answer.returncode == 0, answer
+        place = str((tmp_path / name).resolve())
+        words = (tmp_path / "words").read_text().splitlines()
+        assert f"--output={place.replace('%', '%%')}/slurm-%A_%a.log" in words
+        assert f"--comment={place}" in words
+        assert "--time=1" in words
+        said = refusal(slurm(name, queue=f"5 (null)\n6 {place}/other\n77 {place}\n"), 1)
+        assert "in the queue already as job 77" in said
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a\nb", "a\n", ""])
+def test_a_path_that_slurm_cannot_take_is_refused_before_anything_is_handed_in(tmp_path, slurm, name):
+    refusal(slurm(name), 2)
+    assert not (tmp_path / "words").exists()
+
+
+@pytest.mark.parametrize("attempts", ["0", "²", "٣", "-1", "9" * 20])
+def test_a_number_of_attempts_that_is_none_is_refused(tmp_path, slurm, attempts):
+    assert "ATTEMPTS is a whole number" in refusal(slurm("study", ATTEMPTS=attempts), 2)
+    assert not (tmp_path / "words").exists()
+
+
+def test_a_queue_that_cannot_be_asked_is_not_taken_for_empty(tmp_path, slurm):
+    write_script(tmp_path / "bin" / "squeue", "exit 1")
+    refusal(slurm("study"), 1)
+    assert not (tmp_path / "words").exists()
+
+
+def test_a_task_of_slurm_says_what_has_killed_its_run(tmp_path, slurm):
+    killed = write_script(tmp_path / "killed", "kill -9 $$")
+    python = write_script(tmp_path / "python", f'exec "{sys.executable}" "$@"')
+    assert slurm("study", PYTHON=str(python)).returncode == 0
+    python.write_text(killed.read_text())
+    variables = {"SLURM_ARRAY_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "0", "OMP_PROC_BIND": "true"}
+    task = finish("bash", tmp_path / "task.sh", env=variables, cwd=tmp_path)
+    assert task.returncode == 137
+    assert "exit code 137: killed by SIGKILL, most often because memory ran out" in task.stdout
