@@ -1,66 +1,123 @@
 """Files that are always whole, the old one or the new one, and directories that one run has to itself."""
 
 import os
+import secrets
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from settings import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 LOCK = ".lock"
 """Name of the file by which a directory is kept; it stays there, as deleting it could part two that wait."""
+
+ABANDONED = 3600.0
+"""Seconds without a write after which a temporary file counts as left behind by a process that was killed."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that takes the place of `path` once the block has ended without error.
 
-    What is written goes to a temporary file in the same directory, which is flushed to the disk and
-    then renamed, so that a crash at any moment leaves the old file or the new one. Two processes must
-    not do this to the same file at once.
+    What is written goes to a temporary file of its own in the same directory, which is flushed to the disk
+    and then renamed, so that a crash at any moment leaves the old file or the new one, whole, whoever else
+    writes the same file. The new file has the permissions of the old one. A link stays: the file that it
+    leads to is replaced.
 
     Raises:
         UserError: it cannot be written (no such directory, no permission, disk full).
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    _delete_abandoned(target)
     try:
         try:
-            with open(temporary, "wb") as file:
+            with open(temporary, "xb") as file:
+                with suppress(OSError):  # no old file
+                    temporary.chmod(stat.S_IMODE(target.stat().st_mode))
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise
     except OSError as error:
+        leads = f", which leads to {target}" if path.is_symlink() else ""
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; what was there before is unchanged"
+            f"cannot write {path}{leads}: {error.strerror or error}; what was there before is unchanged"
         ) from error
+
+
+def _delete_abandoned(target: Path) -> None:
+    """Delete temporary files of a file that killed processes have left behind."""
+    with suppress(OSError):
+        for path in target.parent.iterdir():
+            if path.name.startswith(f".{target.name}.") and path.suffix == ".tmp":
+                with suppress(OSError):
+                    if time.time() - path.stat().st_mtime > ABANDONED:
+                        path.unlink()
+
+
+def remove(path: Path) -> None:
+    """Delete a file if it exists. A link stays: the file that it leads to is deleted.
+
+    Raises:
+        UserError: it cannot be deleted.
+    """
+    try:
+        Path(os.path.realpath(path)).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot delete {path}: {error.strerror or error}") from error
+
+
+def lock_of(directory: Path) -> BaseFileLock:
+    """Lock of a directory, not acquired yet: flock, or a marker file on file systems without flock.
+
+    The end of a process frees a flock in any case. A marker file of a killed process stays; some versions of
+    filelock take it over on the same machine.
+
+    Raises:
+        OSError: nothing can be written to the directory.
+    """
+    with tempfile.TemporaryFile(dir=directory) as probe:  # nobody else can have locked it
+        try:
+            if fcntl is not None:
+                fcntl.flock(probe, fcntl.LOCK_EX)
+        except OSError:
+            return SoftFileLock(directory / LOCK)
+    return FileLock(directory / LOCK)
 
 
 @contextmanager
 def reserved(directory: Path) -> Iterator[None]:
-    """Keep a directory, made if missing, for this process; the end of the process frees it in any case.
+    """Keep a directory, made if missing, for this process.
 
     Raises:
         UserError: it cannot be made or written to, or another process has reserved it.
     """
-    made = not directory.exists()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-        lock = FileLock(directory / LOCK)
+        made = not directory.exists()
+        Path(os.path.realpath(directory)).mkdir(parents=True, exist_ok=True)
+        lock = lock_of(directory)
         lock.acquire(blocking=False)
     except Timeout as error:
         raise UserError(
-            f"another training is writing to {directory}: wait for it to end, or give another --save_path"
+            f"another training is writing to {directory}: wait for it to end, or give another --save_path; "
+            f"if there is none on any machine, delete {directory / LOCK}"
         ) from error
     except OSError as error:
         raise UserError(
@@ -69,11 +126,11 @@ def reserved(directory: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
-        if made and [path.name for path in directory.iterdir()] == [LOCK]:  # nothing came of it
-            with suppress(OSError):
+        with suppress(OSError):  # before the release, after which the directory may be another's
+            if made and [path.name for path in directory.iterdir()] == [LOCK]:  # nothing came of it
                 (directory / LOCK).unlink()
-                directory.rmdir()
+                Path(os.path.realpath(directory)).rmdir()
+        lock.release()
 
 
 @contextmanager
