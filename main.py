@@ -1,24 +1,45 @@
-"""Train and evaluate image classifiers: as one task, task by task, or many tasks sharing an encoder."""
+"""The command line: parse, check, dispatch; every error that a user can cause becomes one line."""
 
-from __future__ import annotations
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - so this file keeps to what Python 3.6 can parse
+    sys.exit(f"main.py: error: this is Python {sys.version.split()[0]}: the program needs 3.10 or newer")
 
 import argparse
 import os
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from errno import ENOMEM
+from importlib.util import find_spec
+from signal import SIG_DFL, SIGINT, signal
 from typing import NoReturn
+
+if __name__ == "__main__":
+    signal(SIGINT, SIG_DFL)  # until there is something to save
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # not there by itself with python -P
 
 from options import OPTIONS, CommandError, Option, Run, make_run
 from running.stopping import Stopped, StopSignals
-from settings import AGGREGATIONS, DATA_SETS, LOSSES, SETTINGS, UserError
+from running.streams import give, in_one_line, open_streams, settle_streams
+from settings import AGGREGATIONS, DATA_SETS, LOSSES, SETTINGS, TORCHJD, UserError
+
+DESCRIPTION = (
+    "Train and evaluate image classifiers: as one task, task by task, or many tasks sharing an encoder."
+)
 
 MODES = {
     "train": "train a model and evaluate it after every epoch",
     "eval": "evaluate the model saved in --save_path",
     "report": "compare the runs saved at any depth in --save_path",
 }
+
+REQUIRED = ("torch", "torchvision", "numpy", "tqdm", "filelock")
+"""The packages that the program imports, except torchjd, which only some losses need."""
+
+OUT_OF_MEMORY = "(out of|allocate|not enough) memory|_ALLOC_FAILED|failed to map segment"
+"""What errors of libraries say when memory did not suffice."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,12 +48,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         sys.exit(fail(f"{message} (--help explains the options)", 2))
 
+    def _print_message(self, message: str, file: object = None) -> None:
+        give(message.rstrip("\n"))  # argparse would ignore that it cannot be written
+
 
 def fail(message: str, code: int) -> int:
     """Print a message in one line to standard error; gives back the exit code."""
     label = "error: " if code <= 2 else ""
     with suppress(OSError):
-        print(f"main.py: {label}{' '.join(message.split())}", file=sys.stderr)
+        print(f"main.py: {label}{in_one_line(' '.join(message.splitlines()))}", file=sys.stderr)
     return code
 
 
@@ -66,7 +90,7 @@ def build_parser(table: Sequence[Option]) -> argparse.ArgumentParser:
     ]
     parser = Parser(
         prog="main.py",
-        description=__doc__,
+        description=DESCRIPTION,
         usage="main.py --train | --eval | --report [OPTION ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -120,6 +144,57 @@ def parse(argv: Sequence[str] | None, table: Sequence[Option]) -> Run:
         parser.error(str(error))
 
 
+def check_packages(names: Iterable[str]) -> None:
+    """Make sure that packages are installed.
+
+    Raises:
+        UserError: some are not.
+    """
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{sys.executable} lacks {', '.join(missing)}: activate the program's environment, or "
+            "pip install -r requirements.txt"
+        )
+
+
+def outside_cause(error: Exception) -> str | None:
+    """What to say of an error that the machine or its set-up has caused; None for a bug of the program."""
+    text = (str(error).splitlines() or [""])[0]
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | OSError | ImportError)
+        and (re.search(OUT_OF_MEMORY, str(error)) or getattr(error, "errno", None) == ENOMEM)
+    ):
+        where = " on the GPU" if "CUDA" in str(error) else ""
+        return f"there is not enough memory{where}: free some, or use a smaller --batch_size or --image_size"
+    package = failed_import(error)
+    if package:
+        install = f'"torchjd[full]=={TORCHJD}.*"' if package == "torchjd" else "-r requirements.txt"
+        return f"{package} cannot be imported ({type(error).__name__}: {text}): pip install {install}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}; give another path"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"the system reports: {error.strerror}"
+    return None
+
+
+def failed_import(error: Exception) -> str | None:
+    """The package whose import has led to an error, or None."""
+    import traceback  # which takes as long as the rest of a refusal
+
+    names = [
+        frame.f_globals.get("__name__", "")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_name == "<module>"
+    ]
+    if isinstance(error, ImportError):
+        names.append(error.name or "")
+    if str(error) == "Numpy is not available":  # to a PyTorch that was built for another version of it
+        names.append("numpy")
+    packages = (name.partition(".")[0] for name in reversed(names))  # one may have imported the next
+    return next((package for package in packages if package in (*REQUIRED, "torchjd")), None)
+
+
 def main(
     argv: Sequence[str] | None = None,
     table: Sequence[Option] = OPTIONS,
@@ -138,13 +213,11 @@ def main(
     Returns:
         its exit code.
     """
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - None if the user has closed it
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack a letter
+    open_streams()
     try:
         with StopSignals() as signals:
             run = parse(argv, table)
+            check_packages(("numpy", "filelock") if run.mode == "report" else REQUIRED)
             if run.mode == "report":
                 from reporting.report import report
 
@@ -161,15 +234,13 @@ def main(
         return fail(str(error), 1)
     except Stopped as stopped:
         return fail(str(stopped), 128 + stopped.number)
-    except OSError as error:
-        if error.filename is not None:
-            return fail(f"cannot use {error.filename}: {error.strerror}; give another path", 1)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the end of Python does not try once more
-        return fail(f"standard output cannot be written to: {error.strerror or error}", 1)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not re.search("(out of|allocate) memory", str(error)):
+    except Exception as error:
+        cause = outside_cause(error)
+        if cause is None:
             raise
-        return fail("there is not enough memory: use a smaller --batch_size or --image_size", 1)
+        return fail(cause, 1)
+    finally:
+        settle_streams()
     return 0
 
 

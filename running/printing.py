@@ -1,23 +1,9 @@
 """What a run prints: results to standard output, messages to standard error."""
 
-import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from statistics import fmean
 
-from tqdm import tqdm
-
-
-def say(message: str) -> None:
-    """Print a message to standard error, above a progress bar where there is one."""
-    with suppress(OSError):  # a training does not end because nobody hears of it
-        tqdm.write(message, file=sys.stderr)
-
-
-def give(result: str) -> None:
-    """Print a result to standard output at once, above a progress bar where there is one."""
-    tqdm.write(result, file=sys.stdout)
-    sys.stdout.flush()
+from running.streams import give
 
 
 def give_title(title: str, synthetic: bool) -> None:

@@ -9,8 +9,9 @@ from files import reserved
 from history import HISTORY, History
 from options import Run
 from running.directory import check_directory, earlier_history, is_done
-from running.printing import accuracy_line, give, give_title, say, summary, summary_of_own_statistics
+from running.printing import accuracy_line, give_title, summary, summary_of_own_statistics
 from running.stopping import StopSignals
+from running.streams import give, say
 from settings import AGGREGATIONS, SCALARIZATIONS, SOLVERS, TORCHJD, UserError
 
 

@@ -12,17 +12,18 @@ import torch
 
 from agents import AGENTS
 from data import load
-from files import check_room
+from files import check_room, remove
 from history import History, check_records, describe, write_history
 from models import Model
 from options import Run, as_given
 from running.checkpoint import read_model, save_model
 from running.directory import FILES, MODEL, check_same
 from running.machine import core_quota, num_cores
-from running.printing import accuracy_line, give, give_title, say, summary, summary_of_own_statistics
+from running.printing import accuracy_line, give_title, summary, summary_of_own_statistics
 from running.provenance import code_of, environment
 from running.released import known_as
 from running.stopping import Stopped, StopSignals
+from running.streams import OutputError, give, say
 from scoring import Scores
 from settings import SETTINGS, UserError
 
@@ -40,6 +41,11 @@ def pick_device(name: str) -> torch.device:
         raise UserError(f"there is no device {name} here; use --device cpu")
     if core_quota() < torch.get_num_threads() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(num_cores())  # more than a container grants would wait for each other
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # of its driver, or of a PyTorch that is not made for it
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the device {name} cannot be used ({reason}); use --device cpu") from error
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, in convolutions as in all else
     return torch.device(name)
@@ -189,7 +195,7 @@ class Sitting:
             check_room(run.save_path, self._model_size())
         if run.overwrite and (self._saves_model or self._saves_history):
             for path in (self.model_path, self.history_path):
-                path.unlink(missing_ok=True)
+                remove(path)
         if run.compile and trains:
             say("compiling the encoder: the first step takes up to half a minute longer")
         with signals.deferred(), compiling(run.compile):
@@ -215,16 +221,29 @@ class Sitting:
                     last_saved = time.monotonic() if due else last_saved
                 if self.run.verbose:
                     line = accuracy_line(self.run.setting, record["accuracy"])
-                    give(f"[Epoch {record['epoch']}] {line}")
+                    self._give(f"[Epoch {record['epoch']}] {line}")
         except Stopped as stopped:
             agent.check_losses()
             files = self._save(model=True)
             num_steps = agent.plan.steps_per_epoch
             where = f"after {agent.step} of {num_steps} steps of epoch {len(agent.epochs) + 1}"
             raise self._stopped(stopped, where, files) from None
-        except OSError:  # of printing; saving raises UserError
+        except OSError:  # of a progress bar; printing and saving raise UserError
             self._save(model=True)
             raise
+
+    def _give(self, result: str) -> None:
+        """Print a result on the way.
+
+        Raises:
+            OutputError: it cannot be written; the run was saved. A closed terminal does not end a training.
+        """
+        try:
+            give(result)
+        except OutputError as error:
+            if not error.hung_up:
+                self._save(model=True)
+                raise
 
     def _score_with_own_statistics(self, signals: StopSignals, files: str) -> None:
         """Score the network with each task's own normalisation statistics, where there are any.

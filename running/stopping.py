@@ -1,4 +1,4 @@
-"""Signals that ask the program to stop: from the keyboard, from a scheduler, ahead of a time limit."""
+"""Signals that ask the program to stop: from the keyboard, a scheduler or a terminal that is closed."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
-]  # Windows has no SIGUSR1
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+]  # Windows has neither SIGHUP nor SIGUSR1
 
 
 class Stopped(BaseException):  # no Exception, so that nothing takes it for an error and goes on
@@ -23,21 +23,28 @@ class StopSignals:
     """Turns the first signal to stop into Stopped: at once, or where the program can be left.
 
     While it is being answered, others are ignored, as schedulers send several within milliseconds. Only a
-    second Ctrl-C ends the program on the spot, whatever it is doing.
+    second Ctrl-C ends the program on the spot, whatever it is doing. SIGHUP, which comes when the terminal
+    is closed, stays ignored where it is, as by nohup.
     """
 
     def __init__(self) -> None:
         self._number: int | None = None
         self._interrupts = 0
-        self._deferred = False
+        self._deferred = self._interrupted = False
 
     def __enter__(self) -> "StopSignals":
-        self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        self._previous = {
+            number: signal.signal(number, self._handle)
+            for number in SIGNALS
+            if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN
+        }
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._interrupted and kind is not None and issubclass(kind, Exception):
+            raise Stopped(self._number)  # a library has swallowed it, and failed for it later
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self._interrupts += number == signal.SIGINT
@@ -48,6 +55,7 @@ class StopSignals:
             return
         self._number = number
         if not self._deferred:
+            self._interrupted = True
             raise Stopped(number)
 
     @contextmanager

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,9 @@ VARIANTS = {
 """Runs of 4 epochs, by name; an epoch has 12 steps in setting 5, 9 in 2, 36 in 3 and 4."""
 
 
-def child(argv: list[str], output: str, disturbance: tuple | None, file_size: int | None) -> None:
+def child(
+    argv: list[str], output: str, disturbance: tuple | None, file_size: int | None, before: Callable | None
+) -> None:
     import main
 
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -39,6 +42,8 @@ def child(argv: list[str], output: str, disturbance: tuple | None, file_size: in
     os.dup2(descriptor, 2)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    if before is not None:
+        before()
     counted = [0]
     disturb(*(disturbance or (None, 0, ())), counted)
     code = main.main(argv, network=NARROW, save_interval=0)  # so that there are many moments of writing
@@ -81,6 +86,7 @@ class Training:
         *options: str,
         disturbance: tuple | None = None,
         file_size: int | None = None,
+        before: Callable | None = None,
     ) -> None:
         self._output = path.parent / f"{path.name}.output"
         data = path.parent / "own.npz"
@@ -88,7 +94,9 @@ class Training:
             write_data(data, [48, 24, 24])
         argv = ["--train", "--data", str(data), "--batch_size", "8", "--epochs", "4", *VARIANTS[variant]]
         argv += ["--resume", "--save_history", "--save_path", str(path), *options]
-        process = PROCESSES.Process(target=child, args=(argv, str(self._output), disturbance, file_size))
+        process = PROCESSES.Process(
+            target=child, args=(argv, str(self._output), disturbance, file_size, before)
+        )
         process.start()
         process.join()
         self.code = process.exitcode  # or minus the signal that ended it
@@ -199,6 +207,39 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     assert training.output.splitlines()[-1] == "main.py: stopped at once by a second Ctrl-C"
     assert "Traceback" not in training.output
     assert not (tmp_path / "run" / "model.pt").exists()
+
+
+def ignore_hang_ups() -> None:
+    """What nohup does."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def close_terminal() -> None:
+    """Have both outputs on a terminal that is no longer there."""
+    terminal, end = os.openpty()
+    os.dup2(end, 1)
+    os.dup2(end, 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    os.close(terminal)
+
+
+def test_a_closed_terminal_stops_a_training_that_saves(tmp_path):
+    disturbance = ("train_steps", 2000, (signal.SIGHUP,))
+    stopped = Training(tmp_path / "run", "3", "--verbose", disturbance=disturbance, before=close_terminal)
+    assert stopped.code == 128 + signal.SIGHUP
+    assert torch.load(tmp_path / "run" / "model.pt", weights_only=True)["training"]["step"] > 0
+
+
+def test_a_training_that_ignores_hang_ups_goes_on(tmp_path):
+    disturbance = ("train_steps", 2000, (signal.SIGHUP, signal.SIGTERM))
+    training = Training(tmp_path / "run", "3", disturbance=disturbance, before=ignore_hang_ups)
+    assert training.code == 128 + signal.SIGTERM
+
+
+def test_a_training_without_its_terminal_goes_on_to_its_end(tmp_path, undisturbed):
+    training = Training(tmp_path / "run", "5", "--verbose", before=close_terminal)
+    assert training.code == 1  # its result could not be printed
+    assert result_of(tmp_path / "run") == undisturbed("5")[:2]
 
 
 @pytest.mark.parametrize("variant", ["4"])
@@ -346,6 +387,23 @@ def saved(tmp_path_factory) -> Path:
     return path
 
 
+def test_files_that_are_links_stay_links_when_a_run_goes_on_or_is_replaced(run, tmp_path):
+    options = ("--train", "--setting", 5, "--data", write_data(tmp_path / "own.npz", [16, 16]))
+    options += ("--batch_size", 8, "--save_history", "--save_path", tmp_path / "run")
+    assert run(*options, "--resume", "--epochs", 1).code == 0
+    (tmp_path / "large").mkdir()
+    for name in ("model.pt", "history.json"):
+        (tmp_path / "run" / name).rename(tmp_path / "large" / name)
+        (tmp_path / "run" / name).symlink_to(tmp_path / "large" / name)
+    for epochs, how in ((2, ("--resume",)), (1, ("--overwrite", "--save_model"))):
+        assert run(*options, *how, "--epochs", epochs).code == 0
+        assert len(json.loads((tmp_path / "large" / "history.json").read_text())["epochs"]) == epochs
+        content = torch.load(tmp_path / "large" / "model.pt", weights_only=True)
+        assert len(content["training"]["epochs"]) == epochs
+        assert all((tmp_path / "run" / name).is_symlink() for name in ("model.pt", "history.json"))
+    assert sorted(path.name for path in (tmp_path / "large").iterdir()) == ["history.json", "model.pt"]
+
+
 @pytest.mark.parametrize("option", ["--save_model", "--save_history"])
 @pytest.mark.parametrize("there", ["model.pt", "history.json"])
 def test_another_run_is_never_overwritten_unless_asked_for(run, tmp_path, option, there):
@@ -485,6 +543,19 @@ def test_a_training_whose_output_nobody_reads_still_saves_its_model(tmp_path):
     for path, process in runs.items():
         assert "Traceback" not in "".join(process.communicate())
         assert (path / "model.pt").exists()
+
+
+def test_a_signal_that_a_library_swallows_is_the_cause_of_what_follows(run, tmp_path):
+    def network(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException as error:  # as in an import that C code has asked for
+            raise AttributeError("half of a module") from error
+
+    data = write_data(tmp_path / "own.npz", [16, 16])
+    stopped = run("--train", "--data", data, "--batch_size", 8, network=network)
+    assert stopped.code == 128 + signal.SIGTERM
+    assert stopped.err.splitlines()[-1] == "main.py: stopped by SIGTERM"
 
 
 def test_results_that_cannot_be_written_are_found_before_training():

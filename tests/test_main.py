@@ -1,6 +1,7 @@
 """The program through its command line: every pair of setting and data set, every refusal, every output."""
 
 import ast
+import errno
 import json
 import math
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import NARROW, NUM_HIDDEN, SMALL, error_line, one_line, table_line, write_data
+from helpers import NARROW, NUM_HIDDEN, SMALL, TOP, error_line, one_line, table_line, write_data
 
 from options import OPTIONS
 from settings import DATA_SETS, SETTINGS, SYNTHETIC
@@ -288,6 +289,135 @@ def test_help_tells_the_settings_and_the_data_sets_apart(run):
         assert spec.question in helped.out
     for option in OPTIONS:
         assert f"--{option.name} " in helped.out
+
+
+# How it is started, and what it meets
+
+
+def python(*arguments: object, **how: object) -> subprocess.CompletedProcess:
+    """Run Python in a process of its own."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, **how)
+
+
+def test_the_program_starts_however_it_is_called(tmp_path):
+    (tmp_path / "link.py").symlink_to(TOP / "main.py")
+    expected = python("main.py", "--help").stdout
+    assert "Train and evaluate image classifiers" in expected
+    for options in ([], ["-P"] if sys.version_info >= (3, 11) else [], ["-I"], ["-OO"]):
+        for script in (TOP / "main.py", "link.py"):
+            assert python(*options, script, "--help", cwd=tmp_path).stdout == expected
+
+
+def test_an_older_python_is_said_so_in_one_line():
+    ast.parse((TOP / "main.py").read_text(), feature_version=(3, 6))  # or it would say something else
+    code = """
+import runpy, sys
+sys.version_info, sys.version = (3, 9, 18, "final", 0), "3.9.18 (main)"
+runpy.run_path("main.py", run_name="__main__")
+"""
+    refused = python("-c", code)
+    assert refused.returncode == 1
+    assert refused.stderr == "main.py: error: this is Python 3.9.18: the program needs 3.10 or newer\n"
+
+
+def test_packages_that_are_missing_are_named_in_one_line(run, tmp_path, monkeypatch):
+    for name in ("torchvision", "tqdm"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it was not installed
+    for mode in ("--train", "--eval"):
+        refused = run(mode, *SMALL, "--save_path", tmp_path)
+        assert "torchvision, tqdm" in error_line(refused)
+        assert "pip install -r requirements.txt" in refused.err
+        assert one_line(refused)
+    assert "history.json" in error_line(run("--report", "--save_path", tmp_path))  # which needs neither
+
+
+@pytest.mark.parametrize(
+    ("breaks", "says"),
+    [
+        ("raise RuntimeError('operator torchvision::nms does not exist')", "torchvision::nms"),
+        ("import ctypes; ctypes.CDLL('libnone.so.9')", "libnone.so.9"),
+        ("import none", "No module named 'none'"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_named_in_one_line(run, tmp_path, monkeypatch, breaks, says):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(breaks)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    refused = run("--train", "--data", 0, "--data_path", tmp_path)
+    line = error_line(refused)
+    assert one_line(refused)
+    assert all(part in line for part in ("torchvision cannot be imported", says, "pip install -r"))
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "not enough memory: "),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "not enough memory: "),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "not enough memory on the GPU: "),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "not enough memory: "),
+        (RuntimeError("Numpy is not available"), "numpy cannot be imported"),
+        (OSError(errno.EIO, "Input/output error"), "the system reports: Input/output error"),
+        (OSError(errno.EACCES, "Permission denied", "some/file"), "cannot use some/file: Permission denied"),
+    ],
+    ids=repr,
+)
+def test_what_the_machine_refuses_is_said_in_one_line(run, tmp_path, error, says):
+    def network(*_):
+        raise error
+
+    data = write_data(tmp_path / "own.npz", [16, 16])
+    assert says in error_line(run("--train", "--data", data, "--batch_size", 8, network=network))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shared memory"), RecursionError(), OSError("a bug")], ids=repr
+)
+def test_an_error_of_the_program_is_none_of_the_machine(run, tmp_path, error):
+    def network(*_):
+        raise error
+
+    data = write_data(tmp_path / "own.npz", [16, 16])
+    with pytest.raises(type(error)):
+        run("--train", "--data", data, "--batch_size", 8, network=network)
+
+
+def test_a_gpu_that_cannot_be_used_is_one_line(run, monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("there is one that can")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert "--device cpu" in error_line(run("--train", *SMALL, "--device", "cuda"))
+
+
+def test_help_that_cannot_be_written_is_an_error():
+    with open("/dev/full", "w") as full:
+        refused = subprocess.run([sys.executable, "main.py", "--help"], stdout=full, stderr=subprocess.PIPE)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(b"main.py: error: standard output cannot be written to: No space left")
+    assert refused.stderr.count(b"\n") == 1
+
+
+def test_messages_that_cannot_be_written_change_no_exit_code(tmp_path):
+    for arguments, code in (("--help", 0), ("--train --setting 9", 2), ("--report", 1)):
+        command = f"{sys.executable} {TOP / 'main.py'} {arguments} 2>/dev/full"
+        assert subprocess.run(command, shell=True, stdout=subprocess.DEVNULL, cwd=tmp_path).returncode == code
+
+
+def test_no_file_takes_the_place_of_a_stream_that_is_closed(tmp_path):
+    code = "import os; from running.streams import open_streams; open_streams(); open('file', 'w').write("
+    code += "str(os.open('file', os.O_RDONLY)))"
+    command = f'PYTHONPATH={TOP} {sys.executable} -c "{code}" <&- >&- 2>&-'
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert int((tmp_path / "file").read_text()) > 2
+
+
+def test_a_path_is_said_as_it_is_but_in_one_line(run, tmp_path):
+    refused = run("--eval", *SMALL, "--save_path", tmp_path / "a  b\x1b\u2028")
+    assert f"{tmp_path}/a  b\\x1b" in error_line(refused)
+    assert one_line(refused)
 
 
 def test_no_network_and_no_data_is_one_line_that_says_what_to_do(run, tmp_path, no_network):
