@@ -1,15 +1,14 @@
 """The figure of a report. Needs matplotlib, which nothing else does."""
 
+import io
 import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from textwrap import fill
 
 import numpy as np
 
-from files import replacing
 from reporting.comparisons import SEEDS, Section, Transfer
 from reporting.histories import Group, Study
 from reporting.statistics import CANNOT_BE_TOLD, CONFIDENCE, Estimate, estimate
@@ -45,17 +44,15 @@ LEGEND = {"loc": "outside lower center", "ncols": 3, "frameon": False}
 
 
 @style.context(STYLE)
-def draw(sections: Sequence[Section], path: Path) -> None:
-    """Draw the figure and write it; the same sections give the same bytes.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+def draw(sections: Sequence[Section]) -> bytes:
+    """Draw the figure as PNG; the same sections give the same bytes."""
     figure = build(sections)
     dpi = min(DPI, MOST_PIXELS / figure.get_figheight())
-    with replacing(path) as file, warnings.catch_warnings():
+    image = io.BytesIO()
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks becomes a box
-        figure.savefig(file, dpi=dpi, format="png", metadata={"Software": None})
+        figure.savefig(image, dpi=dpi, format="png", metadata={"Software": None})
+    return image.getvalue()
 
 
 @style.context(STYLE)

@@ -1,6 +1,8 @@
 """The runs that a report is about: found, read, and grouped by what they share."""
 
-from collections import Counter
+import os
+import stat
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +12,13 @@ import numpy as np
 from history import ALL_CLASSES, HISTORY, History, read_history
 from options import Option, grouping, is_number
 from reporting.statistics import NO_DEVIATION
+from running.streams import in_one_line
 from settings import DATA_SETS, SETTINGS, UserError
 
 SINGLE_TASK = 2
+
+BESIDE = ("model.pt", "log.txt")
+"""What runs and studies leave beside a history, or in its place."""
 
 MEASURES = ("accuracy", "balanced_accuracy")
 
@@ -79,23 +85,65 @@ def read_run(path: Path, table: Sequence[Option]) -> Recorded:
     return Recorded(path, history, shared)
 
 
-def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded], list[str]]:
-    """The finished runs at any depth under a directory, and what was left out and why, a line each.
+def find_histories(directory: Path) -> tuple[list[Path], list[str]]:
+    """The histories at any depth under a directory, and what cannot be one or hides one, a line each.
+
+    Links are followed, once everything else is looked through, and each place is looked through once.
 
     Raises:
-        UserError: there is no directory or no history in it.
+        UserError: the directory cannot be read.
     """
     try:
-        paths = sorted(directory.rglob(HISTORY))
+        os.scandir(directory).close()
     except OSError as error:
         raise UserError(
             f"cannot look into {directory}: {error.strerror}; give another --save_path"
         ) from error
-    if not paths:
+    histories, left_out, seen = [], [], {}
+    places, links = deque([directory]), deque()
+    while places or links:
+        path = (places or links).popleft()
+        try:
+            state = path.stat()
+            if path.name == HISTORY and stat.S_ISREG(state.st_mode):
+                histories.append(path)
+            elif path.name == HISTORY:
+                left_out.append(f"{path}: is not a file")
+            elif stat.S_ISDIR(state.st_mode):
+                same = seen.setdefault((state.st_dev, state.st_ino), path)
+                if same is not path:
+                    left_out.append(f"{path}: leads to {same}, which is looked through already")
+                    continue
+                with os.scandir(path) as entries:
+                    entries = sorted(entries, key=lambda entry: entry.name)
+                links += [path / entry.name for entry in entries if entry.is_symlink()]
+                places += [
+                    path / entry.name
+                    for entry in entries
+                    if entry.is_dir(follow_symlinks=False)
+                    or (entry.name == HISTORY and not entry.is_symlink())
+                ]
+                names = {entry.name for entry in entries}
+                if HISTORY not in names and (there := [name for name in BESIDE if name in names]):
+                    left_out.append(f"{path}: has {' and '.join(there)} and no {HISTORY}")
+        except OSError as error:
+            if path.name not in BESIDE:
+                left_out.append(f"{path}: cannot be read: {error.strerror}")
+    return sorted(histories), sorted(left_out)
+
+
+def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded], list[str]]:
+    """The finished runs at any depth under a directory, and what was left out and why, a line each.
+
+    Raises:
+        UserError: the directory cannot be read, or there is no history in it.
+    """
+    paths, left_out = find_histories(directory)
+    if not paths and not left_out:
         raise UserError(
             f"there is no {HISTORY} under {directory}: train with --save_history, or give --save_path"
         )
-    runs, left_out = [], []
+    runs = []
     for path in paths:
         try:
             runs.append(read_run(path, table))
@@ -116,7 +164,7 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
         same = first.setdefault(key, run)
         if same is not run:
             left_out.append(f"{run.path}: same options and seed as {same.path}")
-    return list(first.values()), left_out
+    return list(first.values()), [in_one_line(each) for each in left_out]
 
 
 def at_odds(runs: Sequence[Recorded]) -> list[Recorded]:

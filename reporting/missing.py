@@ -10,6 +10,7 @@ from pathlib import Path
 from options import Option, make_run
 from reporting.comparisons import SEEDS, Question, Section, are_alike, common_seeds
 from reporting.histories import SINGLE_TASK, Group
+from running.streams import in_one_line
 from settings import DATA_SETS, SYNTHETIC, DataSpec
 
 
@@ -47,7 +48,7 @@ class Missing:
             elif option.name != "setting" and usual:
                 continue
             values = value if isinstance(value, list | tuple) else [] if value is True else [value]
-            words.append(" ".join([f"--{option.name}", *map(shlex.quote, map(str, values))]))
+            words.append(" ".join([f"--{option.name}", *map(quoted, map(str, values))]))
             if option.name not in ("setting", "data"):
                 short = "-".join(map(str, values))
                 if len(values) > 1 or not re.fullmatch(r"[\w.-]*", short):
@@ -60,9 +61,17 @@ class Missing:
             loop += f"for task in {tasks}; do "
             words.append("--task $task")
             name += "-task-$task"
-        path = f"{shlex.quote(str(directory))}/{name}-seed-$seed"
+        path = f"{quoted(str(directory))}/{name}-seed-$seed"
         words.append(f"--seed $seed --save_history --save_path {path}")
         return loop + " ".join(words) + "; done" * loop.count(" do ")
+
+
+def quoted(word: str) -> str:
+    """A word for a shell, in one line."""
+    if in_one_line(word) == word:
+        return shlex.quote(word)
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{in_one_line(escaped)}'"
 
 
 def data_set(options: Mapping[str, object]) -> DataSpec | None:

@@ -12,6 +12,7 @@ from reporting.comparisons import QUESTIONS, SEEDS, Comparison, Section
 from reporting.histories import AMOUNTS, SINGLE_TASK, Group, Study
 from reporting.missing import Missing, missing_runs
 from reporting.statistics import CANNOT_BE_TOLD, CONFIDENCE, Estimate, estimate, expected_range
+from running.streams import in_one_line
 from settings import SETTINGS
 
 HEADINGS = (
@@ -372,7 +373,7 @@ def of_data_set(section: Section, directory: Path, options: Sequence[Option], ve
         lines += ["", "Every comparison:", *every_comparison(section, verbose)]
     if open_questions := unanswered(section, directory, options):
         lines += ["", *open_questions]
-    return "\n".join(lines)
+    return "\n".join(map(in_one_line, lines))
 
 
 def written(

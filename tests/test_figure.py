@@ -1,6 +1,10 @@
 """What a figure shows, read back from what is drawn, against numbers worked out by hand."""
 
+import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +14,12 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import matplotlib
+from helpers import TOP
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+import reporting
 from options import OPTIONS
 from reporting import figure
 from reporting.comparisons import Section
@@ -207,13 +213,13 @@ def test_the_same_histories_give_the_same_bytes_in_grey_whatever_the_user_has_se
         write(tmp_path / f"3-{seed}", 3, seed, [0.6, 0.7, 0.8, 0.9], own=[0.7] * 4, tasks=odd)
         for task in range(4):
             write(tmp_path / f"2-{seed}-{task}", 2, seed, [0.6 + 0.01 * seed], tasks=odd, task=task)
-    figure.draw(sections(tmp_path), tmp_path / "first.png")
+    first = figure.draw(sections(tmp_path))
     with matplotlib.rc_context(
         {"axes.edgecolor": "red", "font.family": "monospace", "text.parse_math": True}
     ):
-        figure.draw(sections(tmp_path), tmp_path / "second.png")
-    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
-    image = imread(tmp_path / "first.png")[..., :3]
+        second = figure.draw(sections(tmp_path))
+    assert first == second
+    image = imread(io.BytesIO(first))[..., :3]
     assert image.min() < 0.1
     assert (image == image[..., :1]).all()
     assert not recwarn.list
@@ -253,3 +259,62 @@ def test_with_many_groups_each_has_a_row_and_no_text_lies_on_another(tmp_path):
     apart = (boxes[:, None, :2] >= boxes[:, 2:]).any(axis=-1)
     lie = np.argwhere(np.triu(~(apart | apart.T), 1))
     assert [(texts[i].get_text(), texts[j].get_text()) for i, j in lie] == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        'ImportError("numpy.core.multiarray failed to import")',
+        'AttributeError("_ARRAY_API not found")',
+        'UnicodeDecodeError("utf-8", b"x", 0, 1, "invalid start byte")',
+        "MemoryError()",
+        'OSError(28, "No space left on device")',
+    ],
+)
+def test_a_matplotlib_that_fails_costs_the_figure_alone_and_a_line_says_why(
+    run, tmp_path, monkeypatch, error
+):
+    write(tmp_path / "runs", 3, 0, [0.6, 0.7, 0.8, 0.9])
+    (tmp_path / "runs" / "report.png").write_bytes(b"of other runs")
+    (tmp_path / "matplotlib").mkdir()
+    (tmp_path / "matplotlib" / "__init__.py").write_text(
+        f"import sys; print('much', file=sys.stderr); raise {error}"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "reporting.figure")
+    monkeypatch.delattr(reporting, "figure")
+    reported = run("--report", "--save_path", tmp_path / "runs")
+    assert reported.code == 0
+    assert f"cannot be drawn ({error.partition('(')[0]}" in reported.err
+    assert reported.err.count("\n") == 1
+    assert "3 uniform draws" in reported.out
+    names = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert names == {"history.json", "report.txt", "report.csv", "comparisons.csv"}
+
+
+def test_what_cannot_be_drawn_costs_the_figure_alone(run, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    write(tmp_path / "runs", 3, 0, [0.6, 0.7, 0.8, 0.9])
+    with monkeypatch.context() as patched:
+        patched.setattr(Figure, "savefig", fail)
+        reported = run("--report", "--save_path", tmp_path / "runs")
+    assert (reported.code, "cannot be drawn (MemoryError" in reported.err) == (0, True)
+    assert not (tmp_path / "runs" / "report.png").exists()
+    assert run("--report", "--save_path", tmp_path / "runs").code == 0
+    assert imread(tmp_path / "runs" / "report.png").size > 0
+
+
+def test_caches_and_settings_of_matplotlib_are_no_matter_of_the_report(tmp_path):
+    write(tmp_path / "runs", 3, 0, [0.6, 0.7, 0.8, 0.9])
+    (tmp_path / "matplotlibrc").write_text("no setting of it\nfont.size: large\n")
+    (tmp_path / "file").touch()  # where a directory should be
+    environment = os.environ | {"MPLCONFIGDIR": str(tmp_path / "file"), "MPLBACKEND": "none"}
+    environment["MATPLOTLIBRC"] = str(tmp_path / "matplotlibrc")
+    command = [sys.executable, str(TOP / "main.py"), "--report", "--save_path", "runs"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    assert done.stderr.startswith("saved report.txt, report.csv, comparisons.csv, report.png in runs")
+    assert done.stderr.count("\n") == 1

@@ -1,8 +1,10 @@
 """Every number and sentence of a report against the same worked out by hand from small histories."""
 
+import errno
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+from helpers import error_line, one_line
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_up import (
@@ -644,6 +647,126 @@ def test_a_file_that_is_no_history_is_left_out(report, tmp_path):
     assert set(reasons.values()) == {"is not a history of this program"}
 
 
+# What else lies under the directory
+
+
+def left_out(printed: Report) -> dict[str, str]:
+    """Why each path was left out, by its end below the directory."""
+    lines = re.findall(r"^left out: (.+?): (.+)$", printed.out, re.MULTILINE)
+    return {path.removeprefix(f"{printed.path}").lstrip("/"): why for path, why in lines}
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_reported(run, report, tmp_path, monkeypatch):
+    for seed, name in enumerate("abc"):
+        write(tmp_path / name, 3, (0.6, 0.7), seed=seed)
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:  # as root may read anything
+        if Path(path) == tmp_path / "b":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    printed = report()
+    assert left_out(printed) == {"b": "cannot be read: Permission denied"}
+    assert printed.cells("3 uniform draws")["runs"] == "2"
+    monkeypatch.setattr(os, "scandir", lambda _: refuse(tmp_path / "b"))
+    refused = run("--report", "--save_path", tmp_path)
+    assert f"cannot look into {tmp_path}: Permission denied" in error_line(refused)
+    assert one_line(refused)
+
+
+def test_links_are_followed_and_each_place_is_looked_through_once(report, tmp_path):
+    study = tmp_path / "study"
+    write(study / "b" / "run", 3, (0.6, 0.7), seed=0)
+    write(tmp_path / "elsewhere" / "run", 3, (0.6, 0.7), seed=1)
+    write(tmp_path / "file", 3, (0.6, 0.7), seed=2)
+    links = {
+        "a": "b", "c": "../elsewhere", "d": "c", "e": "missing", "b/up": "..", "self": "self",
+        "run/history.json": "../../file/history.json", "run/model.pt": "missing",
+        "run/other": "../b/run/history.json",
+    }  # fmt: skip
+    (study / "run").mkdir()
+    for name, target in links.items():
+        (study / name).symlink_to(target)
+    printed = report(folder="study")
+    assert left_out(printed) == {
+        "a": f"leads to {study / 'b'}, which is looked through already",
+        "b/up": f"leads to {study}, which is looked through already",
+        "d": f"leads to {study / 'c'}, which is looked through already",
+        "e": "cannot be read: No such file or directory",
+        "self": f"cannot be read: {os.strerror(errno.ELOOP)}",
+    }
+    assert printed.cells("3 uniform draws")["seeds"] == "3"
+    assert {row["history"] for row in printed.rows("report.csv")} == {
+        str(study / name / "history.json") for name in ("b/run", "c/run", "run")
+    }
+
+
+def test_what_is_no_file_never_blocks_and_is_named(report, tmp_path):
+    write(tmp_path / "run", 3, (0.6, 0.7))
+    for name in ("directory", "fifo", "socket", "device"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "directory" / "history.json").mkdir()
+    os.mkfifo(tmp_path / "fifo" / "history.json")
+    (tmp_path / "device" / "history.json").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(tmp_path / "socket" / "history.json"))
+        names = ("device", "directory", "fifo", "socket")
+        assert left_out(report()) == {f"{name}/history.json": "is not a file" for name in names}
+
+
+def test_a_run_without_a_history_is_named(report, tmp_path):
+    write(tmp_path / "done", 3, (0.6, 0.7))
+    others = {"model": ["model.pt"], "both": ["log.txt", "model.pt"], "empty": [], "done": ["log.txt"]}
+    for name, files in others.items():
+        (tmp_path / name).mkdir(exist_ok=True)
+        for file in files:
+            (tmp_path / name / file).touch()
+    assert left_out(report()) == {
+        "both": "has model.pt and log.txt and no history.json",
+        "model": "has model.pt and no history.json",
+    }
+
+
+def test_a_history_that_is_gone_when_it_is_read_is_left_out(report, tmp_path, monkeypatch):
+    write(tmp_path / "a", 3, (0.6, 0.7))
+    write(tmp_path / "b", 3, (0.6, 0.7), seed=1)
+    read_bytes = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        (tmp_path / "b" / "history.json").unlink(missing_ok=True)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert left_out(report()) == {"b/history.json": "cannot be read: No such file or directory"}
+
+
+def test_no_name_breaks_a_line(report, tmp_path):
+    odd = tmp_path / "a\nb 'c' \x1b"
+    write(odd / "run", 3, (0.6, 0.7), data="odd\nname.npz#0123456789ab", tasks=("le\u2028ft", "right"))
+    (odd / "fifo").mkdir()
+    os.mkfifo(odd / "fifo" / "history.json")
+    printed = report(folder=odd.name)
+    assert all(character.isprintable() or character == "\n" for character in printed.out)
+    assert printed.lines[0] == "odd\\nname.npz (content 0123456789ab): 2 tasks"
+    assert printed.cells("3 uniform draws")["worst task"].startswith("le\\u2028ft")
+    assert rf"left out: {tmp_path}/a\nb 'c' \x1b/fifo/history.json: is not a file" in printed.lines
+    (command,) = re.findall("^  (for .*)  # 1$", printed.out, re.MULTILINE)
+    command = command.replace("python main.py", "printf '%s|'")
+    words = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert f"|{odd}/3_epochs-2_batch_size-32_image_size-4-seed-1|" in words
+    assert "|odd\nname.npz|" in words
+
+
+def test_a_directory_of_nothing_but_what_is_left_out_is_said_so(run, tmp_path):
+    (tmp_path / "link").symlink_to("missing")
+    refused = run("--report", "--save_path", tmp_path)
+    assert refused.code == 1
+    assert refused.out == f"left out: {tmp_path / 'link'}: cannot be read: No such file or directory\n"
+    assert "see what was left out" in refused.err
+
+
 @pytest.mark.parametrize("content", [None, "broken"])
 def test_nothing_to_report_on_is_one_line_of_error(run, tmp_path, content):
     if content:
@@ -704,6 +827,29 @@ def test_a_result_that_cannot_be_replaced_stays_as_it_was(small_study, run, repo
     assert "report.csv" in refused.err.splitlines()[-1]
     assert (tmp_path / "comparisons.csv").read_bytes() == before["comparisons.csv"]
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_report_that_cannot_be_written_is_printed_all_the_same(small_study, run, no_figure, tmp_path):
+    (tmp_path / "report.txt").mkdir()
+    refused = run("--report", "--save_path", tmp_path)
+    assert refused.code == 1
+    assert "delta_m" in refused.out
+    assert refused.err.count("\n") == 1
+    assert f"cannot write {tmp_path / 'report.txt'}" in refused.err
+
+
+def test_every_file_is_whole_before_anything_is_printed(small_study, report, tmp_path):
+    names = ("report.txt", "report.csv", "comparisons.csv")
+    report()
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    for name in names:
+        (tmp_path / name).unlink()
+    code = "import main, sys; sys.modules['matplotlib'] = None; "
+    code += f"main.main(['--report', '--save_path', {str(tmp_path)!r}])"
+    with open("/dev/full", "w") as full:
+        refused = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert refused.stderr.startswith("main.py: error: standard output cannot be written to")
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
 
 
 def test_names_that_cannot_be_printed_or_written_do_not_end_the_report(tmp_path):
