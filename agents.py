@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from checks import FieldError, check_alike, check_finite
 from data import DataSet
 from losses import COMBINATIONS, Combination
 from models import Model, computing_in
@@ -326,31 +327,88 @@ class Agent:
 
         Args:
             network: state dict of its model.
-            state: its `state`; that of a program of format 1 has no more than records, counts and losses.
+            state: its `state`; of what is checked here, all but `epochs`, `step` and `seconds`.
 
         Raises:
             RuntimeError: the network is another one.
-            ValueError: the state is of another kind.
+            FieldError: a field of the state is not what this agent would have; the text names it.
         """
+        self._check_state(state)
         self.model.load_state_dict(network)
         self.epochs = list(state["epochs"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.losses[: self.step] = state["losses"].to(self.losses.device)
-        if "task_losses" in state:
-            self.task_losses[: self.step] = state["task_losses"].to(self.losses.device)
-        if "combination" in state:
+        self.task_losses[: self.step] = state["task_losses"].to(self.losses.device)
+        try:
             self.combination.load_state_dict(state["combination"])
-        if "optimizer" in state:
-            self._optimizer.load_state_dict(state["optimizer"])
-            for parameter, values in self._optimizer.state.items():
-                for name, value in values.items():
-                    if isinstance(value, Tensor) and value.shape == parameter.shape:
-                        # Fused steps take it that both lie in memory in the same order.
-                        values[name] = torch.empty_like(parameter).copy_(value)
-        if "generators" in state:
-            torch.set_rng_state(state["generators"]["cpu"])
-            if self.data.device.type == "cuda" and "cuda" in state["generators"]:
-                torch.cuda.set_rng_state(state["generators"]["cuda"], self.data.device)
+            self.combination.check_resumed(len(self.epochs), self.step, self.plan.steps_per_epoch)
+        except FieldError:
+            raise
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise FieldError(f"combination cannot be resumed ({error})") from error
+        # The recipe is that of the run, so what the file says of it counts for nothing.
+        gathered = self._optimizer.state_dict() | {"state": state["optimizer"]["state"]}
+        self._optimizer.load_state_dict(gathered)
+        for parameter, values in self._optimizer.state.items():
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    # Fused steps take it that both lie in memory in the same order.
+                    values[name] = torch.empty_like(parameter).copy_(value)
+        torch.set_rng_state(state["generators"]["cpu"])
+        if self.data.device.type == "cuda" and "cuda" in state["generators"]:
+            torch.cuda.set_rng_state(state["generators"]["cuda"], self.data.device)
+
+    def _check_state(self, state: dict) -> None:
+        """Check what depends on the network and the data in a state, field by field.
+
+        Raises:
+            FieldError: a field is not what this agent would have.
+        """
+        fresh = self.state()
+        self._check_losses(state)
+        gathered = {"state": fresh["optimizer"]["state"], "param_groups": None}
+        check_alike(state.get("optimizer"), gathered, "optimizer")
+        check_finite(state["optimizer"]["state"], "optimizer.state")
+        extra = {name: None for name in fresh["combination"] if name.endswith("_extra_state")}
+        check_alike(state.get("combination"), fresh["combination"] | extra, "combination")
+        check_finite(state["combination"] | extra, "combination")  # extra states check themselves
+        generators = state.get("generators")
+        if not isinstance(generators, dict) or "cpu" not in generators:
+            raise FieldError("generators.cpu is missing")
+        for name in fresh["generators"].keys() & generators.keys():
+            _check_generator(generators[name], fresh["generators"][name], f"generators.{name}")
+
+    def _check_losses(self, state: dict) -> None:
+        """Check the losses of the running epoch in a state.
+
+        Raises:
+            FieldError: they are not those of its steps.
+        """
+        step, num_steps = state["step"], self.plan.steps_per_epoch
+        if step > num_steps:
+            raise FieldError(f"step is above {num_steps}, the number of steps of an epoch")
+        check_alike(state.get("losses"), self.losses[:step], "losses")
+        check_finite(state["losses"], "losses")
+        check_alike(state.get("task_losses"), self.task_losses[:step], "task_losses")
+        trained = torch.zeros_like(state["task_losses"], dtype=torch.bool)
+        for row, drawn in zip(trained, self.plan.draws(len(state["epochs"]) + 1).tolist(), strict=False):
+            for i in drawn:
+                row[list(self.plan.sources[i].heads)] = True
+        if not torch.equal(state["task_losses"].isfinite(), trained):
+            raise FieldError("task_losses are not those of the heads that the steps trained")
+
+
+def _check_generator(found: object, like: Tensor, field: str) -> None:
+    """Check that something is the state of a generator, as another is.
+
+    Raises:
+        FieldError: it is not.
+    """
+    check_alike(found, like, field)
+    try:
+        torch.Generator(field.rpartition(".")[2]).set_state(found)
+    except RuntimeError:
+        raise FieldError(f"{field} is not the state of a generator") from None
 
 
 def make_optimizer(model: Model, combination: Combination, run: Run) -> torch.optim.Optimizer:

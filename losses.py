@@ -15,7 +15,11 @@ from importlib import import_module
 import torch
 from torch import Tensor, nn
 
+from checks import FieldError, check_alike, check_finite
 from settings import UserError
+
+EXTRA = "combination._extra_state"
+"""Name of the field in a saved training."""
 
 
 class Combination(nn.Module):
@@ -25,6 +29,7 @@ class Combination(nn.Module):
 
     Attributes:
         constants: what it is made with beside the number of heads: plain values by name, for the history.
+        num_heads: number of heads of the network.
     """
 
     constants: Mapping[str, float] = {}
@@ -35,6 +40,7 @@ class Combination(nn.Module):
             num_heads: number of heads of the network.
         """
         super().__init__()
+        self.num_heads = num_heads
 
     def forward(self, losses: Tensor, weights: Tensor) -> Tensor:
         """What is minimised: a single number, float32.
@@ -70,6 +76,18 @@ class Combination(nn.Module):
 
     def after_epoch(self) -> None:
         """Called when an epoch is done; does nothing here."""
+
+    def check_resumed(self, epochs: int, step: int, num_steps: int) -> None:
+        """Called once a state was loaded: check that it is of this progress; accepts any by default.
+
+        Args:
+            epochs: number of epochs done.
+            step: number of steps done in the epoch after these.
+            num_steps: number of steps of an epoch.
+
+        Raises:
+            FieldError: it is not.
+        """
 
 
 class Method(Combination):
@@ -136,11 +154,27 @@ class Dwa(Scalarization):
         return {"sum": method._loss_sum, "steps": method._n_batches, "averages": method._previous_averages}
 
     def set_extra_state(self, state: dict) -> None:
-        """Take over what `get_extra_state` gave."""
+        """Take over what `get_extra_state` gave.
+
+        Raises:
+            FieldError: it is something else.
+        """
+        check_alike(state, {"sum": None, "steps": None, "averages": None}, EXTRA)
+        total, steps, averages = state["sum"], state["steps"], state["averages"]
+        if type(steps) is not int or not isinstance(averages, list) or (total is None) != (steps == 0):
+            raise FieldError(f"{EXTRA} is not what dwa remembers")
+        losses = dict(enumerate(averages)) | ({} if total is None else {"sum": total})
+        check_alike(losses, dict.fromkeys(losses, torch.zeros(self.num_heads)), EXTRA)
+        check_finite(losses, EXTRA)
         method, device = self.scalarizer, self.scale.device
-        method._loss_sum = None if state["sum"] is None else state["sum"].to(device)
-        method._n_batches = state["steps"]
-        method._previous_averages = [average.to(device) for average in state["averages"]]
+        method._loss_sum = None if total is None else total.to(device)
+        method._n_batches = steps
+        method._previous_averages = [average.to(device) for average in averages]
+
+    def check_resumed(self, epochs: int, step: int, num_steps: int) -> None:
+        """Check that the running epoch has as many steps, and that there are the averages of two before."""
+        if (self.scalarizer._n_batches, len(self.scalarizer._previous_averages)) != (step, min(epochs, 2)):
+            raise FieldError(f"{EXTRA} is not that of step {step} after {epochs} epochs")
 
 
 class Famo(SizedScalarization):
@@ -159,11 +193,26 @@ class Famo(SizedScalarization):
         return None if optimizer is None else optimizer.state_dict()
 
     def set_extra_state(self, state: dict | None) -> None:
-        """Take over what `get_extra_state` gave."""
-        if state is not None:
-            method = self.scalarizer
-            method._optimizer = torch.optim.Adam([method._w])
-            method._optimizer.load_state_dict(state)  # the learning rate included
+        """Take over what `get_extra_state` gave.
+
+        Raises:
+            FieldError: it is something else.
+        """
+        if state is None:
+            return
+        method = self.scalarizer
+        gathered = {"step": torch.zeros(()), "exp_avg": method._w, "exp_avg_sq": method._w}
+        check_alike(state, {"state": {0: gathered}, "param_groups": None}, EXTRA)
+        check_finite(state["state"], f"{EXTRA}.state")
+        method._optimizer = torch.optim.Adam([method._w], lr=method.lr, weight_decay=method.weight_decay)
+        method._optimizer.load_state_dict(method._optimizer.state_dict() | {"state": state["state"]})
+
+    def check_resumed(self, epochs: int, step: int, num_steps: int) -> None:
+        """Check that the optimizer has done as many steps as the training."""
+        optimizer = self.scalarizer._optimizer
+        done = 0 if optimizer is None else optimizer.state[self.scalarizer._w]["step"].item()
+        if done != epochs * num_steps + step:
+            raise FieldError(f"{EXTRA} is not that of step {step} after {epochs} epochs")
 
 
 class Aggregation(Method):
@@ -215,16 +264,22 @@ class Aggregation(Method):
 class GradVac(Aggregation):
     """Aligns gradients as much as they were aligned before: a running mean for each pair of tasks."""
 
-    def get_extra_state(self) -> Tensor | None:
-        """The mean, float32, tasks x tasks, which the first step makes."""
-        return self.aggregator.gramian_weighting._phi_t
+    def get_extra_state(self) -> Tensor:
+        """The mean, float32, tasks x tasks; it is 0 before the first step."""
+        mean = self.aggregator.gramian_weighting._phi_t
+        return torch.zeros(self.num_heads, self.num_heads) if mean is None else mean
 
-    def set_extra_state(self, state: Tensor | None) -> None:
-        """Take over what `get_extra_state` gave."""
-        if state is not None:
-            method = self.aggregator.gramian_weighting
-            method._phi_t = state.clone()
-            method._state_key = (len(state), state.dtype)
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what `get_extra_state` gave.
+
+        Raises:
+            FieldError: it is something else.
+        """
+        check_alike(state, torch.zeros(self.num_heads, self.num_heads), EXTRA)
+        check_finite(state, EXTRA)
+        method = self.aggregator.gramian_weighting
+        method._phi_t = state.clone()
+        method._state_key = (len(state), state.dtype)
 
 
 class NashMtl(Aggregation):
@@ -237,7 +292,16 @@ class NashMtl(Aggregation):
         return torch.from_numpy(self.aggregator.weighting.prvs_alpha)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over what `get_extra_state` gave; the game is laid out anew by the next step."""
+        """Take over what `get_extra_state` gave; the game is laid out anew by the next step.
+
+        Raises:
+            FieldError: it is something else.
+        """
+        solved = getattr(state, "dtype", None) == torch.float64  # as the solver gives it
+        check_alike(
+            state, torch.zeros(self.num_heads, dtype=torch.float64 if solved else torch.float32), EXTRA
+        )
+        check_finite(state, EXTRA)
         self.aggregator.weighting.prvs_alpha = state.clone().numpy()
 
 

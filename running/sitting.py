@@ -16,7 +16,7 @@ from files import check_room, remove
 from history import History, check_records, describe, write_history
 from models import Model
 from options import Run, as_given
-from running.checkpoint import read_model, save_model
+from running.checkpoint import check_network, check_training, damaged, read_model, save_model
 from running.directory import FILES, MODEL, check_same
 from running.machine import core_quota, num_cores
 from running.printing import accuracy_line, give_title, summary, summary_of_own_statistics
@@ -96,25 +96,29 @@ class Sitting:
         )
         self.agent = AGENTS[run.setting](data, run, network or Model)
         self._options = run.recorded | {"device": str(data.device)}
-        self._sittings: list[dict] = []
+        self._sessions: list[dict] = []
         self._own_statistics: Scores | None = None
         if saved:
             self._restore(saved)
         elif run.mode == "train":
             if run.resume:
                 say(f"there is no {self.model_path} to resume from: starting anew")
-            self._sit()
+            self._begin_session()
 
     def _saved(self) -> dict | None:
         """The content of the model file to go on from, or None where there is none yet.
 
         Raises:
-            UserError: the file cannot be read, or was made with other options.
+            UserError: the file cannot be read, is damaged, or was made with other options.
         """
         if not self.model_path.exists():
             return None
         saved = read_model(self.model_path, self.run.table)
         check_same(self.run, self.model_path, saved["options"])
+        try:
+            check_training(saved.get("training"))
+        except ValueError as error:
+            raise damaged(self.model_path, error) from None
         done = len(saved["training"]["epochs"]) + (saved["training"]["step"] > 0)
         if done > self.run.epochs:
             raise UserError(
@@ -123,35 +127,39 @@ class Sitting:
         return saved
 
     def _restore(self, saved: dict) -> None:
-        """Bring the agent to where a model file was written; the options are those of the file."""
+        """Bring the agent to where a model file was written; the options are those of the file.
+
+        Raises:
+            UserError: the file does not fit the network or the data.
+        """
         agent, training = self.agent, saved["training"]
+        check_network(self.model_path, saved["model"], agent.model)
         try:
-            if training["step"] > agent.plan.steps_per_epoch:
-                raise ValueError("the training is of another kind")
             check_records(training["epochs"], len(agent.names))
             agent.resume(saved["model"], training)
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise no_network(self.model_path) from error
-        self._sittings = [
-            session | {"code": known_as(session["code"], self.run.spec)} for session in training["sittings"]
+        except ValueError as error:
+            other_code = known_as(saved["code"], self.run.spec) != self._code
+            raise damaged(self.model_path, f"training.{error}", other_code) from error
+        self._sessions = [
+            session | {"code": known_as(session["code"], self.run.spec)} for session in training["sessions"]
         ]
-        self._sit()
+        self._begin_session()
         if len(agent.epochs) < self.run.epochs:
             num_steps = agent.plan.steps_per_epoch
             say(f"going on after epoch {len(agent.epochs)} and {agent.step} steps of {num_steps}")
 
-    def _sit(self) -> None:
-        """Record that a sitting begins here."""
+    def _begin_session(self) -> None:
+        """Record that a session begins here."""
         where = environment(self.agent.data.device, torch.get_num_threads(), self.run.compile)
         place = {"epoch": len(self.agent.epochs), "step": self.agent.step}
-        self._sittings.append(place | {"environment": where, "code": self._code})
+        self._sessions.append(place | {"environment": where, "code": self._code})
 
     def _history(self, finished: bool) -> History:
         agent = self.agent
         return History(
             options=self._options,
             data_set=describe(self.run.spec),
-            sessions=self._sittings,
+            sessions=self._sessions,
             tasks=agent.names,
             constant_accuracy=agent.scorer.constant_accuracy,
             num_answers=agent.scorer.num_answers,
@@ -174,7 +182,7 @@ class Sitting:
         """
         files = []
         if model and self._saves_model:
-            training = self.agent.state() | {"sittings": self._sittings}
+            training = self.agent.state() | {"sessions": self._sessions}
             save_model(self.model_path, self._options, self.agent.model.state_dict(), training, self._code)
             files.append(f"the model in {self.model_path}")
         if self._saves_history:
@@ -312,13 +320,6 @@ def compiling(compiled: bool):
         ) from error
 
 
-def no_network(path: Path) -> UserError:
-    """What is said of a model file that is whole but does not fit."""
-    return UserError(
-        f"{path} does not hold this program's network: bring back the code that made it, or train it again"
-    )
-
-
 def say_other_code(path: Path, saved: dict, code: str, run: Run) -> None:
     """Say so where a model was made by other code."""
     was = known_as(saved["code"], run.spec)
@@ -343,10 +344,8 @@ def evaluate(run: Run, network: Callable | None = None) -> None:
     say_other_code(path, saved, code_of(network), run)
     # No losses are formed, so what forms them need not be installed.
     sitting = Sitting(run.changed(resume=False, loss=None, **unless_given), None, network, 0.0)
-    try:
-        sitting.agent.model.load_state_dict(saved["model"])
-    except RuntimeError as error:
-        raise no_network(path) from error
+    check_network(path, saved["model"], sitting.agent.model)
+    sitting.agent.model.load_state_dict(saved["model"])
     sitting.evaluate()
 
 

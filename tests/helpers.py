@@ -88,10 +88,10 @@ def table_line(printed: str, label: str) -> dict[str, str]:
 
 
 def result_of(path: Path) -> tuple[bytes, dict]:
-    """The weights and the history that a run has left, without times, sittings and what decides no result."""
+    """The weights and the history that a run has left, without times, sessions and what decides no result."""
     network = torch.load(path / "model.pt", weights_only=True)["model"]
     history = json.loads((path / "history.json").read_text())
-    del history["sittings"], history["options"]
+    del history["sessions"], history["options"]
     for epoch in history["epochs"]:
         del epoch["seconds"], epoch["images_per_second"], epoch["evaluation_seconds"]
     return b"".join(tensor.numpy().tobytes() for tensor in network.values()), history

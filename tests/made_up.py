@@ -78,7 +78,7 @@ def write(
         answers: how many answers a task has.
         steps: of an epoch, as are `images` and `seconds`.
         parameters: of the encoder and of the heads.
-        codes: of the sittings.
+        codes: of the sessions.
         processor: that they ran on; default: not recorded.
     """
     where = {"processor": processor} if processor else {}

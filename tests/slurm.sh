@@ -124,7 +124,7 @@ is_in_state() { state_of "$1" | grep -qx "$2"; }
 
 num_epochs() { grep -c '"epoch": [0-9]*,$' "$folder/$1/history.json"; }
 
-has_trained() { [ "$(num_epochs "$1")" -gt "$(($2 + 1))" ]; } # the entry of a sitting has an "epoch", too
+has_trained() { [ "$(num_epochs "$1")" -gt "$(($2 + 1))" ]; } # the entry of a session has an "epoch", too
 
 both_ended() { [ "$(state_of "$1" | grep -c 'COMPLETED\|FAILED')" = 2 ]; }
 
@@ -141,7 +141,7 @@ submit() {
 
 job_of() { squeue --noheader --states=all --name="study-$1" --format=%F | sort -n | tail -n 1; }
 
-# The run of a study ended like the undisturbed one, after at least so many sittings.
+# The run of a study ended like the undisturbed one, after at least so many sessions.
 check_same() {
     python - "$folder/$1/run" "$folder/$2" "$3" <<'EOP'
 import json
@@ -153,21 +153,21 @@ import torch
 
 def result(path: Path) -> tuple:
     history = json.loads((path / "history.json").read_text())
-    sittings = history.pop("sittings")
+    sessions = history.pop("sessions")
     del history["options"]["save_path"]
     for epoch in history["epochs"]:
         del epoch["seconds"], epoch["images_per_second"], epoch["evaluation_seconds"]
     model = torch.load(path / "model.pt", weights_only=True)["model"]
-    return {name: tensor.numpy().tobytes() for name, tensor in model.items()}, history, sittings
+    return {name: tensor.numpy().tobytes() for name, tensor in model.items()}, history, sessions
 
 
-weights, history, sittings = result(Path(sys.argv[1]))
+weights, history, sessions = result(Path(sys.argv[1]))
 expected_weights, expected_history, _ = result(Path(sys.argv[2]))
 assert history["finished"], "unfinished"
 assert weights == expected_weights, "other weights"
 assert history == expected_history, "another history"
-assert len(sittings) >= int(sys.argv[3]), f"{len(sittings)} sittings"
-places = [(sitting["epoch"], sitting["step"]) for sitting in sittings]
+assert len(sessions) >= int(sys.argv[3]), f"{len(sessions)} sessions"
+places = [(session["epoch"], session["step"]) for session in sessions]
 print(f"    the bits of the undisturbed run; it went on from (epoch, step) {places}")
 EOP
 }
@@ -176,12 +176,12 @@ log_of() { sed 's/^/    /' "$folder/$1"/slurm-*.log; }
 
 # Wait for the only task of a study to end well, and compare.
 check() {
-    local study=$1 expected=$2 sittings=$3
+    local study=$1 expected=$2 sessions=$3
     until_true 600 is_in_state "$study" 'COMPLETED\|FAILED\|TIMEOUT\|CANCELLED\|NODE_FAIL\|PREEMPTED'
     say "$study:$(ending_of "$(job_of "$study")")"
     log_of "$study"
     is_in_state "$study" COMPLETED || { say "FAILED: $study is $(state_of "$study")" && return 1; }
-    check_same "$study" "$expected" "$sittings"
+    check_same "$study" "$expected" "$sessions"
 }
 
 set_up

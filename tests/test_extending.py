@@ -132,7 +132,7 @@ COMPILED = """
 torch.nn.Module.compile = partialmethod(torch.nn.Module.compile, backend="aot_eager")
 line("--train", "--setting", 3, "--data", "data.npz", "--batch_size", 8, "--epochs", 1, "--compile",
      "--save_history", "--save_path", "compiled", "--momentum", 0.5)
-assert json.loads(Path("compiled/history.json").read_text())["sittings"][0]["environment"]["compiled"]
+assert json.loads(Path("compiled/history.json").read_text())["sessions"][0]["environment"]["compiled"]
 print(losses("whole")[0])
 print(losses("compiled")[0])
 """

@@ -438,7 +438,7 @@ def test_without_any_of_them_the_mean_is_trained_and_every_model_evaluated(run, 
     assert run(*COMMAND, *files, "--loss", "cagrad", **network).code == 0
     history = json.loads((tmp_path / "history.json").read_text())
     assert history["loss_parameters"] == {"c": 0.5}
-    assert history["sittings"][0]["environment"]["torchjd"].startswith("0.18")
+    assert history["sessions"][0]["environment"]["torchjd"].startswith("0.18")
     for name in ("torchjd", "torchjd.aggregation", "torchjd.scalarization"):
         monkeypatch.setitem(sys.modules, name, None)
     evaluated = run("--eval", *COMMAND[1:], "--loss", "cagrad", "--save_path", tmp_path, **network)

@@ -79,7 +79,7 @@ def test_what_is_printed_saved_and_evaluated_agrees(run, tmp_path):
     convolutions = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
     head = 128 * NUM_HIDDEN + 3 * NUM_HIDDEN + NUM_HIDDEN * 5 + 5
     assert history["parameters"] == {"encoder": convolutions, "heads": 20 * head}
-    (sitting,) = history["sittings"]
+    (sitting,) = history["sessions"]
     assert (sitting["epoch"], sitting["step"]) == (0, 0)
     environment = sitting["environment"]
     assert (environment["torch"], environment["device"]) == (torch.__version__, "cpu")

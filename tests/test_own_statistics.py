@@ -338,7 +338,7 @@ def test_a_run_that_ends_before_them_is_resumed_without_training(own_file, tmp_p
     assert "going on after epoch" not in capsys.readouterr().err
     assert result_of(tmp_path) == whole
     assert (tmp_path / "model.pt").read_bytes() == model
-    assert [sitting["epoch"] for sitting in history_of(tmp_path)["sittings"]] == [0, 2]
+    assert [sitting["epoch"] for sitting in history_of(tmp_path)["sessions"]] == [0, 2]
 
 
 def test_a_run_without_a_model_that_is_stopped_before_them_says_what_it_takes(own_file, tmp_path):

@@ -102,7 +102,7 @@ def test_a_run_of_several_tasks_a_step_on_a_file_is_recorded_insisted_on_and_eva
     assert [[epoch["steps"] for epoch in history["epochs"]] for history in recorded] == [
         [5, 5]
     ] * 2  # 3 + 1 + 1
-    for epochs in (1, 2):  # of a run in two sittings
+    for epochs in (1, 2):  # of a run in two sessions
         last = ("--epochs", epochs, "--tasks_per_step", 5, "--resume", "--save_path", parts)
         assert run("--train", *options, *last).code == 0
     assert result_of(parts) == result_of(five)

@@ -1,0 +1,103 @@
+"""Checks of what is read from a file, field by field, against what the program makes itself."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class FieldError(ValueError):
+    """A field of a file is wrong. Its text names the field and says how."""
+
+
+def check_alike(found: object, like: object, field: str) -> None:
+    """Check that a state has the keys, shapes and dtypes of another.
+
+    Args:
+        found: what was read.
+        like: nested dictionaries of tensors, on any device; None stands for anything.
+        field: name of the state.
+
+    Raises:
+        FieldError: it has not.
+    """
+    if isinstance(like, Tensor):
+        _check_tensor(found, like, field)
+    elif isinstance(like, dict):
+        if not isinstance(found, dict):
+            raise FieldError(f"{field} is not a dictionary")
+        for key in like:
+            if key not in found:
+                raise FieldError(f"{_inside(field, key)} is missing")
+            check_alike(found[key], like[key], _inside(field, key))
+        if len(found) > len(like):
+            key = next(key for key in found if key not in like)
+            raise FieldError(f"{_inside(field, key)} does not belong there")
+
+
+def check_finite(state: object, field: str) -> None:
+    """Check that the tensors in nested dictionaries hold finite numbers.
+
+    Raises:
+        FieldError: one does not.
+    """
+    if isinstance(state, Tensor) and not _is_finite(state):
+        raise FieldError(f"{field} is not finite")
+    if isinstance(state, dict):
+        for key, value in state.items():
+            check_finite(value, _inside(field, key))
+
+
+def check_plain(value: object, field: str, depth: int = 4) -> None:
+    """Check that a value can be written as JSON: strings, finite numbers, lists and dictionaries of them.
+
+    Args:
+        value: what was read.
+        field: its name.
+        depth: how deeply lists and dictionaries may be nested.
+
+    Raises:
+        FieldError: it cannot.
+    """
+    if isinstance(value, dict | list) and depth:
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            check_plain(inner, _inside(field, key), depth - 1)
+            if isinstance(value, dict) and type(key) is not str:
+                raise FieldError(f"{field} has a key that is not a string")
+    elif not (
+        value is None
+        or type(value) in (bool, str)
+        or (type(value) is int and abs(value) < 2**63)
+        or (type(value) is float and math.isfinite(value))
+    ):
+        raise FieldError(f"{field} is not a plain value")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite, by the smallest and the largest: faster than looking at every one."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    return tensor.numel() == 0 or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
+
+
+def _check_tensor(found: object, like: Tensor, field: str) -> None:
+    """Check that something is an ordinary tensor in memory, of the shape and dtype of another."""
+    if (
+        type(found) is not Tensor
+        or (found.layout, found.device.type) != (torch.strided, "cpu")
+        or found.is_quantized
+        or found.is_nested
+        or found.requires_grad
+    ):
+        raise FieldError(f"{field} is not an ordinary tensor")
+    if found.dtype != like.dtype:
+        raise FieldError(f"{field} has another dtype ({found.dtype}, not {like.dtype})")
+    if found.shape != like.shape:
+        raise FieldError(f"{field} has another shape ({tuple(found.shape)}, not {tuple(like.shape)})")
+
+
+def _inside(field: str, key: object) -> str:
+    """The name of an entry of a field."""
+    if isinstance(key, str):
+        return f"{field}.{key}"
+    return f"{field}[{key if type(key) is int and abs(key) < 2**63 else type(key).__name__}]"
