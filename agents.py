@@ -22,10 +22,7 @@ from models import Model, computing_in
 from options import Run
 from sampling import Plan, Source
 from scoring import Scorer, Scores
-from settings import SETTINGS, UserError
-
-RATES = {"constant": lambda done: 1.0, "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2}
-"""The factor of the learning rate by the share of the run's steps that are done, for each schedule."""
+from settings import SCHEDULES, SETTINGS, UserError, entry
 
 
 class Agent:
@@ -99,7 +96,8 @@ class Agent:
 
     def combine(self, num_heads: int) -> Combination:
         """What makes one update of the losses of a step."""
-        return COMBINATIONS[self.run.loss or "mean"](num_heads)
+        name = self.run.loss or "mean"
+        return entry(COMBINATIONS, name, "COMBINATIONS of losses.py", "LOSSES of settings.py")(num_heads)
 
     # What all have in common
 
@@ -118,7 +116,7 @@ class Agent:
             `images_per_second` (of training).
 
         Raises:
-            UserError: a loss was not finite.
+            UserError: a loss or what has been trained is not finite, or a source does not fill a batch.
         """
         num_steps = self.plan.steps_per_epoch
         done = len(self.epochs) * num_steps + self.step
@@ -164,7 +162,7 @@ class Agent:
             after_step: is called after each; if it raises, the step is done all the same.
 
         Raises:
-            UserError: the loss of a step was not finite.
+            UserError: as `train`.
         """
         self._plan_epoch()
         self.model.train()
@@ -174,7 +172,7 @@ class Agent:
                 self._train_step(drawn)
                 self.step += 1
                 after_step()
-            self.check_losses()
+            self.check_finite()
         finally:
             if self.data.device.type == "cuda":
                 torch.cuda.synchronize(self.data.device)  # steps done are counted, and so is their time
@@ -184,6 +182,12 @@ class Agent:
         """Lay out what the running epoch trains on, once."""
         epoch = len(self.epochs) + 1
         if self._planned != epoch:
+            for source in self.plan.sources:
+                if source.probability > 0 and len(source.images) < self.run.batch_size:
+                    raise UserError(
+                        f"{source.name} has {len(source.images)} training images, which do not fill a batch "
+                        f"of {self.run.batch_size}: use a smaller --batch_size"
+                    )
             self._drawn = self.plan.draws(epoch)
             self._images = torch.from_numpy(self.plan.images(epoch)).to(self.data.device)
             self.task_losses[self.step :] = torch.nan
@@ -246,13 +250,18 @@ class Agent:
     def _rate(self) -> float:
         """Learning rate of the next step."""
         done = len(self.epochs) * self.plan.steps_per_epoch + self.step
-        return self.run.lr * RATES[self.run.schedule](done / (self.run.epochs * self.plan.steps_per_epoch))
+        share = done / (self.run.epochs * self.plan.steps_per_epoch)
+        return self.run.lr * SCHEDULES[self.run.schedule].rate(share)
 
-    def check_losses(self) -> None:
+    def check_finite(self) -> None:
         """Make sure that the training has not diverged.
 
+        A loss tells of all steps before its own, so that the last update shows in the weights alone, and a
+        running statistic may overflow where no loss does.
+
         Raises:
-            UserError: a loss of the running epoch is not finite.
+            UserError: a loss of the running epoch, or part of the state of the model or of the combination,
+                is not finite.
         """
         wrong = (~self.losses[: self.step].isfinite()).nonzero().flatten().tolist()
         if wrong:
@@ -261,6 +270,13 @@ class Agent:
             names = ", ".join(self.plan.sources[i].name for i in drawn)
             raise UserError(
                 f"the loss of {names} is not finite from step {wrong[0] + 1} of epoch {epoch} on, at "
+                f"learning rate {self.run.lr}: use a smaller --lr; nothing was saved since"
+            )
+        state = {**self.model.state_dict(), "loss": self.combination.state_dict()}
+        wrong = [name for name, tensor in named_tensors("", state) if not tensor.isfinite().all()]
+        if wrong:
+            raise UserError(
+                f"{wrong[0]} is not finite after step {self.step} of epoch {len(self.epochs) + 1}, at "
                 f"learning rate {self.run.lr}: use a smaller --lr; nothing was saved since"
             )
 
@@ -426,6 +442,15 @@ def make_optimizer(model: Model, combination: Combination, run: Run) -> torch.op
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors one after the other; a single one as it is."""
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def named_tensors(name: str, state: object) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a nested state, each with its place in it."""
+    if isinstance(state, Tensor):
+        yield name.lstrip("."), state
+    elif isinstance(state, dict | list | tuple):
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from named_tensors(f"{name}.{key}", value)
 
 
 def _on_cpu(state: object) -> object:

@@ -52,6 +52,8 @@ class Head(nn.Sequential):
 class Model(nn.Module):
     """One encoder shared by several heads (hard parameter sharing, Caruana 1997).
 
+    It has no `forward`: training and scoring call the encoder, and the heads that they need on its features.
+
     Attributes:
         encoder: images to features; made first, so that equal seeds give equal encoders whatever the heads.
         heads: features to logits, one head per task.
@@ -76,11 +78,6 @@ class Model(nn.Module):
         self.heads = nn.ModuleList(
             Head(self.encoder.num_features, size, **head_options) for size in head_sizes
         )
-
-    def forward(self, images: Tensor, heads: Sequence[int]) -> list[Tensor]:
-        """The logits of some heads, each N x classes, of normalised images, float32, N x C x H x W."""
-        features = self.encoder(images)
-        return [self.heads[head](features) for head in heads]
 
 
 def computing_in(precision: str, device: torch.device) -> torch.autocast:

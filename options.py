@@ -551,7 +551,8 @@ OPTIONS = (
     Option(
         "epochs", RECIPE, "how often to go through the training images", COUNT, lambda spec: spec.epochs,
         words=", ".join(f"{spec.name} {spec.epochs}" for spec in DATA_SETS) + ", a file 20",
-        metavar="N", decides="training", may_grow=lambda values: values["schedule"] == "constant",
+        metavar="N", decides="training",
+        may_grow=lambda values: not SCHEDULES[values["schedule"]].needs_total,
     ),
     Option(
         "batch_size", RECIPE, "images per training step, at least 2", COUNT, 128,
@@ -573,7 +574,7 @@ OPTIONS = (
     ),
     Option(
         "schedule", RECIPE,
-        "how the learning rate goes on: " + "; ".join(f"{name}: {what}" for name, what in SCHEDULES.items()),
+        "how the learning rate goes on: " + "; ".join(f"{name}: {s.words}" for name, s in SCHEDULES.items()),
         choice(SCHEDULES), "constant", metavar="NAME", decides="training",
     ),
     Option(

@@ -1,9 +1,11 @@
 """What the numbers of --setting and --data stand for, as tables.
 
-Nothing here computes anything, and nothing is imported that takes time: the command line is read
-and checked against these tables before torch is loaded.
+Nothing is imported here that takes time: the command line is read and checked against these tables before
+torch is loaded.
 """
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -381,8 +383,46 @@ SOLVERS = {
 PRECISIONS = ("fp32", "bf16")
 """What the network computes in; its weights are fp32 in any case."""
 
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning rate schedule.
+
+    Attributes:
+        words: what it does, for the help.
+        rate: the multiplier of --lr, as a function of the share of the run's steps that are done.
+        needs_total: whether `rate` depends on that share, so that a run cannot go on to more epochs.
+    """
+
+    words: str
+    rate: Callable[[float], float]
+    needs_total: bool
+
+
 SCHEDULES = {
-    "constant": "--lr all along",
-    "cosine": "from --lr to 0 over all steps of the run, along half a cosine",
+    "constant": Schedule("--lr all along", lambda done: 1.0, needs_total=False),
+    "cosine": Schedule(
+        "from --lr to 0 over all steps of the run, along half a cosine",
+        lambda done: (1 + math.cos(math.pi * done)) / 2,
+        needs_total=True,
+    ),
 }
-"""How the learning rate goes on, by name."""
+"""The learning rate schedules by name."""
+
+
+def entry(table: Mapping | Sequence, key: object, where: str, named_in: str) -> object:
+    """Look up an entry of a table that another table names.
+
+    Args:
+        table: the table.
+        key: name or number of the entry.
+        where: the table and its file, for the error.
+        named_in: the table that names the entry, and its file.
+
+    Raises:
+        UserError: there is no such entry.
+    """
+    try:
+        return table[key]
+    except LookupError:
+        raise UserError(f"{named_in} has an entry {key!r} and {where} has none: add it there") from None

@@ -167,8 +167,10 @@ class Usual:
         return images.to(self.device), labels.to(self.device)
 
     def _loss(self, task: int, images: Tensor, labels: Tensor) -> Tensor:
-        (logits,) = self.model(images, [task])
-        return F.cross_entropy(logits, labels)
+        return F.cross_entropy(self._logits(images, task), labels)
+
+    def _logits(self, images: Tensor, head: int) -> Tensor:
+        return self.model.heads[head](self.model.encoder(images))
 
     @torch.no_grad()
     def evaluate(self) -> list[float]:
@@ -178,9 +180,8 @@ class Usual:
         for task, loader in enumerate(self.tests):
             right = 0
             for images, labels in loader:
-                (logits,) = self.model(images.to(self.device), [0 if self.by_task else task])
                 numbers = self.scored[task]
-                answers = logits.cpu()
+                answers = self._logits(images.to(self.device), 0 if self.by_task else task).cpu()
                 if self.by_task:
                     answers = numbers[answers.masked_fill(numbers < 0, -torch.inf).argmax(dim=1)]
                 else:

@@ -25,7 +25,7 @@ from running.released import known_as
 from running.stopping import Stopped, StopSignals
 from running.streams import OutputError, give, say
 from scoring import Scores
-from settings import SETTINGS, UserError
+from settings import SETTINGS, UserError, entry
 
 
 def pick_device(name: str) -> torch.device:
@@ -94,7 +94,8 @@ class Sitting:
             f"of {run.image_size} x {run.image_size} pixels, on {data.device} in {run.precision}; "
             f"{setting.name}: {setting.words}"
         )
-        self.agent = AGENTS[run.setting](data, run, network or Model)
+        agent = entry(AGENTS, run.setting, "AGENTS of agents.py", "SETTINGS of settings.py")
+        self.agent = agent(data, run, network or Model)
         self._options = run.recorded | {"device": str(data.device)}
         self._sessions: list[dict] = []
         self._own_statistics: Scores | None = None
@@ -179,7 +180,12 @@ class Sitting:
         Args:
             model: whether it is time for the model.
             finished: whether the run has come to its end.
+
+        Raises:
+            UserError: the model is not finite, whether or not it is to be saved; or a file cannot be written.
         """
+        if model or finished:
+            self.agent.check_finite()
         files = []
         if model and self._saves_model:
             training = self.agent.state() | {"sessions": self._sessions}
@@ -194,7 +200,7 @@ class Sitting:
         """Train to the end, saving and printing along the way.
 
         Raises:
-            UserError: a loss was not finite, or a file cannot be written.
+            UserError: a loss or a weight is not finite, or a file cannot be written.
             Stopped: a signal has stopped it; what is asked for was saved.
         """
         agent, run = self.agent, self.run
@@ -231,7 +237,6 @@ class Sitting:
                     line = accuracy_line(self.run.setting, record["accuracy"])
                     self._give(f"[Epoch {record['epoch']}] {line}")
         except Stopped as stopped:
-            agent.check_losses()
             files = self._save(model=True)
             num_steps = agent.plan.steps_per_epoch
             where = f"after {agent.step} of {num_steps} steps of epoch {len(agent.epochs) + 1}"

@@ -12,15 +12,27 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import NARROW, assert_descended, make, train_epochs
+from helpers import (
+    NARROW,
+    NUM_HIDDEN,
+    SmallEncoder,
+    assert_descended,
+    error_line,
+    make,
+    train_epochs,
+    write_data,
+)
 
 from agents import AGENTS, Agent
 from data import DataSet, load
 from losses import Combination
 from models import Model
 from options import make_run
+from running.run import train
+from running.stopping import Stopped, StopSignals
+from sampling import Source
 from scoring import Scorer
-from settings import PRECISIONS, SYNTHETIC, UserError
+from settings import PRECISIONS, SCHEDULES, SYNTHETIC, Schedule, UserError
 
 # What a step does
 
@@ -262,6 +274,140 @@ def test_a_drawn_task_whose_loss_is_not_finite_is_named(cifar100):
         list(agent.train(1))
 
 
+def test_the_rate_of_each_step_is_what_its_schedule_says(cifar10, monkeypatch):
+    monkeypatch.setitem(SCHEDULES, "rising", Schedule("from 0 to --lr", lambda done: done, needs_total=True))
+    agent = make(5, cifar10, lr=0.5, schedule="rising", epochs=4)
+    agent.train_steps(1)
+    before = copy.deepcopy(agent.model)
+    rate = 0.5 * 1 / (4 * agent.plan.steps_per_epoch)
+    agent.train_steps(1)
+    for now, was in zip(agent.model.parameters(), before.parameters(), strict=True):
+        torch.testing.assert_close(now, was - rate * now.grad)
+
+
+def test_a_loss_that_is_named_and_not_made_is_told_in_a_line(cifar10):
+    with pytest.raises(UserError, match=r"LOSSES of settings\.py .* 'mine' and COMBINATIONS of losses\.py"):
+        make(5, cifar10, loss="mine")
+
+
+# What is not finite
+
+
+class Breaking(SmallEncoder):
+    """The small encoder, whose gradient is not finite although its features are."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Features, N x 128; the derivative of a square root at 0 is infinite, and 0 times it NaN."""
+        return super().forward(images) + 0 * (0 * self.layers[0].weight.sum()).sqrt()
+
+
+BREAKING = partial(Model, encoder=Breaking, num_hidden=8)
+
+
+def test_weights_that_the_last_update_breaks_are_named(cifar10):
+    agent = make(5, cifar10, BREAKING)
+    with pytest.raises(UserError, match=r"encoder\.layers\.0\.weight is not finite after step 1 of epoch 1"):
+        agent.train_steps(1)
+    assert agent.losses[0].isfinite()
+
+
+def test_an_epoch_that_ends_with_weights_that_are_not_finite_is_neither_scored_nor_recorded(cifar10):
+    agent = make(5, cifar10, BREAKING, batch_size=320)
+    with pytest.raises(UserError, match="not finite"):
+        list(agent.train(1))
+    assert agent.epochs == []
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_running_statistics_that_overflow_where_no_loss_does_are_named(cifar10, value):
+    agent = make(3, cifar10)
+    agent.model.encoder.layers[4].running_var[1] = value  # which training does not use
+    with pytest.raises(UserError, match=r"encoder\.layers\.4\.running_var"):
+        agent.train_steps(1)
+    assert agent.losses[0].isfinite()
+
+
+class Remembering(Combination):
+    """The mean, remembering something that no parameter or buffer holds."""
+
+    def get_extra_state(self) -> dict:
+        """A list with a number, a word and a tensor that is not finite."""
+        return {"memory": [1, "word", torch.tensor([0.0, math.nan])]}
+
+
+class RememberingAgent(AGENTS[5]):
+    """Setting 5 with this combination."""
+
+    def combine(self, num_heads: int) -> Combination:
+        return Remembering(num_heads)
+
+
+def test_what_a_combination_remembers_is_checked_too(cifar10):
+    run = make_run("train", {"setting": 5, "batch_size": 32}, spec=cifar10.spec)
+    with pytest.raises(UserError, match=r"loss\._extra_state\.memory\.2 is not finite"):
+        RememberingAgent(cifar10, run, NARROW).train_steps(1)
+
+
+class StopAfter(StopSignals):
+    """A signal after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def check(self) -> None:
+        self.steps -= 1
+        if self.steps == 0:
+            raise Stopped(15)
+
+
+@pytest.mark.parametrize("steps", [1, 10**9], ids=["stopped in mid-epoch", "to the end"])
+def test_a_model_that_is_not_finite_is_never_saved_and_leaves_earlier_files_as_they_are(tmp_path, steps):
+    path = write_data(tmp_path / "own.npz", [16, 16])
+    options = {"data": path, "batch_size": 8 if steps == 1 else 32, "save_path": tmp_path / "run"}
+    options |= {"save_history": True, "resume": True}
+    train(make_run("train", options | {"epochs": 1}), StopSignals(), NARROW)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    breaking = partial(Model, encoder=Breaking, num_hidden=NUM_HIDDEN)
+    with pytest.raises(UserError, match="not finite after step 1 of epoch 2"):
+        train(make_run("train", options | {"epochs": 2}), StopAfter(steps), breaking)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_training_that_ends_with_weights_that_are_not_finite_fails_where_nothing_is_saved_too(
+    run, tmp_path
+):
+    path = write_data(tmp_path / "own.npz", [16, 16])
+    ended = run("--train", "--setting", 0, "--data", path, "--batch_size", 32, "--epochs", 1, "--lr", 1e39)
+    assert "not finite" in error_line(ended)
+    assert ended.out == ""
+
+
+class ShortAgent(AGENTS[0]):
+    """Setting 0 on a few of the images."""
+
+    def sources(self) -> list[Source]:
+        return [replace(super().sources()[0], images=np.arange(20))]
+
+
+def test_a_source_that_does_not_fill_a_batch_is_refused_where_it_would_be_trained_on(cifar10):
+    def agent(**options) -> Agent:
+        return ShortAgent(cifar10, make_run("train", options, spec=cifar10.spec), NARROW)
+
+    with pytest.raises(UserError, match="all classes has 20 training images"):
+        list(agent(batch_size=21).train(1))
+    assert len(list(agent(batch_size=20).train(1))) == 1
+
+
+@pytest.mark.parametrize("setting", [0, 3])
+def test_a_network_without_anything_to_train_is_scored_as_it_is(cifar10, setting):
+    agent = make(setting, cifar10, weight_decay=0.1)
+    agent.model.requires_grad_(False)
+    before = copy.deepcopy(list(agent.model.parameters()))
+    agent.train_steps(2)
+    assert all(torch.equal(*pair) for pair in zip(agent.model.parameters(), before, strict=True))
+
+
 # Evaluation
 
 
@@ -301,7 +447,8 @@ def test_scores_are_those_of_a_slow_evaluation_image_by_image(trained, name, set
     test = copy.copy(data.test)
     test.images, test.labels = test.images[::5], test.labels[::5]
     for i in range(0, len(data.test), 5):
-        logits = model(data.test.batch(torch.tensor([i]))[0], range(len(model.heads)))
+        features = model.encoder(data.test.batch(torch.tensor([i]))[0])
+        logits = [head(features) for head in model.heads]
         label = int(data.test.labels[i])
         for task, numbers in enumerate(table.tolist()):
             if numbers[label] != -1:

@@ -6,11 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from agents import AGENTS, RATES
+from agents import AGENTS
 from data import READERS
 from losses import COMBINATIONS
 from options import OPTIONS
-from settings import DATA_SETS, LOSSES, OMNIGLOT_ALPHABETS, SCHEDULES, SETTINGS, SYNTHETIC
+from settings import (
+    DATA_SETS,
+    LOSSES,
+    OMNIGLOT_ALPHABETS,
+    SCHEDULES,
+    SETTINGS,
+    SYNTHETIC,
+    Schedule,
+    UserError,
+    entry,
+)
 
 # The superclasses as the data set's authors list them; class ids are the classes in name order.
 PUBLISHED_SUPERCLASSES = """
@@ -144,6 +154,25 @@ def test_the_page_of_options_has_each_with_its_default():
 def test_whatever_is_named_in_a_table_is_there():
     assert len(AGENTS) == len(SETTINGS)
     assert list(COMBINATIONS) == list(LOSSES)
-    assert list(RATES) == list(SCHEDULES)
     assert list(READERS) == [spec.name for spec in DATA_SETS]
     assert [spec.name for spec in SYNTHETIC] == [spec.name for spec in DATA_SETS]
+
+
+@pytest.mark.parametrize(("table", "key"), [({"a": 1}, "b"), ((1, 2), 2)])
+def test_what_one_table_names_and_another_lacks_is_told_in_a_line_that_names_both(table, key):
+    assert entry((1, 2), 1, "ROOMS", "NAMES") == 2
+    with pytest.raises(UserError, match=rf"^NAMES has an entry {key!r} and ROOMS has none"):
+        entry(table, key, "ROOMS", "NAMES")
+
+
+def test_a_schedule_says_whether_its_rate_depends_on_the_number_of_epochs():
+    for schedule in SCHEDULES.values():
+        rates = {schedule.rate(done) for done in (0.0, 0.3, 0.7, 1.0)}
+        assert schedule.needs_total == (len(rates) > 1)
+
+
+def test_a_run_may_go_on_to_more_epochs_where_its_schedule_does_not_need_their_number(monkeypatch):
+    monkeypatch.setitem(SCHEDULES, "halved", Schedule("half of --lr", lambda done: 0.5, needs_total=False))
+    (epochs,) = (option for option in OPTIONS if option.name == "epochs")
+    may_grow = {name: epochs.may_grow({"schedule": name}) for name in SCHEDULES}
+    assert may_grow == {"constant": True, "cosine": False, "halved": True}
