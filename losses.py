@@ -21,6 +21,12 @@ from settings import UserError
 EXTRA = "combination._extra_state"
 """Name of the field in a saved training."""
 
+SMALLEST = 1e-30
+"""Smaller losses count as this, and gradients of a smaller squared length count as 0.
+
+A cross-entropy in float32 is larger or exactly 0. Quotients by this number do not overflow in float32.
+"""
+
 
 class Combination(nn.Module):
     """Makes one loss of those of a step's tasks: here their weighted sum.
@@ -64,7 +70,9 @@ class Combination(nn.Module):
                 come from.
             encoder: the parameters of the encoder.
         """
-        self(torch.stack(list(losses)), weights).backward()
+        loss = self(torch.stack(list(losses)), weights)
+        if loss.requires_grad:  # else all that the step has run is frozen
+            loss.backward()
 
     def after_step(self, losses: Callable[[], Tensor]) -> None:
         """Called after each step; does nothing here.
@@ -131,8 +139,11 @@ class Scalarization(Method):
         self.scalarizer = method
 
     def forward(self, losses: Tensor, weights: Tensor) -> Tensor:
-        """What is minimised; the weights of setting 5 are equal, and each method has its own."""
-        return self.scale * self.scalarizer(losses)
+        """What is minimised; the weights of setting 5 are equal, and each method has its own.
+
+        Methods divide by losses or take their logarithms, so that 0 counts as the smallest number.
+        """
+        return self.scale * self.scalarizer(losses.clamp(min=SMALLEST))
 
 
 class SizedScalarization(Scalarization):
@@ -237,19 +248,26 @@ class Aggregation(Method):
         Raises:
             UserError: the method has found no gradient.
         """
-        from torchjd.autojac import jac_to_grad, mtl_backward
+        from torchjd.autojac import mtl_backward
 
-        encoder = [parameter for parameter in encoder if parameter.requires_grad]
+        if not features.requires_grad:  # the encoder is frozen: there is nothing to aggregate
+            super().backward(losses, weights, features, encoder)
+            return
         # One backward pass of the encoder after the other: vmap is slower on a CPU and cannot take whatever a
         # network may do. The heads get their gradients as well, weighted; the encoder's rows have to be those
         # of the losses themselves.
-        mtl_backward(
-            losses, features, grad_tensors=list(weights), shared_params=encoder, parallel_chunk_size=1
-        )
+        mtl_backward(losses, features, grad_tensors=list(weights), parallel_chunk_size=1)
+        encoder = [parameter for parameter in encoder if hasattr(parameter, "jac")]  # the others are frozen
+        gradients = torch.cat([parameter.jac.reshape(len(losses), -1) for parameter in encoder], dim=1)
         for parameter in encoder:
-            parameter.jac.div_(weights.view(-1, *[1] * parameter.dim()))
+            del parameter.jac
+        gradients.div_(weights[:, None])
+        too_short = torch.linalg.vector_norm(gradients, dim=1, keepdim=True) < SMALLEST**0.5
+        gradients.mul_(~too_short)
         try:
-            jac_to_grad(encoder, self.aggregator)
+            update = self.aggregate(gradients)
+        except MemoryError:
+            raise
         except Exception as error:  # each solver has its own ones
             if isinstance(error, RuntimeError) and not isinstance(error, torch.linalg.LinAlgError):
                 raise
@@ -257,8 +275,17 @@ class Aggregation(Method):
                 f"the gradients of the tasks cannot be combined ({error}), as where a loss is not finite: "
                 "use a smaller --lr, or another --loss; nothing was saved since"
             ) from error
-        for parameter in encoder:
-            parameter.grad.mul_(self.scale)
+        parts = update.mul(self.scale).split([parameter.numel() for parameter in encoder])
+        for parameter, part in zip(encoder, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def aggregate(self, gradients: Tensor) -> Tensor:
+        """One gradient out of those of the tasks: float32, parameters.
+
+        Args:
+            gradients: float32, P x parameters of the encoder. Those too short to be squared are 0.
+        """
+        return self.aggregator(gradients)
 
 
 class GradVac(Aggregation):
@@ -283,9 +310,31 @@ class GradVac(Aggregation):
 
 
 class NashMtl(Aggregation):
-    """The solution of a bargaining game, searched from that of the step before."""
+    """The solution of a bargaining game, searched from that of the step before.
+
+    A task whose gradient is 0 has nothing to gain, and the game no solution with it: the others play alone.
+    """
 
     size = "n_tasks"
+
+    def aggregate(self, gradients: Tensor) -> Tensor:
+        """The bargain of the tasks that have a gradient; 0 if none has."""
+        lengths = torch.linalg.vector_norm(gradients, dim=1)
+        playing = lengths != 0
+        num_playing = int(playing.sum())
+        if lengths.max() ** 4 == 0:  # as the game takes the square of products
+            return torch.zeros_like(gradients[0])
+        if num_playing == 1:  # the solver takes no game of one, which gets what it wants
+            return gradients[playing][0] * (self.aggregator.max_norm / lengths.max()).clamp(max=1)
+        if num_playing == len(gradients):
+            return super().aggregate(gradients)
+        game, fewer = self.aggregator.weighting, type(self.aggregator)(n_tasks=num_playing)
+        places = playing.cpu().numpy()
+        fewer.weighting.prvs_alpha = game.prvs_alpha[places]
+        update = fewer(gradients[playing])
+        game.prvs_alpha = game.prvs_alpha.copy()
+        game.prvs_alpha[places] = fewer.weighting.prvs_alpha
+        return update
 
     def get_extra_state(self) -> Tensor:
         """The solution, tasks."""

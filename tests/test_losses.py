@@ -5,7 +5,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -17,7 +17,7 @@ import torch
 from helpers import SMALL, error_line, make, one_line, train_epochs
 from torch import Tensor, nn
 
-from agents import AGENTS, Agent
+from agents import AGENTS, Agent, named_tensors
 from data import DataSet, load
 from losses import COMBINATIONS, Combination
 from models import Model
@@ -383,6 +383,204 @@ def test_random_weights_are_on_average_those_of_the_mean():
     for _ in range(2000):
         combination.backward(list(losses.unbind()), torch.full((3,), 1 / 3), losses, [])
     assert (losses.grad / 2000).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
+
+
+# Losses and gradients that are 0
+
+
+class Tasks:
+    """A few tasks of two answers, whose losses and gradients can be brought to 0."""
+
+    def __init__(self, loss: str, num_tasks: int = 3) -> None:
+        torch.manual_seed(0)
+        self.encoder = nn.Linear(6, 5)
+        self.heads = nn.ModuleList(nn.Linear(5, 2) for _ in range(num_tasks))
+        self.combination = COMBINATIONS[loss](num_tasks)
+        self.images, self.labels = torch.randn(8, 6), torch.randint(0, 2, (num_tasks, 8))
+        self.weights = torch.full((num_tasks,), 1 / num_tasks)
+        modules = (self.encoder, self.heads, self.combination)
+        self.optimizer = torch.optim.SGD([p for module in modules for p in module.parameters()], lr=0.1)
+
+    def step(self, right: Sequence[int] = (), margin: float = 200.0, blind: Sequence[int] = ()) -> None:
+        """Train one step, which is an epoch.
+
+        Args:
+            right: tasks whose logits are right by a margin.
+            blind: tasks whose losses have no gradient of the encoder.
+        """
+        features = self.encoder(self.images)
+        losses = [
+            nn.functional.cross_entropy(
+                head(0 * features if task in blind else features)
+                + margin * (task in right) * nn.functional.one_hot(labels, 2),
+                labels,
+            )
+            for task, (head, labels) in enumerate(zip(self.heads, self.labels, strict=True))
+        ]
+        assert [loss.item() == 0 for loss in losses] == [task in right for task in range(len(losses))]
+        self.optimizer.zero_grad(set_to_none=True)
+        self.combination.backward(losses, self.weights, features, self.encoder.parameters())
+        self.optimizer.step()
+        self.combination.after_step(lambda: torch.stack([loss.detach() for loss in losses]))
+        self.combination.after_epoch()
+
+    def state(self) -> list[tuple[str, Tensor]]:
+        """Everything that is remembered, with all gradients."""
+        modules = {"encoder": self.encoder, "heads": self.heads, "combination": self.combination}
+        gradients = {
+            f"{name} {place}": parameter.grad
+            for name, module in modules.items()
+            for place, parameter in module.named_parameters()
+        }
+        states = {name: module.state_dict() for name, module in modules.items()}
+        return [*named_tensors("", gradients), *named_tensors("", states)]
+
+
+@pytest.mark.parametrize("margin", [60, 200])  # the share of the other answer is 1e-26, and 0
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_that_are_0_give_finite_updates_and_memories_and_so_do_those_after_them(loss, margin):
+    for right in ([0], [0, 1, 2]):
+        tasks = Tasks(loss)
+        for each in (right, right, right, [], right, []):
+            tasks.step(each, margin)
+            assert all(tensor.isfinite().all() for _, tensor in tasks.state())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_without_a_gradient_gives_a_finite_update(loss):
+    for blind in ([0], [0, 1, 2]):
+        tasks = Tasks(loss)
+        for each in (blind, blind, [], blind):
+            tasks.step(blind=each)
+            assert all(tensor.isfinite().all() for _, tensor in tasks.state())
+        if len(blind) == 3:
+            assert not any(parameter.grad.any() for parameter in tasks.encoder.parameters())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_where_all_losses_are_0_nothing_but_learnt_weights_changes(loss):
+    tasks = Tasks(loss)
+    tasks.step()
+    before = copy.deepcopy([tasks.encoder.state_dict(), tasks.heads.state_dict()])
+    tasks.step([0, 1, 2])
+    for was, module in zip(before, (tasks.encoder, tasks.heads), strict=True):
+        assert all(torch.equal(value, was[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_is_remembered_of_losses_that_are_0_is_resumed_to_the_bit(loss):
+    whole = Tasks(loss)
+    whole.step()
+    whole.step([0])
+    whole.step([0, 1])
+    parts = copy.deepcopy(whole)
+    parts.combination = COMBINATIONS[loss](3)
+    parts.combination.load_state_dict(torch.load(io.BytesIO(bytes_of(whole.combination.state_dict()))))
+    parameters = [p for part in (parts.encoder, parts.heads, parts.combination) for p in part.parameters()]
+    parts.optimizer = torch.optim.SGD(parameters, lr=0.1)
+    for right in ([0, 1], [], [2]):
+        for tasks in (whole, parts):
+            torch.manual_seed(0)
+            tasks.step(right)
+    assert bytes_of(parts.state()) == bytes_of(whole.state())
+
+
+@pytest.mark.parametrize("loss", ["uw", "imtl_l"])
+def test_a_learnt_weight_of_a_loss_that_stays_0_grows_to_a_limit(loss):
+    combination = COMBINATIONS[loss](2)
+    (learnt,) = combination.parameters()
+    optimizer = torch.optim.SGD([learnt], lr=0.5, momentum=0.9)
+    for _ in range(300):
+        losses = torch.tensor([0.0, 0.3], requires_grad=True)
+        optimizer.zero_grad()
+        combination.backward(list(losses.unbind()), torch.full((2,), 0.5), losses, [])
+        assert losses.grad.isfinite().all()
+        optimizer.step()
+    assert np.exp(learnt.abs()[0].item()) == pytest.approx(1e30, rel=0.01)
+
+
+@pytest.mark.parametrize("loss", AGGREGATIONS)
+def test_gradients_of_every_length_give_a_finite_update(loss):
+    torch.manual_seed(0)
+    features, directions = torch.randn(8, 5), torch.randn(4, 5)  # that conflict
+    for short in ([0], [0, 1], [0, 1, 2, 3]):
+        for power in (8, 12, 17, 20, 23, 30, 41):
+            encoder = nn.Linear(5, 5, bias=False)
+            outputs = encoder(features)
+            losses = [
+                (outputs.mean(dim=0) @ direction) * (10.0**-power if task in short else 1.0)
+                for task, direction in enumerate(directions)
+            ]
+            COMBINATIONS[loss](4).backward(losses, torch.full((4,), 0.25), outputs, encoder.parameters())
+            assert encoder.weight.grad.isfinite().all()
+
+
+def test_nash_mtl_is_played_by_the_tasks_that_have_a_gradient():
+    torch.manual_seed(0)
+    gradients = torch.randn(4, 20)
+    gradients[[0, 2]] = 0
+    method, fewer = COMBINATIONS["nash_mtl"](4), aggregation.NashMTL(n_tasks=2)
+    for _ in range(2):
+        torch.testing.assert_close(method.aggregate(gradients), fewer(gradients[[1, 3]]))
+    remembered = method.get_extra_state()
+    torch.testing.assert_close(remembered[[1, 3]], torch.from_numpy(fewer.weighting.prvs_alpha).float())
+    assert remembered[[0, 2]].tolist() == [1, 1]
+    gradients[1] = 0
+    assert torch.equal(method.aggregate(gradients / 100), gradients[3] / 100)
+    torch.testing.assert_close(method.aggregate(gradients), gradients[3] / gradients[3].norm())
+    assert torch.equal(method.aggregate(0 * gradients), torch.zeros(20))
+
+
+# Frozen encoders
+
+
+class Frozen(TinyEncoder):
+    """The tiny encoder, of which some parameters are not trained."""
+
+    def __init__(self, in_channels: int, layers: Sequence[int]) -> None:
+        super().__init__(in_channels)
+        for layer in layers:
+            self[layer].requires_grad_(False)
+
+
+class Detached(TinyEncoder):
+    """The tiny encoder, whose layers up to one get no gradient although their parameters are trained."""
+
+    def __init__(self, in_channels: int, last: int) -> None:
+        super().__init__(in_channels)
+        self.last = last
+
+    def forward(self, images: Tensor) -> Tensor:
+        for number, layer in enumerate(self):
+            images = layer(images).detach() if number <= self.last else layer(images)
+        return images
+
+
+@pytest.mark.parametrize(
+    ("encoder", "still"),
+    [
+        (partial(Frozen, layers=[0, 1, 4]), [0, 1, 4]),
+        (partial(Frozen, layers=[0]), [0]),
+        (partial(Detached, last=4), [0, 1, 4]),
+        (partial(Detached, last=2), [0, 1]),
+    ],
+    ids=["all frozen", "part frozen", "all detached", "part detached"],
+)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_frozen_encoder_goes_with_each_loss_and_does_not_decay(data, loss, encoder, still):
+    run = make_run(
+        "train",
+        {"setting": 5, "batch_size": 32, "loss": loss, "momentum": 0.5, "weight_decay": 0.1},
+        spec=data[2].spec,
+    )
+    agent = AGENTS[5](data[2], run, partial(Model, encoder=encoder, num_hidden=8))
+    before = copy.deepcopy(agent.model)
+    agent.train_steps(2)
+    for layer in (0, 1, 4):
+        pairs = zip(agent.model.encoder[layer].parameters(), before.encoder[layer].parameters(), strict=True)
+        assert {torch.equal(now, was) for now, was in pairs} == {layer in still}
+    for head, was in zip(agent.model.heads, before.heads, strict=True):
+        assert not torch.equal(head[0].weight, was[0].weight)
 
 
 # What is said of them, what they need, and what they do not go with
