@@ -9,7 +9,6 @@ import contextlib
 import math
 import pickle
 import sys
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from files import replacing, waiting_turn
-from own_data import read_images
-from settings import CIFAR100_SUPERCLASSES, OMNIGLOT_ALPHABETS, DataSpec, UserError
+from own_data import read_header, read_images, short_of_memory
+from settings import CIFAR100_SUPERCLASSES, OMNIGLOT_ALPHABETS, DataSpec, UserError, entry
 
 OMNIGLOT_SIDE = 105
 OMNIGLOT_DRAWINGS = 20
@@ -105,17 +104,20 @@ def load(
         UserError: the files can be neither read nor downloaded, or are not what they should be.
     """
     if spec.synthetic:
-        train, test = synthetic(spec)
+        splits = synthetic(spec)
     elif spec.path is not None:
-        train, test = own(spec)
+        splits = own(spec)
+    else:
+        splits = entry(READERS, spec.name, "READERS of data.py", "DATA_SETS of settings.py")(data_path)
+    check(splits, spec)
+    train, test = splits
+    if spec.path is not None:
         mean, std = measured(train[0])
         if max(std) == 0:
             raise UserError(
                 f"{spec.path} has training images that are all of one colour: there is nothing to learn"
             )
         spec = replace(spec, mean=mean, std=tuple(each or 1.0 for each in std))  # a channel may be constant
-    else:
-        train, test = READERS[spec.name](data_path)
     if spec.validation:
         train, test = hold_out(train, spec.held_out)
     tasks = torch.tensor(list(spec.tasks.values()))
@@ -187,6 +189,45 @@ Splits = tuple[Labelled, Labelled]
 """What is there for training, then for testing."""
 
 
+def check(splits: Splits, spec: DataSpec) -> None:
+    """Hold what a reader has returned against the entry of its data set.
+
+    Raises:
+        UserError: images or labels are of another kind, or there are more or fewer of a class.
+    """
+    all_counts = (spec.train_counts, spec.test_counts)
+    for use, (images, labels), counts in zip(("training", "testing"), splits, all_counts, strict=True):
+        if problem := _problem(images, labels, counts, spec):
+            raise UserError(
+                f"the reader of {spec.title} returns for {use} {problem}: correct it, or the data set's entry"
+            )
+
+
+def _problem(images: Tensor, labels: Tensor, counts: Sequence[int], spec: DataSpec) -> str | None:
+    """What is wrong with labelled images, whose classes should have some numbers of images."""
+
+    def kind(values: object) -> tuple:
+        return getattr(values, "dtype", type(values).__name__), tuple(getattr(values, "shape", ()))
+
+    shape = (spec.channels, spec.image_size, spec.image_size)
+    if kind(images) != (torch.uint8, (len(images), *shape)):
+        has, wanted = kind(images), " x ".join(map(str, ("N", *shape)))
+        return f"images of type {has[0]} and shape {has[1]}, not torch.uint8 and {wanted}"
+    if kind(labels) != (torch.int64, (len(images),)):
+        has, wanted = kind(labels), (len(images),)
+        return f"labels of type {has[0]} and shape {has[1]}, not torch.int64 and {wanted}"
+    last = spec.num_classes - 1
+    beyond = labels[(labels < 0) | (labels > last)]
+    if len(beyond):
+        from_1 = " (they seem to count from 1: subtract 1)" if labels.min() == 1 else ""
+        return f"labels from {labels.min()} to {labels.max()}, not 0 to {last}{from_1}"
+    found = labels.bincount(minlength=spec.num_classes).tolist()
+    for label, (count, expected) in enumerate(zip(found, counts, strict=True)):
+        if count != expected:
+            return f"{count} images of class {label}, not {expected}"
+    return None
+
+
 def own(spec: DataSpec) -> Splits:
     """Read a data set of the user's own."""
     arrays = {name: torch.from_numpy(array) for name, array in read_images(spec).items()}
@@ -246,6 +287,8 @@ def _reading(
     except UserError:
         raise
     except Exception as error:  # of the network, of the disk, or what bytes that are no data set lead to
+        if short_of_memory(error):
+            raise MemoryError from error
         what = "its files cannot be read"
         with contextlib.suppress(OSError):  # where not even this can be found out
             there = [path for path in checksums if path.exists()]
@@ -327,14 +370,16 @@ def omniglot(data_path: Path, parts: dict[str, dict[str, int]] = OMNIGLOT_ALPHAB
         checksums = {path: Omniglot.zips_md5[part] for part, path in archives.items()}
         checksums |= {folder / part: None for part in parts}
         with _reading("Omniglot", data_path, urls, checksums):
-            for part in parts:
-                Omniglot(data_path, background=part == "images_background", download=True)
-            drawings = read_drawings(folder, parts)
-        try:
-            with replacing(kept) as file:
-                np.savez(file, drawings=np.packbits(drawings))
-        except UserError as error:
-            print(f"the next start will decode the drawings again: {error}", file=sys.stderr)
+            drawings = _kept_drawings(kept, num_characters, say=True)  # by another process in the meantime
+            if drawings is None:
+                for part in parts:
+                    Omniglot(data_path, background=part == "images_background", download=True)
+                drawings = read_drawings(folder, parts)
+                try:
+                    with replacing(kept) as file:
+                        np.savez(file, drawings=np.packbits(drawings))
+                except UserError as error:
+                    print(f"the next start will decode the drawings again: {error}", file=sys.stderr)
     images = torch.from_numpy(drawings).mul_(255)
     labels = torch.arange(num_characters)[:, None].expand(-1, OMNIGLOT_DRAWINGS)
 
@@ -344,19 +389,27 @@ def omniglot(data_path: Path, parts: dict[str, dict[str, int]] = OMNIGLOT_ALPHAB
     return split(slice(0, 16)), split(slice(16, None))
 
 
-def _kept_drawings(kept: Path, num_characters: int) -> np.ndarray | None:
-    """The drawings as read_drawings gives them from the file kept by an earlier run, or None."""
+def _kept_drawings(kept: Path, num_characters: int, say: bool = False) -> np.ndarray | None:
+    """The drawings that an earlier run has kept, as read_drawings returns them; None if there are none.
+
+    Args:
+        kept: the file.
+        num_characters: number of characters that it must hold.
+        say: whether to say so where the file is damaged.
+    """
     shape = (num_characters, OMNIGLOT_DRAWINGS, OMNIGLOT_SIDE, OMNIGLOT_SIDE)
     try:
         with np.load(kept) as archive:
-            packed = archive["drawings"]
-        if packed.dtype != np.uint8 or packed.shape != ((math.prod(shape) + 7) // 8,):
-            raise ValueError("it holds something else")
-        return np.unpackbits(packed, count=math.prod(shape)).reshape(shape)
+            if read_header(archive, "drawings") != (((math.prod(shape) + 7) // 8,), np.uint8):
+                raise ValueError("it holds something else")
+            return np.unpackbits(archive["drawings"], count=math.prod(shape)).reshape(shape)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        print(f"{kept} is damaged and is made anew: {error}", file=sys.stderr)
+    except Exception as error:  # of the disk, or what bytes that are no drawings lead to
+        if short_of_memory(error):
+            raise MemoryError from error
+        if say:
+            print(f"{kept} is damaged and is made again: {error}", file=sys.stderr)
         return None
 
 
@@ -387,8 +440,12 @@ def read_drawings(folder: Path, parts: dict[str, dict[str, int]]) -> np.ndarray:
                     for i, path in enumerate(_entries(character, OMNIGLOT_DRAWINGS, "drawings")):
                         try:
                             with Image.open(path) as image:
+                                if image.size != target[i].shape:
+                                    raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels")
                                 target[i] = np.asarray(image.convert("1"))
-                        except (OSError, ValueError, SyntaxError) as error:
+                        except Exception as error:  # whatever its bytes lead to
+                            if short_of_memory(error):
+                                raise MemoryError from error
                             raise UserError(
                                 f"cannot read the drawing {path}: {error}; {UNPACK_AGAIN}"
                             ) from error

@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -135,20 +136,28 @@ def reserved(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def waiting_turn(directory: Path) -> Iterator[None]:
-    """Have a directory to this process alone, after waiting for any other that has it.
+    """Lock a directory; where another process has locked it, say so once and wait.
 
     Where nothing can be written, there is nothing to wait for either.
     """
-    lock = FileLock(directory / LOCK)
-    try:
-        lock.acquire()
-    except OSError:
-        yield
-        return
+    lock = None
+    with suppress(OSError):
+        lock = lock_of(directory)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            with suppress(OSError):  # of printing
+                print(
+                    f"waiting for another process that reads or downloads into {directory} "
+                    f"(if there is none, delete {directory / LOCK})",
+                    file=sys.stderr,
+                )
+            lock.acquire()
     try:
         yield
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
 
 
 def check_room(directory: Path, num_bytes: int) -> None:

@@ -1,9 +1,15 @@
 """A data set of the user's own, FILE.npz: what is in it, checked. Nothing in it is ever executed."""
 
+import difflib
+import errno
 import hashlib
 import math
+import os
+import re
+import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +53,7 @@ def read_images(spec: DataSpec) -> dict[str, np.ndarray]:
         if _checksum(archive.zip) != spec.checksum:
             raise _WrongError("has changed since the program started")
         labels = {name: _labels(archive, name) for name in LABELS}
-        images = {name: archive[name] for name in IMAGES}
+        images = {name: _array(archive, name) for name in IMAGES}
         channels_last = {
             name: each if each.ndim == 4 else each[:, :, :, np.newaxis] for name, each in images.items()
         }
@@ -63,6 +69,7 @@ def _open(path: Path, read: Callable[[Mapping], object]):
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise _WrongError("is a single array, not an archive of several: make it with numpy.savez")
         with archive:
+            _check_members(archive.zip)
             return read(archive)
     except FileNotFoundError:
         raise UserError(
@@ -70,12 +77,43 @@ def _open(path: Path, read: Callable[[Mapping], object]):
         ) from None
     except _WrongError as error:
         raise UserError(f"{path} {error}") from None
-    except MemoryError:
-        raise
     except Exception as error:  # of the disk, or what bytes that are no archive lead to
+        if short_of_memory(error):
+            raise MemoryError from error
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         raise UserError(f"{path} is damaged or no .npz file: make it with numpy.savez") from error
+
+
+def short_of_memory(error: Exception) -> bool:
+    """Whether Python, the system or PyTorch says by an error that memory is short."""
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and bool(re.search("(out of|allocate) memory", str(error))))
+    )
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    """Make sure that an archive holds nothing but arrays of known names, each once."""
+    # zipfile passes over members that a damaged length hides, but the end of the file has their number.
+    archive.fp.seek(-12 - len(archive.comment), os.SEEK_END)
+    (count,) = struct.unpack("<H", archive.fp.read(2))
+    if count not in (len(archive.infolist()), 0xFFFF):  # which stands for a number that is elsewhere
+        raise _WrongError(f"is damaged: {len(archive.infolist())} of its {count} arrays can be found")
+    known = REQUIRED + OPTIONAL
+    seen = set()
+    for member in archive.namelist():
+        name = member.removesuffix(".npy")
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            meant = f"rename it to {nearest[0]}, or leave it out" if nearest else "leave it out"
+            raise _WrongError(f"holds {member!r}, which is none of the arrays {', '.join(known)}: {meant}")
+        if name in seen:
+            raise _WrongError(f"holds {name} twice: leave one out")
+        if member == name:
+            raise _WrongError(f"holds {name} as a file that is no .npy array: make it with numpy.savez")
+        seen.add(name)
 
 
 def _checksum(archive: zipfile.ZipFile) -> str:
@@ -84,22 +122,46 @@ def _checksum(archive: zipfile.ZipFile) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array, without reading it."""
-    with archive.open(f"{name}.npy") as file:
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Name the array that cannot be read, whatever its bytes lead to."""
+    try:
+        yield
+    except Exception as error:
+        of_disk = isinstance(error, OSError) and error.errno is not None
+        if of_disk or short_of_memory(error) or isinstance(error, _WrongError):
+            raise
+        reason = " ".join(str(error).split())
+        raise _WrongError(f"is damaged: {name} cannot be read ({reason})") from error
+
+
+def read_header(archive: Mapping, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array, without reading it.
+
+    Raises:
+        Exception: it is damaged, or not as large as it says.
+    """
+    with _naming(name), archive.zip.open(f"{name}.npy") as file:
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
-    if math.prod(shape) * dtype.itemsize > archive.getinfo(f"{name}.npy").file_size:
+        size = file.tell() + math.prod(shape) * dtype.itemsize
+    # Reading compares a member with its checksum at its end, so that nothing may come after the array.
+    if not dtype.hasobject and size != archive.zip.getinfo(f"{name}.npy").file_size:
         raise _WrongError(f"is damaged: {name} is not as large as it says")
     return shape, dtype
 
 
+def _array(archive: Mapping, name: str) -> np.ndarray:
+    with _naming(name):
+        return archive[name]
+
+
 def _plain(archive: Mapping, name: str, kinds: str, wanted: str) -> np.ndarray:
     """An array of a wanted kind; an array of objects is not read."""
-    dtype = _header(archive.zip, name)[1]
+    dtype = read_header(archive, name)[1]
     if dtype.kind not in kinds:
         raise _WrongError(f"has {name} of type {dtype}: it must be {wanted}")
-    return archive[name]
+    return _array(archive, name)
 
 
 def _labels(archive: Mapping, name: str) -> np.ndarray:
@@ -119,7 +181,7 @@ def _image_shape(archive: Mapping) -> dict[str, tuple[int, ...]]:
     """Shapes of both arrays of images, checked."""
     shapes = {}
     for name in IMAGES:
-        shape, dtype = _header(archive.zip, name)
+        shape, dtype = read_header(archive, name)
         if dtype != np.uint8:
             raise _WrongError(f"has {name} of type {dtype}: it must be uint8")
         if len(shape) not in (3, 4) or shape[1] != shape[2] or (len(shape) == 4 and shape[3] not in (1, 3)):

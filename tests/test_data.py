@@ -1,11 +1,17 @@
 """Reading the data sets, resizing, normalising, holding images out."""
 
+import errno
+import fcntl
 import io
 import os
 import pickle
+import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -15,10 +21,25 @@ from helpers import make, train_epochs
 from PIL import Image
 from test_settings import SUPERCLASSES
 
-from data import Split, hold_out, load, measured, omniglot, read_drawings, resize, synthetic
+from data import (
+    READERS,
+    Split,
+    _reading,
+    hold_out,
+    load,
+    measured,
+    omniglot,
+    read_drawings,
+    resize,
+    synthetic,
+)
+from files import waiting_turn
 from settings import DATA_SETS, SYNTHETIC, UserError
 
 CPU = torch.device("cpu")
+
+CIFAR100 = replace(DATA_SETS[1], train_counts=(2,) * 100, test_counts=(2,) * 100)
+"""As the tests write it."""
 
 
 @pytest.fixture
@@ -52,7 +73,7 @@ def published_coarse_labels() -> dict[int, int]:
 
 def test_cifar100_is_read_as_it_lies_in_the_files(tmp_path, any_checksum):
     written = write_cifar100(tmp_path, published_coarse_labels())
-    loaded = load(DATA_SETS[1], tmp_path, 32, CPU)
+    loaded = load(CIFAR100, tmp_path, 32, CPU)
     assert loaded.train.images.dtype == torch.uint8
     assert np.array_equal(loaded.train.images.numpy().reshape(200, 3072), written)
     assert loaded.train.labels.tolist() == list(range(100)) * 2
@@ -60,7 +81,7 @@ def test_cifar100_is_read_as_it_lies_in_the_files(tmp_path, any_checksum):
 
 def test_the_superclasses_are_the_coarse_labels_in_the_files(tmp_path, any_checksum):
     write_cifar100(tmp_path, published_coarse_labels())
-    loaded = load(DATA_SETS[1], tmp_path, 32, CPU)
+    loaded = load(CIFAR100, tmp_path, 32, CPU)
     entry = pickle.loads((tmp_path / "cifar-100-python" / "test").read_bytes())
     for task in range(20):
         in_task = loaded.tasks[task][loaded.test.labels] >= 0
@@ -72,7 +93,7 @@ def test_files_that_disagree_with_the_superclasses_are_refused(tmp_path, any_che
     coarse_of[17] = (coarse_of[17] + 1) % 20
     write_cifar100(tmp_path, coarse_of)
     with pytest.raises(UserError, match="class 17"):
-        load(DATA_SETS[1], tmp_path, 32, CPU)
+        load(CIFAR100, tmp_path, 32, CPU)
 
 
 def test_cifar10_is_read_as_it_lies_in_the_files(tmp_path, any_checksum):
@@ -80,9 +101,9 @@ def test_cifar10_is_read_as_it_lies_in_the_files(tmp_path, any_checksum):
     random = np.random.RandomState(0)
     for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
         images = random.randint(0, 256, (10, 3072)).astype(np.uint8)
-        write_pickle(folder / name, {"data": images, "labels": random.randint(0, 10, 10).tolist()})
+        write_pickle(folder / name, {"data": images, "labels": random.permutation(10).tolist()})
     write_pickle(folder / "batches.meta", {"label_names": []})
-    loaded = load(DATA_SETS[0], tmp_path, 32, CPU)
+    loaded = load(replace(DATA_SETS[0], train_counts=(5,) * 10, test_counts=(1,) * 10), tmp_path, 32, CPU)
     third = pickle.loads((folder / "data_batch_3").read_bytes())
     assert np.array_equal(loaded.train.images[20:30].numpy().reshape(10, 3072), third["data"])
     assert loaded.train.labels[20:30].tolist() == third["labels"]
@@ -174,8 +195,15 @@ def bare_array(_: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def promise_more(content: bytes) -> bytes:
+    """With a header that says that there are more bytes than any memory has."""
+    true = len(np.load(io.BytesIO(content))["drawings"])
+    return content.replace(f"({true},), }}".encode() + b" " * 9, f"({true}000000000,), }}".encode())
+
+
 @pytest.mark.parametrize(
-    "damage", [truncate, flip_in_the_middle, other_array, bare_array, lambda _: b"", lambda _: b"text"]
+    "damage",
+    [truncate, flip_in_the_middle, other_array, bare_array, promise_more, lambda _: b"", lambda _: b"text"],
 )
 def test_damaged_kept_drawings_are_made_anew(omniglot_folder, damage, capsys):
     first = omniglot(omniglot_folder.parent, ALPHABETS)
@@ -218,14 +246,156 @@ def shrink_drawing(folder: Path) -> str:
     return "0005_03.png"
 
 
+def shrink_drawing_to_a_row(folder: Path) -> str:
+    path = folder / "images_evaluation" / "Alpha" / "character01" / "0005_03.png"
+    Image.fromarray(np.ones((1, 105), dtype=bool)).save(path)  # which NumPy would repeat
+    return "0005_03.png"
+
+
 @pytest.mark.parametrize(
-    "harm", [remove_alphabet, remove_drawing, spoil_drawing, cut_drawing, shrink_drawing]
+    "harm",
+    [remove_alphabet, remove_drawing, spoil_drawing, cut_drawing, shrink_drawing, shrink_drawing_to_a_row],
 )
 def test_what_is_wrong_with_omniglot_is_named(omniglot_folder, harm):
     named = harm(omniglot_folder)
     with pytest.raises(UserError, match=named):
         omniglot(omniglot_folder.parent, ALPHABETS)
     assert not (omniglot_folder / "drawings.npz").exists()
+
+
+SMALL_ENTRY = replace(
+    DATA_SETS[0],
+    name="Small",
+    image_size=4,
+    tasks={"which": (0, 1, 2)},
+    train_counts=(3, 2, 4),
+    test_counts=(1, 1, 2),
+)
+
+
+def as_returned(**other: object) -> tuple:
+    """What a reader of the small entry should return, or something else in place of parts of it."""
+    made = {}
+    for use, counts in (("train", SMALL_ENTRY.train_counts), ("test", SMALL_ENTRY.test_counts)):
+        made[f"{use}_labels"] = torch.arange(3).repeat_interleave(torch.tensor(counts))
+        made[f"{use}_images"] = torch.zeros(sum(counts), 3, 4, 4, dtype=torch.uint8)
+    made |= other
+    return tuple((made[f"{use}_images"], made[f"{use}_labels"]) for use in ("train", "test"))
+
+
+RIGHT = as_returned()
+(IMAGES, LABELS), (TEST_IMAGES, TEST_LABELS) = RIGHT
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"train_images": IMAGES[1:], "train_labels": LABELS[1:]}, "for training 2 images of class 0, not 3"),
+        ({"test_labels": torch.tensor([0, 0, 1, 2])}, "for testing 2 images of class 0, not 1"),
+        ({"train_images": IMAGES[:0], "train_labels": LABELS[:0]}, "for training 0 images of class 0, not 3"),
+        ({"train_images": IMAGES[1:]}, "labels of type torch.int64 and shape (9,), not torch.int64 and (8,)"),
+        (
+            {"train_labels": LABELS + 1},
+            "for training labels from 1 to 3, not 0 to 2 (they seem to count from 1",
+        ),
+        ({"test_labels": TEST_LABELS - 1}, "for testing labels from -1 to 1, not 0 to 2"),
+        ({"train_labels": LABELS.int()}, "labels of type torch.int32"),
+        ({"train_labels": LABELS[:, None]}, "labels of type torch.int64 and shape (9, 1)"),
+        ({"train_labels": LABELS.tolist()}, "labels of type list"),
+        ({"train_images": IMAGES.float()}, "images of type torch.float32"),
+        ({"train_images": IMAGES.numpy()}, "images of type uint8"),
+        ({"train_images": IMAGES[:, :1]}, "shape (9, 1, 4, 4), not torch.uint8 and N x 3 x 4 x 4"),
+        ({"train_images": IMAGES.permute(0, 2, 3, 1)}, "shape (9, 4, 4, 3), not torch.uint8"),
+        ({"train_images": IMAGES[:, 0]}, "shape (9, 4, 4), not torch.uint8"),
+        ({"test_images": TEST_IMAGES[..., 1:]}, "shape (4, 3, 4, 3), not torch.uint8"),
+    ],
+)
+def test_what_a_reader_returns_is_held_against_the_entry_of_its_data_set(monkeypatch, other, says):
+    monkeypatch.setitem(READERS, "Small", lambda data_path: RIGHT)
+    assert len(load(SMALL_ENTRY, Path(), 4, CPU).train) == 9
+    monkeypatch.setitem(READERS, "Small", lambda data_path: as_returned(**other))
+    with pytest.raises(UserError) as refused:
+        load(SMALL_ENTRY, Path(), 4, CPU)
+    assert str(refused.value).startswith("the reader of Small returns ")
+    assert says in str(refused.value)
+
+
+def test_a_data_set_without_a_reader_is_told_in_a_line_that_names_both_tables():
+    with pytest.raises(UserError, match=r"DATA_SETS of settings\.py .* 'Small' and READERS of data\.py"):
+        load(SMALL_ENTRY, Path(), 4, CPU)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 2 GiB"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+        torch.OutOfMemoryError("CUDA out of memory."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_too_little_memory_is_never_taken_for_damaged_files(tmp_path, omniglot_folder, monkeypatch, error):
+    def short(*_, **__):
+        raise error
+
+    with pytest.raises(MemoryError), _reading("CIFAR-10", tmp_path, {}, {}):
+        short()
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "open", short)
+        with pytest.raises(MemoryError):
+            read_drawings(omniglot_folder, ALPHABETS)
+    omniglot(tmp_path, ALPHABETS)
+    monkeypatch.setattr(np, "unpackbits", short)
+    with pytest.raises(MemoryError):
+        omniglot(tmp_path, ALPHABETS)
+
+
+def test_what_another_process_has_decoded_while_this_one_waited_is_taken(omniglot_folder, monkeypatch):
+    kept, aside = omniglot_folder / "drawings.npz", omniglot_folder / "aside"
+    first = omniglot(omniglot_folder.parent, ALPHABETS)
+    kept.rename(aside)
+    for drawing in omniglot_folder.rglob("*.png"):
+        drawing.unlink()
+    got = []
+    with open(omniglot_folder.parent / ".lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        thread = threading.Thread(target=lambda: got.append(omniglot(omniglot_folder.parent, ALPHABETS)))
+        printed = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", printed)
+        thread.start()
+        while "waiting for another process" not in printed.getvalue():
+            assert thread.is_alive()
+            time.sleep(0.01)
+        aside.rename(kept)
+        fcntl.flock(other, fcntl.LOCK_UN)
+        thread.join()
+    assert torch.equal(got[0][0][0], first[0][0])
+    assert printed.getvalue().count("\n") == 1
+    assert str(omniglot_folder.parent / ".lock") in printed.getvalue()
+
+
+def test_a_directory_that_nobody_holds_is_locked_without_a_word(tmp_path, capsys):
+    with waiting_turn(tmp_path), open(tmp_path / ".lock") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with waiting_turn(tmp_path):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("no flock"), OSError(errno.ENOLCK, "No locks available")]
+)
+def test_a_file_system_without_locks_is_gone_on_with(tmp_path, monkeypatch, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    with waiting_turn(tmp_path):
+        entered = True
+    assert entered
 
 
 def test_a_size_that_divides_evenly_averages_blocks():
@@ -308,8 +478,6 @@ def test_the_images_of_a_task_are_the_training_images_whose_class_is_in_it(cifar
 
 
 def test_data_sets_in_a_directory_that_cannot_be_written_are_read(tmp_path, any_checksum, monkeypatch):
-    import filelock
-
     write_cifar100(tmp_path, published_coarse_labels())
 
     def refuse(*_, **__):
@@ -317,7 +485,7 @@ def test_data_sets_in_a_directory_that_cannot_be_written_are_read(tmp_path, any_
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)  # as root may write anywhere
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert len(load(DATA_SETS[1], tmp_path, 32, CPU).train) == 200
+    assert len(load(CIFAR100, tmp_path, 32, CPU).train) == 200
     assert not (tmp_path / ".lock").exists()
 
 

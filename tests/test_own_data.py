@@ -7,6 +7,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction as Share
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +19,7 @@ from helpers import one_line, result_of, table_line
 from torch import nn
 
 from data import load
-from own_data import read_spec
+from own_data import read_images, read_spec
 from settings import UserError
 
 TABLE = ((0, 1, -1), (-1, 1, 0), (1, 0, 2), (1, 0, 1))
@@ -493,6 +494,12 @@ def shortened(arrays: dict, name: str) -> bytes:
     return zip_of(entries | {f"{name}.npy": entries[f"{name}.npy"][:-3]})
 
 
+def lengthened(arrays: dict, name: str) -> bytes:
+    """A file whose archive is whole, but with bytes after an array."""
+    entries = {f"{each}.npy": bare(array) for each, array in arrays.items()}
+    return zip_of(entries | {f"{name}.npy": entries[f"{name}.npy"] + b"more"})
+
+
 def claiming(arrays: dict, name: str, count: int) -> bytes:
     """The arrays in an archive in which one says in its header that it has another number of entries."""
     entries = {f"{each}.npy": bare(array) for each, array in arrays.items()}
@@ -522,13 +529,14 @@ BAD = {
     "half": (WHOLE[: len(WHOLE) // 2], "npz"),
     "without the end": (WHOLE[:-30], "npz"),
     "without the start": (WHOLE[200:], "npz"),
-    "zip of text": (zip_of({"train_images.txt": b"text"}), "lacks train_images"),
+    "zip of text": (zip_of({"train_images.txt": b"text"}), "'train_images.txt', which is none of the arrays"),
     "zip of text by the names of arrays": (zip_of({f"{name}.npy": b"text" for name in GOOD}), "npz"),
     "zip of files by the names of arrays": (zip_of(dict.fromkeys(GOOD, b"text")), "npz"),
     "empty zip": (zip_of({}), "lacks train_images"),
     "bare array": (bare(GOOD["train_images"]), "single array"),
-    **{f"flipped {name}": (flipped(LARGE, name), "damaged") for name in LARGE},
-    **{f"short {name}": (shortened(GOOD, name), "damaged") for name in GOOD},
+    **{f"flipped {name}": (flipped(LARGE, name), f"damaged: {name}") for name in LARGE},
+    **{f"short {name}": (shortened(GOOD, name), f"damaged: {name}") for name in GOOD},
+    **{f"longer {name}": (lengthened(GOOD, name), f"damaged: {name}") for name in GOOD},
     **{f"without {name}": ({name: None}, f"lacks {name}") for name in GOOD},
     **{
         f"float {name}": ({name: GOOD[name].astype(np.float32)}, f"{name} of type float32")
@@ -681,11 +689,88 @@ def test_a_file_of_objects_is_refused_and_none_is_unpickled(run, tmp_path, pack)
     assert harm.exists()
 
 
-def test_what_else_a_file_holds_is_not_unpickled(run, tmp_path):
-    path = written(tmp_path / "mine.npz", GOOD | {"notes": np.array([Harm(tmp_path / "harm")])})
-    reader = Reader(GOOD["train_images"])
-    run("--train", "--data", path, "--epochs", 1, "--batch_size", 2, network=reader.made)
+def test_what_else_a_file_holds_is_refused_and_not_unpickled(run, tmp_path):
+    path = written(tmp_path / "bad.npz", GOOD | {"notes": np.array([Harm(tmp_path / "harm")])})
+    assert_refused(run, path, "notes")
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("task", "tasks"),
+        ("labels_train", None),
+        ("train_lables", "train_labels"),
+        ("Test_images", "test_images"),
+        ("names_of_tasks", None),
+        ("task_name", "task_names"),
+        ("class_name", "class_names"),
+    ],
+)
+def test_an_array_of_an_unknown_name_is_refused_with_the_name_that_is_meant(run, tmp_path, name, meant):
+    path = written(tmp_path / "bad.npz", GOOD | {name: np.array(TABLE)})
+    assert_refused(run, path, f"'{name}.npy'")
+    with pytest.raises(UserError) as refused:
+        read_spec(path)
+    assert re.findall(r"rename it to (\w+)", str(refused.value)) == [meant] * (meant is not None)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["train_labels", "train_labels.npy", "tasks.npy"])
+def test_a_member_that_stands_twice_is_refused(run, tmp_path, name):
+    path = written(tmp_path / "bad.npz", GOOD | {"tasks": np.array(TABLE)})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, bare(GOOD["train_labels"][::-1]))
+    assert_refused(run, path, f"{name.removesuffix('.npy')} twice")
+
+
+@pytest.mark.parametrize("name", ["tasks", "README.txt", "tasks.npy/", "folder/tasks.npy"])
+def test_a_member_that_is_no_array_is_refused(run, tmp_path, name):
+    path = written(tmp_path / "bad.npz", GOOD)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, bare(np.array(TABLE)))
+    assert_refused(run, path, name)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_one_wrong_bit_is_refused_or_changes_nothing(tmp_path, save):
+    arrays = content(side=2) | {"tasks": np.array(TABLE), "class_names": np.array(list("abc"))}
+    path = written(tmp_path / "mine.npz", arrays, save)
+    whole, spec = path.read_bytes(), read_spec(path)
+    images = read_images(spec)
+    places = np.random.default_rng(0).integers(0, 8 * len(whole), 300).tolist()
+    for entry in re.finditer(b"PK\x01\x02", whole):  # where each says how long it is itself
+        places += range(8 * (entry.start() + 28), 8 * (entry.start() + 34))
+    refused = 0
+    for place in places:
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            got = read_spec(path)
+            got_images = read_images(got)
+        except UserError:
+            refused += 1
+            continue
+        assert replace(got, checksum=spec.checksum) == spec
+        assert all(np.array_equal(got_images[name], image) for name, image in images.items())
+    assert 300 < refused < len(places)
+
+
+def test_memory_that_is_short_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
+    path = written(tmp_path / "mine.npz", GOOD)
+
+    def short(*_, **__):
+        raise MemoryError("Unable to allocate 2 GiB")
+
+    monkeypatch.setattr(np.lib.format, "read_array", short)
+    with pytest.raises(MemoryError):
+        read_spec(path)
+
+
+def test_classes_may_share_a_number_within_a_task(tmp_path):
+    spec = read_spec(written(tmp_path / "mine.npz", content(tasks=[(0, 1, 1), (1, 0, 1)])))
+    assert list(spec.tasks.values()) == [(0, 1, 1), (1, 0, 1)]
 
 
 # Which files are the same
