@@ -272,13 +272,14 @@ class Agent:
                 f"the loss of {names} is not finite from step {wrong[0] + 1} of epoch {epoch} on, at "
                 f"learning rate {self.run.lr}: use a smaller --lr; nothing was saved since"
             )
-        state = {**self.model.state_dict(), "loss": self.combination.state_dict()}
-        wrong = [name for name, tensor in named_tensors("", state) if not tensor.isfinite().all()]
-        if wrong:
+        try:
+            check_finite(self.model.state_dict(), "model")
+            check_finite(self.combination.state_dict(), "combination")
+        except FieldError as error:
             raise UserError(
-                f"{wrong[0]} is not finite after step {self.step} of epoch {len(self.epochs) + 1}, at "
-                f"learning rate {self.run.lr}: use a smaller --lr; nothing was saved since"
-            )
+                f"{error} after step {self.step} of epoch {len(self.epochs) + 1}, at learning rate "
+                f"{self.run.lr}: use a smaller --lr; nothing was saved since"
+            ) from None
 
     def evaluate(self, progress: bool = False, pause: Callable[[], None] = lambda: None) -> Scores:
         """Score the model as it is; it changes nothing.
@@ -442,15 +443,6 @@ def make_optimizer(model: Model, combination: Combination, run: Run) -> torch.op
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors one after the other; a single one as it is."""
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
-
-
-def named_tensors(name: str, state: object) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a nested state, each with its place in it."""
-    if isinstance(state, Tensor):
-        yield name.lstrip("."), state
-    elif isinstance(state, dict | list | tuple):
-        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
-            yield from named_tensors(f"{name}.{key}", value)
 
 
 def _on_cpu(state: object) -> object:

@@ -1,6 +1,7 @@
 """Checks of what is read from a file, field by field, against what the program makes itself."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -36,16 +37,23 @@ def check_alike(found: object, like: object, field: str) -> None:
 
 
 def check_finite(state: object, field: str) -> None:
-    """Check that the tensors in nested dictionaries hold finite numbers.
+    """Check that the tensors in a nested state hold finite numbers.
 
     Raises:
         FieldError: one does not.
     """
-    if isinstance(state, Tensor) and not _is_finite(state):
-        raise FieldError(f"{field} is not finite")
-    if isinstance(state, dict):
-        for key, value in state.items():
-            check_finite(value, _inside(field, key))
+    for name, tensor in named_tensors(state, field):
+        if not _is_finite(tensor):
+            raise FieldError(f"{name} is not finite")
+
+
+def named_tensors(state: object, field: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in nested dictionaries and lists, each with its place."""
+    if isinstance(state, Tensor):
+        yield field, state
+    elif isinstance(state, dict | list | tuple):
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from named_tensors(value, _inside(field, key))
 
 
 def check_plain(value: object, field: str, depth: int = 4) -> None:

@@ -17,7 +17,8 @@ import torch
 from helpers import SMALL, error_line, make, one_line, train_epochs
 from torch import Tensor, nn
 
-from agents import AGENTS, Agent, named_tensors
+from agents import AGENTS, Agent
+from checks import named_tensors
 from data import DataSet, load
 from losses import COMBINATIONS, Combination
 from models import Model
@@ -433,7 +434,7 @@ class Tasks:
             for place, parameter in module.named_parameters()
         }
         states = {name: module.state_dict() for name, module in modules.items()}
-        return [*named_tensors("", gradients), *named_tensors("", states)]
+        return [*named_tensors(gradients, ""), *named_tensors(states, "")]
 
 
 @pytest.mark.parametrize("margin", [60, 200])  # the share of the other answer is 1e-26, and 0
