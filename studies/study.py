@@ -43,6 +43,7 @@ from main import parse  # noqa: E402
 from options import OPTIONS, CommandError, Run  # noqa: E402
 from running.directory import MODEL, earlier_history, is_done  # noqa: E402
 from running.machine import free_memory, num_cores  # noqa: E402
+from running.streams import open_streams, settle_streams  # noqa: E402
 from settings import UserError  # noqa: E402
 from studies.starter import SIGNALS, obeyed  # noqa: E402
 
@@ -632,17 +633,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    for number in range(3):  # no file may take the place of a closed one
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - None if the user has closed it
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    open_streams()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     code = main(sys.argv[1:])
-    try:
-        sys.stderr.flush()
-    except OSError:  # what nobody hears must not change the exit code
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    settle_streams()
     sys.exit(code)
