@@ -141,7 +141,7 @@ def waiting_turn(directory: Path) -> Iterator[None]:
     Where nothing can be written, there is nothing to wait for either.
     """
     lock = None
-    with suppress(OSError):
+    with suppress(OSError, NotImplementedError):  # the latter from file systems without locks
         lock = lock_of(directory)
         try:
             lock.acquire(blocking=False)

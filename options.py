@@ -381,7 +381,7 @@ def _read_data(text: str) -> int | Path:
 
 def _holds_data(value: object) -> bool:
     if isinstance(value, str):
-        return re.fullmatch(r".+#[0-9a-f]{12}", value) is not None
+        return re.fullmatch(r".+#[0-9a-f]{12}", value, re.DOTALL) is not None
     return type(value) is int and value in range(len(DATA_SETS))
 
 

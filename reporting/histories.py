@@ -180,13 +180,14 @@ def at_odds(runs: Sequence[Recorded]) -> list[Recorded]:
     ]
 
 
-def _of_data_set(run: Recorded) -> list[tuple[str, tuple]]:
+def _of_data_set(run: Recorded) -> list[tuple[tuple, tuple]]:
     """What a history says of its data set, and of each task of it."""
     history = run.history
     facts = zip(history.tasks, history.constant_accuracy, history.num_answers, strict=True)
+    whole = history.options["setting"] == 0  # a task may have the name of all classes together
     return [
-        ("", tuple(history.data_set["tasks"])),
-        *((name, (constant, answers)) for name, constant, answers in facts),
+        ((), tuple(history.data_set["tasks"])),
+        *(((name, whole), (constant, answers)) for name, constant, answers in facts),
     ]
 
 

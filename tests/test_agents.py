@@ -344,7 +344,7 @@ class RememberingAgent(AGENTS[5]):
 
 def test_what_a_combination_remembers_is_checked_too(cifar10):
     run = make_run("train", {"setting": 5, "batch_size": 32}, spec=cifar10.spec)
-    with pytest.raises(UserError, match=r"loss\._extra_state\.memory\.2 is not finite"):
+    with pytest.raises(UserError, match=r"^combination\._extra_state\.memory\[2\] is not finite"):
         RememberingAgent(cifar10, run, NARROW).train_steps(1)
 
 

@@ -15,6 +15,7 @@ pytest.importorskip("matplotlib")
 
 import matplotlib
 from helpers import TOP
+from made_up import options_of
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -47,13 +48,12 @@ def write(
     scored = ["all classes"] if setting == 0 else tasks
     if setting == 2:
         scored = [tasks[options["task"]]]
-    given = {option.name: None for option in OPTIONS} | {"epochs": epochs, "batch_size": 2, "lr": 0.1}
-    given |= {"setting": setting, "data": "trees.npz#0", "seed": seed, "synthetic": False} | options
+    given = options_of(setting, data="trees.npz#000000000000", seed=seed, epochs=epochs, **options)
     epoch = {"accuracy": accuracy, "balanced_accuracy": accuracy, "loss": 1, "task_loss": [1] * len(scored)}
     epoch |= {"steps": 1, "images": 2, "seconds": 1, "evaluation_seconds": 1, "images_per_second": 1}
     history = {
         "format": 2,
-        "options": given | {"image_size": 8, "validation": 0.0, "precision": "fp32", "version": "2.0.0"},
+        "options": given,
         "data_set": {"title": "trees", "scored_on": "test", "tasks": tasks},
         "sittings": [{"epoch": 0, "step": 0, "environment": {}, "code": "a"}],
         "tasks": scored,
