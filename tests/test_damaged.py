@@ -162,7 +162,8 @@ def wrong_values(value: object) -> list:
 
 def test_whatever_stands_in_a_model_file_ends_in_a_line_or_in_the_right_result(interrupted):
     content, chosen = interrupted.content, random.Random(0)
-    places = [place for place in fields(content) if place[:2] != ("options", "save_path")]
+    # Fewer records would be those of an earlier moment, which nothing contradicts.
+    places = [place for place in fields(content) if place[:2] != ("training", "epochs") or len(place) > 3]
     codes = []
     for place in chosen.sample(places, 40):
         wrong = changed(content, place, chosen.choice(wrong_values(at(content, place))))
