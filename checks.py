@@ -85,7 +85,9 @@ def _is_finite(tensor: Tensor) -> bool:
     """Whether all numbers are finite, by the smallest and the largest: faster than looking at every one."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
-    return tensor.numel() == 0 or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    return bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
 def _check_tensor(found: object, like: Tensor, field: str) -> None:

@@ -285,7 +285,8 @@ def flops_per_image(agent: Agent) -> float:
     plain = Model(agent.data.spec.channels, (trained.amax(dim=1) + 1).tolist())
     inputs, _ = agent.data.train.batch(torch.arange(2, device=agent.data.device))
     with FlopCounterMode(display=False) as counter:
-        sum(logits.sum() for logits in plain(inputs.cpu(), range(len(plain.heads)))).backward()
+        features = plain.encoder(inputs.cpu())
+        sum(head(features).sum() for head in plain.heads).backward()
     return counter.get_total_flops() / len(inputs)
 
 

@@ -362,12 +362,18 @@ def test_what_another_process_has_decoded_while_this_one_waited_is_taken(omniglo
     got = []
     with open(omniglot_folder.parent / ".lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        thread = threading.Thread(target=lambda: got.append(omniglot(omniglot_folder.parent, ALPHABETS)))
+
+        def read() -> None:
+            got.append(omniglot(omniglot_folder.parent, ALPHABETS))
+
+        thread = threading.Thread(target=read, daemon=True)
         printed = io.StringIO()
         monkeypatch.setattr(sys, "stderr", printed)
         thread.start()
+        deadline = time.monotonic() + 60
         while "waiting for another process" not in printed.getvalue():
             assert thread.is_alive()
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         aside.rename(kept)
         fcntl.flock(other, fcntl.LOCK_UN)
