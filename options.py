@@ -22,6 +22,7 @@ from settings import (
     VERSION,
     DataSpec,
     UserError,
+    entry,
 )
 
 
@@ -209,7 +210,9 @@ def make_run(
 
             spec = read_spec(data)
         given["data"] = f"{spec.name}#{spec.checksum}"
-    spec = spec or (SYNTHETIC if given.get("synthetic") else DATA_SETS)[data]
+    if given.get("synthetic"):
+        spec = spec or entry(SYNTHETIC, data, "SYNTHETIC of settings.py", "DATA_SETS of settings.py")
+    spec = spec or DATA_SETS[data]
     values = {}
     for option in table:
         if option.name in given:
