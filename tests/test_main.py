@@ -4,6 +4,7 @@ import ast
 import errno
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -392,23 +393,27 @@ def test_a_gpu_that_cannot_be_used_is_one_line(run, monkeypatch):
     assert "--device cpu" in error_line(run("--train", *SMALL, "--device", "cuda"))
 
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""An environment in which Python writes to its streams once more as it ends."""
+
+
 def test_help_that_cannot_be_written_is_an_error():
-    with open("/dev/full", "w") as full:
-        refused = subprocess.run([sys.executable, "main.py", "--help"], stdout=full, stderr=subprocess.PIPE)
+    command = f"{sys.executable} main.py --help >/dev/full"
+    refused = subprocess.run(command, shell=True, capture_output=True, text=True, env=BUFFERED)
     assert refused.returncode == 1
-    assert refused.stderr.startswith(b"main.py: error: standard output cannot be written to: No space left")
-    assert refused.stderr.count(b"\n") == 1
+    assert refused.stderr.startswith("main.py: error: standard output cannot be written to: No space left")
+    assert refused.stderr.count("\n") == 1
 
 
 def test_messages_that_cannot_be_written_change_no_exit_code(tmp_path):
     for arguments, code in (("--help", 0), ("--train --setting 9", 2), ("--report", 1)):
-        command = f"{sys.executable} {TOP / 'main.py'} {arguments} 2>/dev/full"
-        assert subprocess.run(command, shell=True, stdout=subprocess.DEVNULL, cwd=tmp_path).returncode == code
+        command = f"{sys.executable} {TOP / 'main.py'} {arguments} >/dev/null 2>/dev/full"
+        assert subprocess.run(command, shell=True, cwd=tmp_path, env=BUFFERED).returncode == code
 
 
 def test_no_file_takes_the_place_of_a_stream_that_is_closed(tmp_path):
-    code = "import os; from running.streams import open_streams; open_streams(); open('file', 'w').write("
-    code += "str(os.open('file', os.O_RDONLY)))"
+    code = "from running.streams import open_streams; open_streams(); "
+    code += "file = open('file', 'w'); file.write(str(file.fileno()))"
     command = f'PYTHONPATH={TOP} {sys.executable} -c "{code}" <&- >&- 2>&-'
     subprocess.run(command, shell=True, cwd=tmp_path, check=True)
     assert int((tmp_path / "file").read_text()) > 2
