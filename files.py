@@ -114,7 +114,7 @@ def reserved(directory: Path) -> Iterator[None]:
         made = not directory.exists()
         Path(os.path.realpath(directory)).mkdir(parents=True, exist_ok=True)
         lock = lock_of(directory)
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=0.2)  # time to try again once the marker of a killed process is removed
     except Timeout as error:
         raise UserError(
             f"another training is writing to {directory}: wait for it to end, or give another --save_path; "
@@ -160,12 +160,13 @@ def waiting_turn(directory: Path) -> Iterator[None]:
             lock.release()
 
 
-def check_room(directory: Path, num_bytes: int) -> None:
-    """Make sure that a directory has room for a file beside what is there.
+def check_room(path: Path, num_bytes: int) -> None:
+    """Make sure that there is room for a file beside what is there, where it leads to if it is a link.
 
     Raises:
-        UserError: it has not.
+        UserError: there is not.
     """
+    directory = Path(os.path.realpath(path)).parent
     free = shutil.disk_usage(directory).free
     if free < num_bytes:
         raise UserError(

@@ -206,7 +206,7 @@ class Sitting:
         agent, run = self.agent, self.run
         trains = len(agent.epochs) < run.epochs
         if self._saves_model and trains:
-            check_room(run.save_path, self._model_size())
+            check_room(self.model_path, self._model_size())
         if run.overwrite and (self._saves_model or self._saves_history):
             for path in (self.model_path, self.history_path):
                 remove(path)

@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import TOP
 
-from files import ABANDONED, LOCK, remove, replacing, reserved
+from files import ABANDONED, LOCK, check_room, remove, replacing, reserved
 from settings import UserError
 
 
@@ -58,6 +59,15 @@ def test_a_link_into_a_directory_that_is_not_there_is_named_with_its_target(link
     (link.parents[1] / "far").rmdir()
     with pytest.raises(UserError, match=rf"{link}, which leads to .*far/kept: No such file"):
         write(link, b"new")
+
+
+def test_room_is_looked_for_where_a_link_leads_to(link, monkeypatch):
+    free = {link.parent: 0, link.parents[1] / "far": 100}
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free[Path(path)]))
+    check_room(link, 100)
+    for path in (link, link.with_name("other")):
+        with pytest.raises(UserError, match="MB left"):
+            check_room(path, 101)
 
 
 def test_removing_a_link_removes_what_it_leads_to(link):
