@@ -19,9 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from files import replacing, waiting_turn
-from own_data import read_header, read_images, short_of_memory
-from settings import CIFAR100_SUPERCLASSES, OMNIGLOT_ALPHABETS, DataSpec, UserError, entry
+from errors import UserError, is_out_of_memory
+from own_data import read_header, read_images
+from settings import find
+from storage.files import replacing
+from storage.locks import waiting_turn
+from tasks import CIFAR100_SUPERCLASSES, OMNIGLOT_ALPHABETS, DataSpec
 
 OMNIGLOT_SIDE = 105
 OMNIGLOT_DRAWINGS = 20
@@ -108,7 +111,7 @@ def load(
     elif spec.path is not None:
         splits = own(spec)
     else:
-        splits = entry(READERS, spec.name, "READERS of data.py", "DATA_SETS of settings.py")(data_path)
+        splits = find(globals(), spec.reader, "data.py", "DATA_SETS of tasks.py")(data_path)
     check(splits, spec)
     train, test = splits
     if spec.path is not None:
@@ -287,7 +290,7 @@ def _reading(
     except UserError:
         raise
     except Exception as error:  # of the network, of the disk, or what bytes that are no data set lead to
-        if short_of_memory(error):
+        if is_out_of_memory(error):
             raise MemoryError from error
         what = "its files cannot be read"
         with contextlib.suppress(OSError):  # where not even this can be found out
@@ -406,7 +409,7 @@ def _kept_drawings(kept: Path, num_characters: int, say: bool = False) -> np.nda
     except FileNotFoundError:
         return None
     except Exception as error:  # of the disk, or what bytes that are no drawings lead to
-        if short_of_memory(error):
+        if is_out_of_memory(error):
             raise MemoryError from error
         if say:
             print(f"{kept} is damaged and is made again: {error}", file=sys.stderr)
@@ -444,7 +447,7 @@ def read_drawings(folder: Path, parts: dict[str, dict[str, int]]) -> np.ndarray:
                                     raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels")
                                 target[i] = np.asarray(image.convert("1"))
                         except Exception as error:  # whatever its bytes lead to
-                            if short_of_memory(error):
+                            if is_out_of_memory(error):
                                 raise MemoryError from error
                             raise UserError(
                                 f"cannot read the drawing {path}: {error}; {UNPACK_AGAIN}"
@@ -459,6 +462,3 @@ def _entries(folder: Path, count: int, noun: str) -> list[Path]:
     if len(entries) != count:
         raise UserError(f"{folder} should hold {count} {noun} and holds {len(entries)}; {UNPACK_AGAIN}")
     return entries
-
-
-READERS = {"CIFAR-10": cifar10, "CIFAR-100": cifar100, "Omniglot": omniglot}

@@ -1,40 +1,42 @@
-"""How the losses of a step's tasks become one update.
+"""Loss combiners: the losses of a step's tasks to one update.
 
-The losses of a step are a vector with one loss for each pair of images and head. One object turns them into
-gradients. To form them in another way, write a class with a `forward` of its own and name it in COMBINATIONS
-here and, with a few words for the help, in LOSSES of settings.py.
+The losses of a step are a vector, with one loss for each pair of slice and head. A combiner turns them into
+gradients. To add one, write a class with a `forward` of its own and a line in LOSSES of settings.py.
 
-The methods of the literature are those of TorchJD (https://torchjd.org), which is imported where one is
-made. This is the one place that looks into its objects. docs/losses.md says where each constant comes from.
+The methods of the literature are those of TorchJD (https://torchjd.org), imported when one is made. No other
+file looks into its objects.
 """
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from checks import FieldError, check_alike, check_finite
-from settings import UserError
+from errors import UserError
+from settings import LOSSES, find
+from storage.checks import FieldError, check_alike, check_finite
 
 EXTRA = "combination._extra_state"
-"""Name of the field in a saved training."""
+"""Name of the field in a checkpoint."""
 
 SMALLEST = 1e-30
-"""Smaller losses count as this, and gradients of a smaller squared length count as 0.
+"""Smaller losses count as this, and gradients with a smaller squared length count as 0.
 
-A cross-entropy in float32 is larger or exactly 0. Quotients by this number do not overflow in float32.
+A cross-entropy in float32 is larger or exactly 0. Dividing by this number does not overflow in float32.
 """
 
 
-class Combination(nn.Module):
-    """Makes one loss of those of a step's tasks: here their weighted sum.
+class Combiner(nn.Module):
+    """Minimises the weighted sum of the losses of a step's tasks.
 
-    Its parameters, if it has any, are trained along with the network; its state dict is saved and resumed.
+    Subclasses do something else with them. Parameters, if there are any, are trained with the network; the
+    state dict is saved and resumed.
 
     Attributes:
-        constants: what it is made with beside the number of heads: plain values by name, for the history.
+        constants: hyperparameters by name, recorded in the history.
         num_heads: number of heads of the network.
     """
 
@@ -49,123 +51,127 @@ class Combination(nn.Module):
         self.num_heads = num_heads
 
     def forward(self, losses: Tensor, weights: Tensor) -> Tensor:
-        """What is minimised: a single number, float32.
+        """Returns the loss to minimise, a float32 scalar.
 
         Args:
-            losses: float32, P: the mean cross-entropy of each pair of images and head of a step. In setting 5
+            losses: float32, P: mean cross-entropy of each pair of slice and head of a step. In setting 5
                 these are the heads, in order.
-            weights: float32, P, summing to 1: what each of them weighs by the definition of the setting.
+            weights: float32, P, summing to 1: the weight of each by the definition of the setting.
         """
         return losses @ weights
 
     def backward(
         self, losses: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
     ) -> None:
-        """Give every parameter that takes part its gradient.
+        """Set the gradient of every parameter that the step trains.
 
         Args:
-            losses: as in `forward`, but one by one, so that one can be differentiated without the others.
+            losses: as in `forward`, but separate, so that each can be differentiated without the others.
             weights: as in `forward`.
-            features: float32 or bfloat16, B x features: what the encoder made of the batch, and the losses
-                come from.
+            features: float32 or bfloat16, B x num_features: the encoder's output for the batch.
             encoder: the parameters of the encoder.
         """
         loss = self(torch.stack(list(losses)), weights)
-        if loss.requires_grad:  # else all that the step has run is frozen
+        if loss.requires_grad:  # else everything that the step ran is frozen
             loss.backward()
 
     def after_step(self, losses: Callable[[], Tensor]) -> None:
-        """Called after each step; does nothing here.
+        """Called after each step; does nothing by default.
 
         Args:
-            losses: computes those of the same batch anew, as in `forward`, without gradients and without a
-                trace in the network's buffers or in PyTorch's generators.
+            losses: computes the losses of the same batch again, without gradients, and leaves the network's
+                buffers and PyTorch's generators as they were.
         """
 
     def after_epoch(self) -> None:
-        """Called when an epoch is done; does nothing here."""
+        """Called after each epoch; does nothing by default."""
 
     def check_resumed(self, epochs: int, step: int, num_steps: int) -> None:
-        """Called once a state was loaded: check that it is of this progress; accepts any by default.
+        """Check that a loaded state is that of a step; accepts any by default.
 
         Args:
-            epochs: number of epochs done.
+            epochs: number of finished epochs.
             step: number of steps done in the epoch after these.
             num_steps: number of steps of an epoch.
 
         Raises:
-            FieldError: it is not.
+            FieldError: it is of another step.
         """
 
 
-class Method(Combination):
-    """A method of TorchJD, times a constant.
-
-    A subclass says where its class stands, and keeps the object.
+class TorchJdMethod(Combiner):
+    """A method of TorchJD, multiplied by a constant.
 
     Attributes:
-        package: of TorchJD, where the class is.
-        size: the argument by which the class is told the number of losses, or None if it need not know.
+        package: that of TorchJD which has its class.
+        size: name of the argument by which the class takes the number of losses, or None if it takes none.
+        scale: the constant.
     """
 
     package: str
     size: str | None = None
+    scale: Tensor
 
-    def __init__(self, num_heads: int, name: str, scale: float = 1.0, **constants: float) -> None:
+    def __init__(
+        self, num_heads: int, method: str, scale: Callable[[int], float] = lambda _: 1.0, **constants: float
+    ) -> None:
         """
         Args:
             num_heads: number of heads of the network.
-            name: of the class in TorchJD.
-            scale: what makes its first update that of `mean` for tasks with equal losses and gradients.
-            constants: what the class is made with.
+            method: name of the class in TorchJD.
+            scale: returns, for a number of tasks, the constant that makes the first update equal to that of
+                `mean` if all tasks have equal losses and gradients.
+            constants: hyperparameters of the class.
         """
         super().__init__(num_heads)
         self.constants = constants
-        self.register_buffer("scale", torch.tensor(scale), persistent=False)
-        warnings.filterwarnings("ignore", module=r"(torchjd|cvxpy)\b")  # about how they use what they rely on
+        self.register_buffer("scale", torch.tensor(scale(num_heads)), persistent=False)
+        warnings.filterwarnings("ignore", module=r"(torchjd|cvxpy)\b")  # about the libraries that they use
         sizes = {self.size: num_heads} if self.size else {}
-        self._keep(getattr(import_module(f"torchjd.{self.package}"), name)(**sizes, **constants))
+        self._keep(getattr(import_module(f"torchjd.{self.package}"), method)(**sizes, **constants))
 
     def _keep(self, method: nn.Module) -> None:
+        """Keep TorchJD's object as an attribute."""
         raise NotImplementedError
 
 
-class Scalarization(Method):
-    """A function of the losses."""
+class Scalarization(TorchJdMethod):
+    """A scalarization: one loss from those of the tasks."""
 
     package = "scalarization"
+    scalarizer: Any  # TorchJD's class, whose private attributes subclasses save
 
     def _keep(self, method: nn.Module) -> None:
         self.scalarizer = method
 
     def forward(self, losses: Tensor, weights: Tensor) -> Tensor:
-        """What is minimised; the weights of setting 5 are equal, and each method has its own.
+        """Returns the loss to minimise. The weights of the setting are equal, and each method has its own.
 
-        Methods divide by losses or take their logarithms, so that 0 counts as the smallest number.
+        Methods divide by losses or take their logarithms, so 0 counts as the smallest number.
         """
         return self.scale * self.scalarizer(losses.clamp(min=SMALLEST))
 
 
-class SizedScalarization(Scalarization):
-    """One with a parameter for each loss: trained along with the network."""
+class LearntScalarization(Scalarization):
+    """A scalarization with a parameter for each loss, trained with the network."""
 
     size = "shape"
 
 
 class Dwa(Scalarization):
-    """Weights by how fast each loss fell over the last two epochs."""
+    """Weights each loss by how fast it fell over the last two epochs."""
 
     def after_epoch(self) -> None:
-        """Go on to the next epoch."""
+        """Start the next epoch."""
         self.scalarizer.step()
 
     def get_extra_state(self) -> dict:
-        """The losses of the running epoch, summed over its steps, their number, and earlier averages."""
+        """Sum of the losses over the steps of the epoch so far, number of steps, and earlier averages."""
         method = self.scalarizer
         return {"sum": method._loss_sum, "steps": method._n_batches, "averages": method._previous_averages}
 
     def set_extra_state(self, state: dict) -> None:
-        """Take over what `get_extra_state` gave.
+        """Load what `get_extra_state` returned.
 
         Raises:
             FieldError: it is something else.
@@ -183,28 +189,28 @@ class Dwa(Scalarization):
         method._previous_averages = [average.to(device) for average in averages]
 
     def check_resumed(self, epochs: int, step: int, num_steps: int) -> None:
-        """Check that the running epoch has as many steps, and that there are the averages of two before."""
+        """Check that the state has as many steps, and the averages of the last two epochs."""
         if (self.scalarizer._n_batches, len(self.scalarizer._previous_averages)) != (step, min(epochs, 2)):
             raise FieldError(f"{EXTRA} is not that of step {step} after {epochs} epochs")
 
 
-class Famo(SizedScalarization):
-    """Weights by how much each loss fell over the last step, learnt by an optimiser of the method's own.
+class Famo(LearntScalarization):
+    """Weights each loss by how much it fell over the last step, learnt by an optimizer of its own.
 
-    Its logits are a parameter without a gradient, which the optimiser of the network leaves alone.
+    Its logits are a parameter without gradient, which the optimizer of the network leaves alone.
     """
 
     def after_step(self, losses: Callable[[], Tensor]) -> None:
-        """Learn from what the step did to the losses of its batch."""
+        """Update the weights by what the step did to the losses of its batch."""
         self.scalarizer.update(losses())
 
     def get_extra_state(self) -> dict | None:
-        """The state of the optimiser, which the first step makes."""
+        """The state of the optimizer, which the first step makes."""
         optimizer = self.scalarizer._optimizer
         return None if optimizer is None else optimizer.state_dict()
 
     def set_extra_state(self, state: dict | None) -> None:
-        """Take over what `get_extra_state` gave.
+        """Load what `get_extra_state` returned.
 
         Raises:
             FieldError: it is something else.
@@ -219,47 +225,45 @@ class Famo(SizedScalarization):
         method._optimizer.load_state_dict(method._optimizer.state_dict() | {"state": state["state"]})
 
     def check_resumed(self, epochs: int, step: int, num_steps: int) -> None:
-        """Check that the optimizer has done as many steps as the training."""
+        """Check that the optimizer did as many steps as the training."""
         optimizer = self.scalarizer._optimizer
         done = 0 if optimizer is None else optimizer.state[self.scalarizer._w]["step"].item()
         if done != epochs * num_steps + step:
             raise FieldError(f"{EXTRA} is not that of step {step} after {epochs} epochs")
 
 
-class Aggregation(Method):
-    """One gradient of the encoder out of those of the tasks; each head's is that of `mean`."""
+class Aggregation(TorchJdMethod):
+    """An aggregation: one gradient of the encoder from those of the tasks. Heads train as with `mean`."""
 
     package = "aggregation"
 
     def _keep(self, method: nn.Module) -> None:
-        # Out of reach of `to`: what they remember belongs where they compute with it, on the CPU.
-        self._hidden = (method,)
+        self._hidden = (method,)  # from `to`, as aggregators compute with their state on the CPU
 
     @property
-    def aggregator(self) -> nn.Module:
+    def aggregator(self) -> Any:  # TorchJD's class, whose private attributes subclasses save
         """TorchJD's object."""
         return self._hidden[0]
 
     def backward(
         self, losses: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
     ) -> None:
-        """Give every parameter its gradient.
+        """Set the gradient of every parameter that the step trains.
 
         Raises:
-            UserError: the method has found no gradient.
+            UserError: the method fails to combine the gradients.
         """
         from torchjd.autojac import mtl_backward
 
         if not features.requires_grad:  # the encoder is frozen: there is nothing to aggregate
             super().backward(losses, weights, features, encoder)
             return
-        # One backward pass of the encoder after the other: vmap is slower on a CPU and cannot take whatever a
-        # network may do. The heads get their gradients as well, weighted; the encoder's rows have to be those
-        # of the losses themselves.
+        # One backward pass after another: vmap is slower on a CPU and does not support every network. The
+        # heads get weighted gradients; the rows of the encoder have to be the gradients of plain losses.
         mtl_backward(losses, features, grad_tensors=list(weights), parallel_chunk_size=1)
-        encoder = [parameter for parameter in encoder if hasattr(parameter, "jac")]  # the others are frozen
-        gradients = torch.cat([parameter.jac.reshape(len(losses), -1) for parameter in encoder], dim=1)
-        for parameter in encoder:
+        trained = [parameter for parameter in encoder if hasattr(parameter, "jac")]  # the others are frozen
+        gradients = torch.cat([parameter.jac.reshape(len(losses), -1) for parameter in trained], dim=1)
+        for parameter in trained:
             del parameter.jac
         gradients.div_(weights[:, None])
         too_short = torch.linalg.vector_norm(gradients, dim=1, keepdim=True) < SMALLEST**0.5
@@ -268,36 +272,36 @@ class Aggregation(Method):
             update = self.aggregate(gradients)
         except MemoryError:
             raise
-        except Exception as error:  # each solver has its own ones
+        except Exception as error:  # each solver has its own
             if isinstance(error, RuntimeError) and not isinstance(error, torch.linalg.LinAlgError):
                 raise
             raise UserError(
                 f"the gradients of the tasks cannot be combined ({error}), as where a loss is not finite: "
                 "use a smaller --lr, or another --loss; nothing was saved since"
             ) from error
-        parts = update.mul(self.scale).split([parameter.numel() for parameter in encoder])
-        for parameter, part in zip(encoder, parts, strict=True):
+        parts = update.mul(self.scale).split([parameter.numel() for parameter in trained])
+        for parameter, part in zip(trained, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
     def aggregate(self, gradients: Tensor) -> Tensor:
-        """One gradient out of those of the tasks: float32, parameters.
+        """Returns one gradient, float32, of all parameters of the encoder.
 
         Args:
-            gradients: float32, P x parameters of the encoder. Those too short to be squared are 0.
+            gradients: float32, P x number of parameters; rows too short to be squared are 0.
         """
         return self.aggregator(gradients)
 
 
 class GradVac(Aggregation):
-    """Aligns gradients as much as they were aligned before: a running mean for each pair of tasks."""
+    """Aligns gradients as much as they were on average before, for each pair of tasks."""
 
     def get_extra_state(self) -> Tensor:
-        """The mean, float32, tasks x tasks; it is 0 before the first step."""
+        """The running mean, float32, tasks x tasks; 0 before the first step."""
         mean = self.aggregator.gramian_weighting._phi_t
         return torch.zeros(self.num_heads, self.num_heads) if mean is None else mean
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over what `get_extra_state` gave.
+        """Load what `get_extra_state` returned.
 
         Raises:
             FieldError: it is something else.
@@ -310,21 +314,21 @@ class GradVac(Aggregation):
 
 
 class NashMtl(Aggregation):
-    """The solution of a bargaining game, searched from that of the step before.
+    """The solution of a bargaining game between the tasks, searched from the solution of the last step.
 
-    A task whose gradient is 0 has nothing to gain, and the game no solution with it: the others play alone.
+    A game with a task whose gradient is 0 has no solution, so the others play alone.
     """
 
     size = "n_tasks"
 
     def aggregate(self, gradients: Tensor) -> Tensor:
-        """The bargain of the tasks that have a gradient; 0 if none has."""
+        """Returns the bargain of the tasks that have a gradient; 0 if none has."""
         lengths = torch.linalg.vector_norm(gradients, dim=1)
         playing = lengths != 0
         num_playing = int(playing.sum())
-        if lengths.max() ** 4 == 0:  # as the game takes the square of products
+        if lengths.max() ** 4 == 0:  # the game squares products
             return torch.zeros_like(gradients[0])
-        if num_playing == 1:  # the solver takes no game of one, which gets what it wants
+        if num_playing == 1:  # alone, a task gets what it wants
             return gradients[playing][0] * (self.aggregator.max_norm / lengths.max()).clamp(max=1)
         if num_playing == len(gradients):
             return super().aggregate(gradients)
@@ -341,12 +345,12 @@ class NashMtl(Aggregation):
         return torch.from_numpy(self.aggregator.weighting.prvs_alpha)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over what `get_extra_state` gave; the game is laid out anew by the next step.
+        """Load what `get_extra_state` returned.
 
         Raises:
             FieldError: it is something else.
         """
-        solved = getattr(state, "dtype", None) == torch.float64  # as the solver gives it
+        solved = getattr(state, "dtype", None) == torch.float64  # float32 until the first step
         check_alike(
             state, torch.zeros(self.num_heads, dtype=torch.float64 if solved else torch.float32), EXTRA
         )
@@ -354,25 +358,12 @@ class NashMtl(Aggregation):
         self.aggregator.weighting.prvs_alpha = state.clone().numpy()
 
 
-COMBINATIONS: dict[str, Callable[[int], Combination]] = {
-    "mean": Combination,
-    "uw": lambda n: SizedScalarization(n, "UW", 2 / n),
-    "dwa": lambda n: Dwa(n, "DWA", 1 / n),
-    "geometric_mean": lambda n: Scalarization(n, "GeometricMean"),
-    "random": lambda n: Scalarization(n, "Random"),
-    "imtl_l": lambda n: SizedScalarization(n, "IMTLL", 1 / n),
-    "famo": lambda n: Famo(n, "FAMO"),
-    "stch": lambda n: Scalarization(n, "STCH", n, mu=0.01),
-    "mgda": lambda n: Aggregation(n, "MGDA"),
-    "pcgrad": lambda n: Aggregation(n, "PCGrad", 1 / n),
-    "gradvac": lambda n: GradVac(n, "GradVac", 1 / n),
-    "graddrop": lambda n: Aggregation(n, "GradDrop", 1 / n),
-    "cagrad": lambda n: Aggregation(n, "CAGrad", 1 / 1.5, c=0.5),
-    "imtl_g": lambda n: Aggregation(n, "IMTLG"),
-    "aligned_mtl": lambda n: Aggregation(n, "AlignedMTL"),
-    "fairgrad": lambda n: Aggregation(n, "FairGrad", alpha=2.0),
-    "nash_mtl": lambda n: NashMtl(n, "NashMTL"),
-    "upgrad": lambda n: Aggregation(n, "UPGrad"),
-    "config": lambda n: Aggregation(n, "ConFIG", 1 / n),
-}
-"""What makes the combination behind each name of LOSSES, of the number of heads."""
+def make_combiner(loss: str, num_heads: int) -> Combiner:
+    """Make the combiner of an entry of LOSSES for a network with a number of heads.
+
+    Raises:
+        UserError: the entry names no class of this file.
+    """
+    entry = LOSSES[loss]
+    combiner = find(globals(), entry.combiner, "losses.py", "LOSSES of settings.py")
+    return combiner(num_heads, **entry.arguments)

@@ -1,4 +1,4 @@
-"""The command line: parse, check, dispatch; every error that a user can cause becomes one line."""
+"""The command line: parse, check, dispatch. Every error that a user can cause becomes one line."""
 
 import sys
 
@@ -7,10 +7,8 @@ if sys.version_info < (3, 10):  # noqa: UP036 - so this file keeps to what Pytho
 
 import argparse
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from errno import ENOMEM
 from importlib.util import find_spec
 from signal import SIG_DFL, SIGINT, signal
 from typing import NoReturn
@@ -18,12 +16,14 @@ from typing import NoReturn
 if __name__ == "__main__":
     signal(SIGINT, SIG_DFL)  # until there is something to save
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # not there by itself with python -P
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # which python -P leaves out
 
-from options import OPTIONS, CommandError, Option, Run, make_run
+from errors import CommandError, UserError, is_out_of_memory
+from options import OPTIONS, Option, Run, make_run
 from running.stopping import Stopped, StopSignals
 from running.streams import give, in_one_line, open_streams, settle_streams
-from settings import AGGREGATIONS, DATA_SETS, LOSSES, SETTINGS, TORCHJD, UserError
+from settings import LOSSES, SETTINGS, TORCHJD
+from tasks import DATA_SETS
 
 DESCRIPTION = (
     "Train and evaluate image classifiers: as one task, task by task, or many tasks sharing an encoder."
@@ -38,22 +38,20 @@ MODES = {
 REQUIRED = ("torch", "torchvision", "numpy", "tqdm", "filelock")
 """The packages that the program imports, except torchjd, which only some losses need."""
 
-OUT_OF_MEMORY = "(out of|allocate|not enough) memory|_ALLOC_FAILED|failed to map segment"
-"""What errors of libraries say when memory did not suffice."""
-
 
 class Parser(argparse.ArgumentParser):
-    """Answers a wrong command line with one line and exit code 2."""
+    """Argument parser whose errors are one line and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
+        """Exit with the line."""
         sys.exit(fail(f"{message} (--help explains the options)", 2))
 
     def _print_message(self, message: str, file: object = None) -> None:
-        give(message.rstrip("\n"))  # argparse would ignore that it cannot be written
+        give(message.rstrip("\n"))  # argparse ignores errors of writing
 
 
 def fail(message: str, code: int) -> int:
-    """Print a message in one line to standard error; gives back the exit code."""
+    """Print a message in one line to standard error; returns the exit code."""
     label = "error: " if code <= 2 else ""
     with suppress(OSError):
         print(f"main.py: {label}{in_one_line(' '.join(message.splitlines()))}", file=sys.stderr)
@@ -61,7 +59,7 @@ def fail(message: str, code: int) -> int:
 
 
 def _reader(option: Option) -> Callable[[str], object]:
-    """How argparse reads the value of an option."""
+    """The type of an option for argparse."""
 
     def read(text: str) -> object:
         try:
@@ -73,7 +71,7 @@ def _reader(option: Option) -> Callable[[str], object]:
 
 
 def _help(option: Option) -> str:
-    """What an option is, with its default."""
+    """The help of an option, with its default."""
     words = option.words or ("" if option.default is None else str(option.default))
     goes = " and ".join(map(str, option.settings))
     only = (
@@ -83,7 +81,7 @@ def _help(option: Option) -> str:
 
 
 def build_parser(table: Sequence[Option]) -> argparse.ArgumentParser:
-    """The command line with its help."""
+    """The parser of the command line, with its help."""
     data_sets = [
         f"{spec.name}: {spec.num_classes} classes; {len(spec.tasks)} tasks, {spec.question}"
         for spec in DATA_SETS
@@ -103,9 +101,9 @@ def build_parser(table: Sequence[Option]) -> argparse.ArgumentParser:
                 *(f"  {number}  {words}" for number, words in enumerate(data_sets)),
                 "  FILE.npz  arrays train_images, train_labels, test_images, test_labels, maybe tasks",
                 "\nlosses, for setting 5:",
-                *(f"  {name:14}  {LOSSES[name]}" for name in LOSSES if name not in AGGREGATIONS),
-                "\nlosses that combine the tasks' gradients, of a backward pass for each:",
-                *(f"  {name:14}  {words}" for name, words in AGGREGATIONS.items()),
+                *(f"  {name:14}  {loss.words}" for name, loss in LOSSES.items() if not loss.aggregates),
+                "\nlosses that combine the tasks' gradients, with a backward pass for each task:",
+                *(f"  {name:14}  {loss.words}" for name, loss in LOSSES.items() if loss.aggregates),
                 "\na first run, which downloads nothing:",
                 "  python main.py --train --setting 3 --synthetic --verbose",
             ]
@@ -115,7 +113,7 @@ def build_parser(table: Sequence[Option]) -> argparse.ArgumentParser:
     modes = what.add_mutually_exclusive_group(required=True)
     for mode, words in MODES.items():
         modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=words)
-    modes.add_argument("-h", "--help", action="help", help="print this and end")
+    modes.add_argument("-h", "--help", action="help", help="print this and exit")
     groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(o.group for o in table)}
     for option in table:
         how = {"action": "store_true"} if option.read is None else {"type": _reader(option)}
@@ -128,7 +126,7 @@ def build_parser(table: Sequence[Option]) -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str] | None, table: Sequence[Option]) -> Run:
-    """Read and check the command line. Ends the program where it means nothing.
+    """Read and check the command line; exits the program if it is invalid.
 
     Raises:
         UserError: the user's own data set cannot be read.
@@ -136,7 +134,7 @@ def parse(argv: Sequence[str] | None, table: Sequence[Option]) -> Run:
     parser = build_parser(table)
     given = vars(parser.parse_args(argv))
     mode = given.pop("mode")
-    if mode == "report":  # which takes what there is, whatever the other options say
+    if mode == "report":  # which ignores the other options
         given = {name: given[name] for name in ("save_path", "verbose")}
     try:
         return make_run(mode, given, table)
@@ -145,10 +143,10 @@ def parse(argv: Sequence[str] | None, table: Sequence[Option]) -> Run:
 
 
 def check_packages(names: Iterable[str]) -> None:
-    """Make sure that packages are installed.
+    """Check that packages are installed.
 
     Raises:
-        UserError: some are not.
+        UserError: one is not.
     """
     missing = [name for name in names if find_spec(name) is None]
     if missing:
@@ -159,12 +157,9 @@ def check_packages(names: Iterable[str]) -> None:
 
 
 def outside_cause(error: Exception) -> str | None:
-    """What to say of an error that the machine or its set-up has caused; None for a bug of the program."""
+    """The message for an error that the machine or its set-up caused; None for a bug of the program."""
     text = (str(error).splitlines() or [""])[0]
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | OSError | ImportError)
-        and (re.search(OUT_OF_MEMORY, str(error)) or getattr(error, "errno", None) == ENOMEM)
-    ):
+    if is_out_of_memory(error):
         where = " on the GPU" if "CUDA" in str(error) else ""
         return f"there is not enough memory{where}: free some, or use a smaller --batch_size or --image_size"
     package = failed_import(error)
@@ -179,8 +174,8 @@ def outside_cause(error: Exception) -> str | None:
 
 
 def failed_import(error: Exception) -> str | None:
-    """The package whose import has led to an error, or None."""
-    import traceback  # which takes as long as the rest of a refusal
+    """The package whose import led to an error, or None."""
+    import traceback  # takes as long as the rest of a refusal
 
     names = [
         frame.f_globals.get("__name__", "")
@@ -189,7 +184,7 @@ def failed_import(error: Exception) -> str | None:
     ]
     if isinstance(error, ImportError):
         names.append(error.name or "")
-    if str(error) == "Numpy is not available":  # to a PyTorch that was built for another version of it
+    if str(error) == "Numpy is not available":  # for a PyTorch built with another version
         names.append("numpy")
     packages = (name.partition(".")[0] for name in reversed(names))  # one may have imported the next
     return next((package for package in packages if package in (*REQUIRED, "torchjd")), None)
@@ -206,12 +201,12 @@ def main(
     Args:
         argv: the command line; default: that of the process.
         table: the options that there are.
-        network: makes the model, of a number of channels and the number of classes of each head; default:
-            models.Model.
-        save_interval: seconds between two writings of the model in the course of a training.
+        network: makes the model, from the number of channels and the number of classes of each head;
+            default: models.Model.
+        save_interval: seconds between two checkpoints during training.
 
     Returns:
-        its exit code.
+        the exit code.
     """
     open_streams()
     try:
@@ -223,11 +218,11 @@ def main(
 
                 report(run.save_path, run.verbose, table)
             elif run.mode == "train":
-                from running.run import train
+                from running.training import train
 
                 train(run, signals, network, save_interval)
             else:
-                from running.sitting import evaluate  # brings torch, which takes seconds
+                from running.evaluation import evaluate  # imports torch, which takes seconds
 
                 evaluate(run, network)
     except UserError as error:

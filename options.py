@@ -11,23 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from settings import (
-    AGGREGATIONS,
-    DATA_SETS,
-    LOSSES,
-    PRECISIONS,
-    SCHEDULES,
-    SETTINGS,
-    SYNTHETIC,
-    VERSION,
-    DataSpec,
-    UserError,
-    entry,
-)
-
-
-class CommandError(UserError):
-    """The command line itself means nothing."""
+from errors import CommandError
+from settings import LOSSES, PRECISIONS, SCHEDULES, SETTINGS, VERSION
+from tasks import DATA_SETS, DataSpec
 
 
 def _same(value: object) -> object:
@@ -210,9 +196,8 @@ def make_run(
 
             spec = read_spec(data)
         given["data"] = f"{spec.name}#{spec.checksum}"
-    if given.get("synthetic"):
-        spec = spec or entry(SYNTHETIC, data, "SYNTHETIC of settings.py", "DATA_SETS of settings.py")
-    spec = spec or DATA_SETS[data]
+    if spec is None:
+        spec = DATA_SETS[data].stand_in if given.get("synthetic") else DATA_SETS[data]
     values = {}
     for option in table:
         if option.name in given:
@@ -495,7 +480,7 @@ def check_overwrite(run: Run) -> str | None:
 
 def check_compile(run: Run) -> str | None:
     """Whether the backward pass of a compiled encoder gives what the loss is formed of."""
-    if run.mode == "train" and run.compile and run.loss in AGGREGATIONS:
+    if run.mode == "train" and run.compile and run.loss is not None and LOSSES[run.loss].aggregates:
         return (
             f"--compile does not go with --loss {run.loss}, which goes back through the encoder once for "
             "each task, what compiled code is not made for: leave --compile out"
@@ -511,8 +496,8 @@ def shares(weights: Sequence[float]) -> list[float]:
 DEFAULT_DATA = 1
 SINGLE = [i for i, setting in enumerate(SETTINGS) if setting.kind == "single-task"]
 WEIGHTED = [i for i, setting in enumerate(SETTINGS) if setting.weighted]
-DRAWN = [i for i, setting in enumerate(SETTINGS) if setting.draws]
-FORMED = [i for i, setting in enumerate(SETTINGS) if setting.shared_inputs and not setting.weighted]
+SAMPLED = [i for i, setting in enumerate(SETTINGS) if setting.samples_tasks]
+COMBINED = [i for i, setting in enumerate(SETTINGS) if setting.shared_inputs and not setting.weighted]
 
 MAIN, RECIPE, DATA, FILES, MACHINE = "what to run", "how to train", "the images", "files", "the machine"
 
@@ -549,7 +534,7 @@ OPTIONS = (
     ),
     Option(
         "loss", RECIPE, "how the losses of the tasks become one update, by name, see below",
-        choice(LOSSES), "mean", metavar="NAME", settings=FORMED, decides="training", check=check_loss,
+        choice(LOSSES), "mean", metavar="NAME", settings=COMBINED, decides="training", check=check_loss,
     ),
     Option(
         "epochs", RECIPE, "how often to go through the training images", COUNT, lambda spec: spec.epochs,
@@ -563,8 +548,8 @@ OPTIONS = (
         check=check_batch_size,
     ),
     Option(
-        "tasks_per_step", RECIPE, "tasks that a training step draws, each for an equal share of its images",
-        COUNT, 1, metavar="K", settings=DRAWN, decides="training", check=check_tasks_per_step,
+        "tasks_per_step", RECIPE, "tasks that a training step samples, each for an equal share of its images",
+        COUNT, 1, metavar="K", settings=SAMPLED, decides="training", check=check_tasks_per_step,
     ),
     Option("lr", RECIPE, "learning rate of SGD", POSITIVE, 0.1, metavar="RATE", decides="training"),
     Option(

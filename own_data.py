@@ -1,11 +1,9 @@
 """A data set of the user's own, FILE.npz: what is in it, checked. Nothing in it is ever executed."""
 
 import difflib
-import errno
 import hashlib
 import math
 import os
-import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from settings import DataSpec, UserError
+from errors import UserError, is_out_of_memory
+from tasks import DataSpec
 
 IMAGES, LABELS = ("train_images", "test_images"), ("train_labels", "test_labels")
 REQUIRED = IMAGES + LABELS
@@ -78,20 +77,11 @@ def _open(path: Path, read: Callable[[Mapping], object]):
     except _WrongError as error:
         raise UserError(f"{path} {error}") from None
     except Exception as error:  # of the disk, or what bytes that are no archive lead to
-        if short_of_memory(error):
+        if is_out_of_memory(error):
             raise MemoryError from error
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         raise UserError(f"{path} is damaged or no .npz file: make it with numpy.savez") from error
-
-
-def short_of_memory(error: Exception) -> bool:
-    """Whether Python, the system or PyTorch says by an error that memory is short."""
-    return (
-        isinstance(error, MemoryError)
-        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or (isinstance(error, RuntimeError) and bool(re.search("(out of|allocate) memory", str(error))))
-    )
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:
@@ -129,7 +119,7 @@ def _naming(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         of_disk = isinstance(error, OSError) and error.errno is not None
-        if of_disk or short_of_memory(error) or isinstance(error, _WrongError):
+        if of_disk or is_out_of_memory(error) or isinstance(error, _WrongError):
             raise
         reason = " ".join(str(error).split())
         raise _WrongError(f"is damaged: {name} cannot be read ({reason})") from error

@@ -1,7 +1,7 @@
-"""Which tasks and which images each training step works on: decided by a few integers alone.
+"""Which sources and which images each training step works on, as functions of a few integers.
 
-A batch follows from the seed and from how many were taken before it, so that nothing has to be remembered
-but counts: two runs agree, and a run can be entered anywhere.
+A batch depends on the seed and on the number of batches before it, so two runs agree, and a run is resumed
+from counts alone.
 """
 
 import math
@@ -10,20 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHUFFLES, DRAWS = 0, 1
-"""The two uses of randomness in training, kept apart in the seeds."""
+SHUFFLING, SAMPLING = 0, 1
+"""The two uses of randomness in training, each with seeds of its own."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images that training batches are taken from, and what they train.
+    """Training images, such as those of a task, with the heads that they train.
 
     Attributes:
-        name: of the task, or of what the images stand for.
+        name: of the task, or of the images.
         images: int64, indices into the training images.
-        heads: the heads that these images train.
+        heads: the heads that these images train, by number.
         weights: of the loss of each of these heads.
-        probability: that a step draws this source, in proportion to those of the others.
+        probability: of being sampled by a step, relative to other sources.
     """
 
     name: str
@@ -34,18 +34,18 @@ class Source:
 
 
 class Stream:
-    """Batches of some images without end: pass after pass, each newly shuffled.
+    """Endless batches of some images, shuffled again for each pass.
 
-    A pass shows every image once but for the last ones that do not fill a batch. Which images make
-    the k-th batch is decided by the key and k alone, so a stream can be entered anywhere.
+    A pass drops its last incomplete batch. The k-th batch depends on the key and k alone, so a stream can be
+    entered anywhere.
     """
 
     def __init__(self, images: np.ndarray, batch_size: int, key: tuple[int, ...]) -> None:
         """
         Args:
-            images: int64: indices of the images.
+            images: int64, indices of the images.
             batch_size: number of images in a batch.
-            key: non-negative integers that set the order of the images.
+            key: non-negative integers that seed the order of the images.
         """
         self.images = images
         self.batch_size = batch_size
@@ -62,7 +62,7 @@ class Stream:
         return order[: self.batches_per_pass * self.batch_size].reshape(-1, self.batch_size)
 
     def batches(self, start: int, count: int) -> np.ndarray:
-        """The batches from number `start`, `count` of them: int64, count x batch_size, of image indices."""
+        """Returns `count` batches from number `start` on: int64, count x batch_size, indices of images."""
         if count == 0:
             return np.empty((0, self.batch_size), dtype=np.int64)
         first, last = start // self.batches_per_pass, (start + count - 1) // self.batches_per_pass
@@ -72,11 +72,11 @@ class Stream:
 
 
 class Plan:
-    """What the steps of every epoch train on.
+    """The sources and images of the steps of every epoch.
 
-    A step draws sources, independently and by their probabilities, and takes the next slice of each one's
-    stream; together the slices are its batch. An epoch has as many steps as there are full batches in one
-    pass over every source.
+    A step samples sources, independently and by their probabilities. Its batch has a slice for each: the next
+    images of the source's stream. An epoch has as many steps as there are full batches in one pass over every
+    source.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class Plan:
     ) -> None:
         """
         Args:
-            sources: to draw from.
-            batch_size: images of a step, a multiple of `sources_per_step`.
-            seed: of the draws and of the order of images.
-            sources_per_step: number of sources that a step draws; it can draw one twice.
+            sources: to sample from.
+            batch_size: number of images of a step, a multiple of `sources_per_step`.
+            seed: of the sampling and of the order of images.
+            sources_per_step: number of sources that a step samples, with replacement.
         """
         self.sources = sources
         self.batch_size = batch_size
@@ -98,28 +98,25 @@ class Plan:
             self._probabilities = [probability / total for probability in self._probabilities]
         self.steps_per_epoch = sum(len(source.images) // batch_size for source in sources)
         self._streams = [
-            Stream(source.images, batch_size // sources_per_step, (seed, SHUFFLES, i))
+            Stream(source.images, batch_size // sources_per_step, (seed, SHUFFLING, i))
             for i, source in enumerate(sources)
         ]
 
-    def draws(self, epoch: int) -> np.ndarray:
-        """The sources of each step of an epoch, counted from 1: int64, steps x sources per step."""
-        random = np.random.default_rng((self.seed, DRAWS, epoch))
+    def sampled(self, epoch: int) -> np.ndarray:
+        """The sources of each step of an epoch, from 1: int64, steps x sources per step."""
+        random = np.random.default_rng((self.seed, SAMPLING, epoch))
         return random.choice(
             len(self.sources), size=(self.steps_per_epoch, self.sources_per_step), p=self._probabilities
         )
 
     def images(self, epoch: int) -> np.ndarray:
-        """The training images of each step of an epoch: int64, steps x batch size.
-
-        The slice of the source drawn first comes first, and so on.
-        """
+        """The training images of each step of an epoch, slice after slice: int64, steps x batch size."""
         taken = np.zeros(len(self.sources), dtype=np.int64)
         for earlier in range(1, epoch):
-            taken += np.bincount(self.draws(earlier).ravel(), minlength=len(taken))
-        drawn = self.draws(epoch).ravel()
-        images = np.empty((len(drawn), self.batch_size // self.sources_per_step), dtype=np.int64)
+            taken += np.bincount(self.sampled(earlier).ravel(), minlength=len(taken))
+        sampled = self.sampled(epoch).ravel()
+        images = np.empty((len(sampled), self.batch_size // self.sources_per_step), dtype=np.int64)
         for i, stream in enumerate(self._streams):
-            here = drawn == i
+            here = sampled == i
             images[here] = stream.batches(taken[i], np.count_nonzero(here))
         return images.reshape(-1, self.batch_size)

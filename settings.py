@@ -1,67 +1,74 @@
-"""What the numbers of --setting and --data stand for, as tables.
+"""Names and numbers of the command line: settings, losses, precisions, schedules. Tables without logic.
 
-Nothing is imported here that takes time: the command line is read and checked against these tables before
-torch is loaded.
+Nothing here imports torch, so that the help and refusals come at once. Where an entry stands for a class, it
+has the name of that class.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-VERSION = "2.1.0"
+from errors import UserError
+
+VERSION = "3.0.0.dev0"
 """Version of the program, written into every file that it makes."""
-
-
-class UserError(Exception):
-    """Something that the user can put right. Its text says what is wrong and what to do, in one line."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way of training, with a name and its meaning in a few words.
+    """One way to train and score a model.
 
-    `kind` is the kind of model it trains: settings of the same kind can evaluate each other's models.
-    `draws` says whether each step draws the tasks that it trains; how many is an option then.
-    `weighted` says whether its tasks have weights of their own; otherwise they all weigh the same.
-    `shared_inputs` says whether every task must have every image.
+    Attributes:
+        name: in a word or two.
+        words: what it does, for the help.
+        kind: of model; settings of the same kind can evaluate each other's models.
+        agent: name of its class in agents.py.
+        samples_tasks: whether each step samples the tasks that it trains.
+        weighted: whether its tasks have weights; otherwise they all weigh the same.
+        shared_inputs: whether every task must have every image.
     """
 
     name: str
     words: str
     kind: str
-    draws: bool = False
+    agent: str
+    samples_tasks: bool = False
     weighted: bool = False
     shared_inputs: bool = False
 
 
 SETTINGS = (
-    Setting("standard", "one classifier over all classes", "standard"),
-    Setting("standard by task", "trained as 0, scored task by task", "standard"),
-    Setting("single task", "only the task given by --task", "single-task"),
+    Setting("standard", "one classifier over all classes", "standard", "StandardAgent"),
+    Setting("standard by task", "trained as 0, scored task by task", "standard", "StandardByTaskAgent"),
+    Setting("single task", "only the task given by --task", "single-task", "SingleTaskAgent"),
     Setting(
         "uniform draws",
-        "multi-task, each step draws one task, or more by --tasks_per_step, all equally likely",
+        "multi-task, each step samples one task, or more by --tasks_per_step, all equally likely",
         "multi-task",
-        draws=True,
+        "TaskSamplingAgent",
+        samples_tasks=True,
     ),
     Setting(
         "weighted draws",
-        "multi-task, each step draws one task, or more by --tasks_per_step, some likelier than others",
+        "multi-task, each step samples one task, or more by --tasks_per_step, some likelier than others",
         "multi-task",
-        draws=True,
+        "TaskSamplingAgent",
+        samples_tasks=True,
         weighted=True,
     ),
     Setting(
         "summed losses",
         "multi-task, each step takes all tasks and the mean of their losses, or what --loss says",
         "multi-task",
+        "SummedLossAgent",
         shared_inputs=True,
     ),
     Setting(
         "weighted losses",
         "multi-task, each step takes all tasks and a weighted mean of their losses",
         "multi-task",
+        "SummedLossAgent",
         weighted=True,
         shared_inputs=True,
     ),
@@ -69,316 +76,109 @@ SETTINGS = (
 
 
 @dataclass(frozen=True)
-class DataSpec:
-    """A data set as it is defined, known without reading its images.
+class Loss:
+    """A way to make one update of the losses of a step's tasks.
 
     Attributes:
-        name: that of the data set, or of the user's file.
-        question: what the tasks ask.
-        channels: of the images, 1 or 3.
-        image_size: side of the square images as published.
-        default_image_size: side that is trained on.
-        epochs: how many are trained by default.
-        mean: of the training pixels scaled to [0, 1], per channel; empty where loading measures it.
-        std: their deviation, likewise.
-        tasks: the name of each task with a row of one entry per class: the number that the class has
-            within the task, or -1 where the task leaves the class out.
-        train_counts: number of training images of each class.
-        test_counts: number of test images of each class.
-        synthetic: whether the images are generated.
-        path: of the user's file, None for any other data set.
-        checksum: of the content of that file.
-        validation: share of each class's training images that is held out and scored in the test
-            images' place.
+        words: what it does, for the help.
+        combiner: name of its class in losses.py.
+        arguments: what the class is made with, besides the number of heads.
+        aggregates: whether it combines the gradients of the tasks, each from its own backward pass.
+        packages: what it needs besides requirements.txt.
     """
 
-    name: str
-    question: str
-    channels: int
-    image_size: int
-    default_image_size: int
-    epochs: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    tasks: dict[str, tuple[int, ...]]
-    train_counts: tuple[int, ...]
-    test_counts: tuple[int, ...]
-    synthetic: bool = False
-    path: Path | None = None
-    checksum: str = ""
-    validation: float = 0.0
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the whole data set."""
-        return len(self.train_counts)
-
-    @property
-    def shared_inputs(self) -> bool:
-        """Whether every task has every image."""
-        return all(number >= 0 for row in self.tasks.values() for number in row)
-
-    @property
-    def title(self) -> str:
-        """The name, with a mark where the images are generated."""
-        return f"synthetic stand-in for {self.name}" if self.synthetic else self.name
-
-    @property
-    def scored_on(self) -> str:
-        """Which images results are of: `test` or `validation`."""
-        return "validation" if self.validation else "test"
-
-    @property
-    def held_out(self) -> tuple[int, ...]:
-        """Number of training images of each class that are held out: the share, but neither all nor none."""
-        if not self.validation:
-            return (0,) * self.num_classes
-        return tuple(
-            max(1, min(count - 1, int(self.validation * count + 0.5))) for count in self.train_counts
-        )
-
-    def num_training_images(self, task: str | None = None) -> int:
-        """Number of images that are trained on: of a task, given by its name, or in all."""
-        row = (0,) * self.num_classes if task is None else self.tasks[task]
-        counts = zip(row, self.train_counts, self.held_out, strict=True)
-        return sum(count - held_out for number, count, held_out in counts if number >= 0)
-
-    def training_sets(self, setting: int, task: int | None = None) -> dict[int | None, int]:
-        """Number of images of each training set that an epoch goes through, by task; None is that of all.
-
-        Args:
-            setting: its number.
-            task: that of a single-task model; default: all models together.
-        """
-        names = list(self.tasks)
-        if task is not None:
-            tasks = [task]
-        elif SETTINGS[setting].draws or SETTINGS[setting].kind == "single-task":
-            tasks = range(len(names))
-        else:
-            return {None: self.num_training_images()}
-        return {each: self.num_training_images(names[each]) for each in tasks}
+    words: str
+    combiner: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    aggregates: bool = False
+    packages: tuple[str, ...] = ()
 
 
-def _one_against_rest(names: list[str]) -> dict[str, tuple[int, ...]]:
-    """A task per class: is it this class (1) or another (0)?"""
-    return {name: tuple(int(name == other) for other in names) for name in names}
+def _scalarization(words: str, combiner: str, method: str, **arguments: Any) -> Loss:
+    """One of TorchJD's functions of the losses."""
+    return Loss(words, combiner, {"method": method, **arguments}, packages=("torchjd",))
 
 
-def _partition(groups: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """A task per group of class ids: which class of the group, numbered in ascending order, is it?"""
-    num_classes = sum(len(group) for group in groups.values())
-    return {
-        name: tuple(group.index(c) if c in group else -1 for c in range(num_classes))
-        for name, group in groups.items()
-    }
+def _aggregation(words: str, combiner: str, method: str, *solvers: str, **arguments: Any) -> Loss:
+    """One of TorchJD's functions of the gradients, and the packages that it needs besides TorchJD."""
+    packages = ("torchjd", *solvers)
+    return Loss(words, combiner, {"method": method, **arguments}, aggregates=True, packages=packages)
 
 
-def _consecutive(sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
-    """A task per group of classes, whose class ids follow one another group by group."""
-    num_classes, first = sum(sizes.values()), 0
-    tasks = {}
-    for name, size in sizes.items():
-        tasks[name] = (-1,) * first + tuple(range(size)) + (-1,) * (num_classes - first - size)
-        first += size
-    return tasks
-
-
-CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-
-# Official coarse label ids in order, each with the fine label ids of its five classes.
-CIFAR100_SUPERCLASSES = {
-    "aquatic_mammals": (4, 30, 55, 72, 95),
-    "fish": (1, 32, 67, 73, 91),
-    "flowers": (54, 62, 70, 82, 92),
-    "food_containers": (9, 10, 16, 28, 61),
-    "fruit_and_vegetables": (0, 51, 53, 57, 83),
-    "household_electrical_devices": (22, 39, 40, 86, 87),
-    "household_furniture": (5, 20, 25, 84, 94),
-    "insects": (6, 7, 14, 18, 24),
-    "large_carnivores": (3, 42, 43, 88, 97),
-    "large_man-made_outdoor_things": (12, 17, 37, 68, 76),
-    "large_natural_outdoor_scenes": (23, 33, 49, 60, 71),
-    "large_omnivores_and_herbivores": (15, 19, 21, 31, 38),
-    "medium_mammals": (34, 63, 64, 66, 75),
-    "non-insect_invertebrates": (26, 45, 77, 79, 99),
-    "people": (2, 11, 35, 46, 98),
-    "reptiles": (27, 29, 44, 78, 93),
-    "small_mammals": (36, 50, 65, 74, 80),
-    "trees": (47, 52, 56, 59, 96),
-    "vehicles_1": (8, 13, 48, 58, 90),
-    "vehicles_2": (41, 69, 81, 85, 89),
-}
-
-# The alphabets of each folder of Omniglot in name order, each with its number of characters.
-OMNIGLOT_ALPHABETS = {
-    "images_background": {
-        "Alphabet_of_the_Magi": 20,
-        "Anglo-Saxon_Futhorc": 29,
-        "Arcadian": 26,
-        "Armenian": 41,
-        "Asomtavruli_(Georgian)": 40,
-        "Balinese": 24,
-        "Bengali": 46,
-        "Blackfoot_(Canadian_Aboriginal_Syllabics)": 14,
-        "Braille": 26,
-        "Burmese_(Myanmar)": 34,
-        "Cyrillic": 33,
-        "Early_Aramaic": 22,
-        "Futurama": 26,
-        "Grantha": 43,
-        "Greek": 24,
-        "Gujarati": 48,
-        "Hebrew": 22,
-        "Inuktitut_(Canadian_Aboriginal_Syllabics)": 16,
-        "Japanese_(hiragana)": 52,
-        "Japanese_(katakana)": 47,
-        "Korean": 40,
-        "Latin": 26,
-        "Malay_(Jawi_-_Arabic)": 40,
-        "Mkhedruli_(Georgian)": 41,
-        "N_Ko": 33,
-        "Ojibwe_(Canadian_Aboriginal_Syllabics)": 14,
-        "Sanskrit": 42,
-        "Syriac_(Estrangelo)": 23,
-        "Tagalog": 17,
-        "Tifinagh": 55,
-    },
-    "images_evaluation": {
-        "Angelic": 20,
-        "Atemayar_Qelisayer": 26,
-        "Atlantean": 26,
-        "Aurek-Besh": 26,
-        "Avesta": 26,
-        "Ge_ez": 26,
-        "Glagolitic": 45,
-        "Gurmukhi": 45,
-        "Kannada": 41,
-        "Keble": 26,
-        "Malayalam": 47,
-        "Manipuri": 40,
-        "Mongolian": 30,
-        "Old_Church_Slavonic_(Cyrillic)": 45,
-        "Oriya": 46,
-        "Sylheti": 28,
-        "Syriac_(Serto)": 23,
-        "Tengwar": 25,
-        "Tibetan": 42,
-        "ULOG": 26,
-    },
-}
-_alphabets = {name: size for folder in OMNIGLOT_ALPHABETS.values() for name, size in folder.items()}
-
-DATA_SETS = (
-    DataSpec(
-        name="CIFAR-10",
-        question="one per class: is it this class or another?",
-        channels=3,
-        image_size=32,
-        default_image_size=32,
-        epochs=20,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616),
-        tasks=_one_against_rest(CIFAR10_CLASSES),
-        train_counts=(5000,) * 10,
-        test_counts=(1000,) * 10,
+LOSSES = {
+    "mean": Loss("the mean of the tasks' losses", "Combiner"),
+    "uw": _scalarization(
+        "uncertainty weighting: a learnt weight for each task (Kendall et al. 2018)",
+        "LearntScalarization", "UW", scale=lambda num_tasks: 2 / num_tasks,
     ),
-    DataSpec(
-        name="CIFAR-100",
-        question="one per superclass: which of its 5 classes is it?",
-        channels=3,
-        image_size=32,
-        default_image_size=32,
-        epochs=20,
-        mean=(0.5071, 0.4865, 0.4409),
-        std=(0.2673, 0.2564, 0.2762),
-        tasks=_partition(CIFAR100_SUPERCLASSES),
-        train_counts=(500,) * 100,
-        test_counts=(100,) * 100,
+    "dwa": _scalarization(
+        "dynamic weight average: by how each loss falls from epoch to epoch (Liu et al. 2019)",
+        "Dwa", "DWA", scale=lambda num_tasks: 1 / num_tasks,
     ),
-    DataSpec(
-        name="Omniglot",
-        question="one per alphabet: which of its 14 to 55 characters is it?",
-        channels=1,
-        image_size=105,
-        default_image_size=32,
-        epochs=100,
-        mean=(0.9192,),
-        std=(0.2725,),
-        tasks=_consecutive(_alphabets),
-        train_counts=(16,) * sum(_alphabets.values()),
-        test_counts=(4,) * sum(_alphabets.values()),
+    "geometric_mean": _scalarization(
+        "the geometric mean of the losses (Chennupati et al. 2019)", "Scalarization", "GeometricMean"
     ),
-)
-
-
-def _stand_in(
-    spec: DataSpec, tasks: dict[str, tuple[int, ...]], train_per_class: int, test_per_class: int
-) -> DataSpec:
-    """The generated stand-in of a data set."""
-    num_classes = len(next(iter(tasks.values())))
-    return replace(
-        spec,
-        image_size=32,
-        mean=(0.5,) * spec.channels,
-        std=(0.17,) * spec.channels,
-        tasks=tasks,
-        train_counts=(train_per_class,) * num_classes,
-        test_counts=(test_per_class,) * num_classes,
-        synthetic=True,
-    )
-
-
-SYNTHETIC = (
-    _stand_in(DATA_SETS[0], DATA_SETS[0].tasks, train_per_class=64, test_per_class=32),
-    _stand_in(DATA_SETS[1], DATA_SETS[1].tasks, train_per_class=32, test_per_class=16),
-    _stand_in(
-        DATA_SETS[2],
-        _consecutive({name: 4 + t % 3 for t, name in enumerate(_alphabets)}),
-        train_per_class=32,
-        test_per_class=8,
+    "random": _scalarization(
+        "random weights, others for each step (Lin et al. 2022)", "Scalarization", "Random"
     ),
-)
-"""The generated stand-ins, in the order of DATA_SETS: enough images for one batch of 128 per task."""
-
-SCALARIZATIONS = {
-    "uw": "uncertainty weighting: a learnt weight for each task (Kendall et al. 2018)",
-    "dwa": "dynamic weight average: by how each loss falls from epoch to epoch (Liu et al. 2019)",
-    "geometric_mean": "the geometric mean of the losses (Chennupati et al. 2019)",
-    "random": "random weights, drawn anew for each step (Lin et al. 2022)",
-    "imtl_l": "impartial learning by losses: a learnt weight for each task (Liu et al. 2021)",
-    "famo": "fast adaptive optimisation: by how much each step lowers each loss (Liu et al. 2023)",
-    "stch": "smooth Tchebycheff: close to the largest loss (Lin et al. 2024)",
-}
-AGGREGATIONS = {
-    "mgda": "the shortest convex combination of the gradients (Desideri 2012; Sener and Koltun 2018)",
-    "pcgrad": "each gradient without what opposes another (Yu et al. 2020)",
-    "gradvac": "each gradient turned to agree with the others as usual (Wang et al. 2021)",
-    "graddrop": "one sign for each coordinate, drawn by how many agree (Chen et al. 2020)",
-    "cagrad": "close to the mean, but best for the task that gains least (Liu et al. 2021)",
-    "imtl_g": "impartial learning by gradients: equal projections on all (Liu et al. 2021)",
-    "aligned_mtl": "gradients made orthogonal and equally long (Senushkin et al. 2023)",
-    "fairgrad": "gains that are alpha-fair (Ban and Ji 2024)",
-    "nash_mtl": "gains that are Nash's bargain (Navon et al. 2022)",
-    "upgrad": "each gradient projected to where it opposes none (Quinton and Rey 2024)",
-    "config": "equal cosines to all gradients (Liu et al. 2024)",
-}
-LOSSES = {"mean": "the mean of the tasks' losses", **SCALARIZATIONS, **AGGREGATIONS}
-"""How the losses of the tasks can be made one update in setting 5: a name, and what it does in words.
-
-Scalarisations make one loss of many, aggregations one gradient of the encoder of those of the tasks.
-"""
+    "imtl_l": _scalarization(
+        "impartial learning by losses: a learnt weight for each task (Liu et al. 2021)",
+        "LearntScalarization", "IMTLL", scale=lambda num_tasks: 1 / num_tasks,
+    ),
+    "famo": _scalarization(
+        "fast adaptive optimisation: by how much each step lowers each loss (Liu et al. 2023)",
+        "Famo", "FAMO",
+    ),
+    "stch": _scalarization(
+        "smooth Tchebycheff: close to the largest loss (Lin et al. 2024)",
+        "Scalarization", "STCH", scale=lambda num_tasks: num_tasks, mu=0.01,
+    ),
+    "mgda": _aggregation(
+        "the shortest convex combination of the gradients (Desideri 2012; Sener and Koltun 2018)",
+        "Aggregation", "MGDA",
+    ),
+    "pcgrad": _aggregation(
+        "each gradient without what opposes another (Yu et al. 2020)",
+        "Aggregation", "PCGrad", scale=lambda num_tasks: 1 / num_tasks,
+    ),
+    "gradvac": _aggregation(
+        "each gradient turned to agree with the others as usual (Wang et al. 2021)",
+        "GradVac", "GradVac", scale=lambda num_tasks: 1 / num_tasks,
+    ),
+    "graddrop": _aggregation(
+        "one sign for each coordinate, sampled by how many agree (Chen et al. 2020)",
+        "Aggregation", "GradDrop", scale=lambda num_tasks: 1 / num_tasks,
+    ),
+    "cagrad": _aggregation(
+        "close to the mean, but best for the task that gains least (Liu et al. 2021)",
+        "Aggregation", "CAGrad", "cvxpy", "clarabel", scale=lambda num_tasks: 1 / 1.5, c=0.5,
+    ),
+    "imtl_g": _aggregation(
+        "impartial learning by gradients: equal projections on all (Liu et al. 2021)",
+        "Aggregation", "IMTLG",
+    ),
+    "aligned_mtl": _aggregation(
+        "gradients made orthogonal and equally long (Senushkin et al. 2023)", "Aggregation", "AlignedMTL"
+    ),
+    "fairgrad": _aggregation(
+        "gains that are alpha-fair (Ban and Ji 2024)", "Aggregation", "FairGrad", "scipy", alpha=2.0
+    ),
+    "nash_mtl": _aggregation(
+        "gains that are Nash's bargain (Navon et al. 2022)", "NashMtl", "NashMTL", "cvxpy", "ecos"
+    ),
+    "upgrad": _aggregation(
+        "each gradient projected to where it opposes none (Quinton and Rey 2024)",
+        "Aggregation", "UPGrad", "qpsolvers", "quadprog",
+    ),
+    "config": _aggregation(
+        "equal cosines to all gradients (Liu et al. 2024)",
+        "Aggregation", "ConFIG", scale=lambda num_tasks: 1 / num_tasks,
+    ),
+}  # fmt: skip
+"""What --loss can be, by name. docs/losses.md says where each constant comes from."""
 
 TORCHJD = "0.18"
 """The version of TorchJD that has these methods."""
-
-SOLVERS = {
-    "cagrad": ("cvxpy", "clarabel"),
-    "fairgrad": ("scipy",),
-    "nash_mtl": ("cvxpy", "ecos"),
-    "upgrad": ("qpsolvers", "quadprog"),
-}
-"""The packages that some of them need beside TorchJD."""
 
 PRECISIONS = ("fp32", "bf16")
 """What the network computes in; its weights are fp32 in any case."""
@@ -390,8 +190,8 @@ class Schedule:
 
     Attributes:
         words: what it does, for the help.
-        rate: the multiplier of --lr, as a function of the share of the run's steps that are done.
-        needs_total: whether `rate` depends on that share, so that a run cannot go on to more epochs.
+        rate: lr multiplier, as a function of training progress from 0 to 1.
+        needs_total: whether `rate` depends on progress, so that a run cannot be resumed for more epochs.
     """
 
     words: str
@@ -400,29 +200,28 @@ class Schedule:
 
 
 SCHEDULES = {
-    "constant": Schedule("--lr all along", lambda done: 1.0, needs_total=False),
+    "constant": Schedule("--lr all along", lambda progress: 1.0, needs_total=False),
     "cosine": Schedule(
         "from --lr to 0 over all steps of the run, along half a cosine",
-        lambda done: (1 + math.cos(math.pi * done)) / 2,
+        lambda progress: (1 + math.cos(math.pi * progress)) / 2,
         needs_total=True,
     ),
 }
-"""The learning rate schedules by name."""
+"""What --schedule can be, by name."""
 
 
-def entry(table: Mapping | Sequence, key: object, where: str, named_in: str) -> object:
-    """Look up an entry of a table that another table names.
+def find(room: Mapping[str, Any], name: str, file: str, table: str) -> Any:
+    """Find the class or function that an entry of a table names.
 
     Args:
-        table: the table.
-        key: name or number of the entry.
-        where: the table and its file, for the error.
-        named_in: the table that names the entry, and its file.
+        room: the globals of the module that has to have it.
+        name: of the class or function.
+        file: of that module, for the error.
+        table: the table that has the entry, for the error.
 
     Raises:
-        UserError: there is no such entry.
+        UserError: there is none of that name.
     """
-    try:
-        return table[key]
-    except LookupError:
-        raise UserError(f"{named_in} has an entry {key!r} and {where} has none: add it there") from None
+    if name not in room:
+        raise UserError(f"{table} names {name!r}, and {file} has nothing of that name: add it there")
+    return room[name]

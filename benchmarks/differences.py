@@ -28,12 +28,12 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import main as program
-from history import HISTORY, read_history
 from models import Encoder, Model
 from options import OPTIONS
 from reporting.statistics import estimate, points
 from reporting.text import interval
-from settings import DATA_SETS
+from storage.history import HISTORY, read_history
+from tasks import DATA_SETS
 
 SEEDS = range(3)
 CIFAR10 = DATA_SETS[0]

@@ -28,9 +28,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import main as program
-from history import History, describe, write_history
 from options import make_run
-from settings import DATA_SETS, SETTINGS
+from settings import SETTINGS
+from storage.history import History, describe, write_history
+from tasks import DATA_SETS
 
 TOP = Path(program.__file__).parent
 SPEC = DATA_SETS[1]
@@ -82,7 +83,7 @@ def write_run(
             parameters={"encoder": 276_000, "heads": 4_200_000},
             epochs=[epoch | {"epoch": number, "images_per_second": 800.0} for number in range(1, 5)],
             finished=True,
-            own_statistics=own_statistics if SETTINGS[setting].draws else None,
+            own_statistics=own_statistics if SETTINGS[setting].samples_tasks else None,
         ),
     )
 

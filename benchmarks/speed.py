@@ -50,12 +50,15 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from agents import AGENTS, Agent, make_optimizer, normalised
+from agents import Agent, make_agent, make_optimizer, normalised
 from data import DataSet, Split
+from errors import UserError
 from models import Model, computing_in
 from options import COUNT, DEVICE, Run, choice, make_run
-from running.sitting import compiling, keep_freed_memory, pick_device
-from settings import DATA_SETS, LOSSES, PRECISIONS, SETTINGS, DataSpec, UserError
+from running.session import compiling
+from running.setup import keep_freed_memory, pick_device
+from settings import LOSSES, PRECISIONS, SETTINGS
+from tasks import DATA_SETS, DataSpec
 
 BATCH_SIZE = 128
 
@@ -209,7 +212,7 @@ class Ours:
 
     def lay_out(self) -> None:
         """What is done once per epoch before its first step."""
-        self.agent.plan.draws(1)
+        self.agent.plan.sampled(1)
         torch.from_numpy(self.agent.plan.images(1)).to(self.agent.data.device)
 
     def evaluate(self) -> list[float]:
@@ -222,12 +225,12 @@ class Floor:
 
     def __init__(self, agent: Agent) -> None:
         self.agent, self.model = agent, agent.model
-        self._optimizer = make_optimizer(agent.model, agent.combination, agent.run)
+        self._optimizer = make_optimizer(agent.model, agent.combiner, agent.run)
         device = agent.data.device
         self._images, _ = agent.data.train.batch(torch.arange(BATCH_SIZE, device=device))
         sizes = (agent.heads().amax(dim=1) + 1).tolist()
         self._targets = [torch.arange(BATCH_SIZE, device=device) % size for size in sizes]
-        self._draws = itertools.cycle(agent.plan.draws(1).tolist())
+        self._draws = itertools.cycle(agent.plan.sampled(1).tolist())
         self._weights = [torch.tensor(source.weights, device=device) for source in agent.plan.sources]
 
     def _step(self) -> None:
@@ -245,7 +248,7 @@ class Floor:
                     logits = self.model.heads[head](features[here]).float()
                     losses.append(F.cross_entropy(logits, self._targets[head][here]))
         self._optimizer.zero_grad(set_to_none=True)
-        self.agent.combination.backward(losses, torch.cat(weights), features, self.model.encoder.parameters())
+        self.agent.combiner.backward(losses, torch.cat(weights), features, self.model.encoder.parameters())
         self._optimizer.step()
 
     def train(self, steps: int) -> None:
@@ -272,7 +275,7 @@ def options_of(setting: int, args: argparse.Namespace, loss: str | None = None) 
         "task": 1 if setting == 2 else None,
         "loss": loss,
         "batch_size": BATCH_SIZE,
-        "tasks_per_step": args.tasks_per_step if SETTINGS[setting].draws else None,
+        "tasks_per_step": args.tasks_per_step if SETTINGS[setting].samples_tasks else None,
         "precision": args.precision,
         "compile": args.compile,
     }
@@ -302,7 +305,7 @@ def measure(setting: int, args: argparse.Namespace, device: torch.device) -> Non
     """Time the variants of a setting in turn and print what came out."""
     run = options_of(setting, args)
     data = generated(args.data, args.test_images, device)
-    agent = AGENTS[setting](data, run)
+    agent = make_agent(data, run)
     flops = flops_per_image(agent)
     ours = Ours(agent)
     variants = {"A": ours, "B": Usual(data, run, device), "C": Floor(agent)}
@@ -343,9 +346,9 @@ def measure_losses(args: argparse.Namespace, device: torch.device) -> None:
     print(f"{'loss':14}  {'mean ms/step':18}  {'loss ms/step':18}  loss/mean")
     data = generated(args.data, args.test_images, device)
     keep_freed_memory()
-    mean = Ours(AGENTS[5](data, options_of(5, args, "mean")))
+    mean = Ours(make_agent(data, options_of(5, args, "mean")))
     for loss in args.loss:
-        variants = (mean, Ours(AGENTS[5](data, options_of(5, args, loss))))
+        variants = (mean, Ours(make_agent(data, options_of(5, args, loss))))
         rows = []
         for _ in range(args.rounds):
             row = []
@@ -367,7 +370,7 @@ def heading(args: argparse.Namespace, device: torch.device, what: str) -> str:
         else f"{torch.get_num_threads()} CPU threads"
     )
     options = args.precision + (", compiled" if args.compile else "")
-    if not args.loss and any(SETTINGS[setting].draws for setting in args.settings):
+    if not args.loss and any(SETTINGS[setting].samples_tasks for setting in args.settings):
         options += f"; tasks a step in settings 3 and 4: {args.tasks_per_step}"
     return f"{DATA_SETS[args.data].name}, torch {torch.__version__}, {where}; {what}: {options}"
 
@@ -403,7 +406,7 @@ def measure_memory(args: argparse.Namespace, device: torch.device) -> None:
     if args.memory_of == "A":
         data = generated(args.data, args.test_images, device)
         keep_freed_memory()
-        variant = Ours(AGENTS[run.setting](data, run))
+        variant = Ours(make_agent(data, run))
     else:  # which keeps images of its own, not on the device
         variant = Usual(generated(args.data, args.test_images, torch.device("cpu")), run, device)
     variant.train(3)

@@ -150,7 +150,7 @@ def another_loss(options: Mapping[str, object]) -> str:
 
 def more_tasks_per_step(options: Mapping[str, object]) -> list[dict[str, object]]:
     """One task a step, and more: as in some runs, or four, if they divide a batch."""
-    setting = options["setting"] if SETTINGS[options["setting"]].draws else 3
+    setting = options["setting"] if SETTINGS[options["setting"]].samples_tasks else 3
     size, more = options["batch_size"], options["tasks_per_step"]
     if more in (None, 1):
         more = next((k for k in (4, 2, *range(3, size // 2 + 1)) if size % k == 0), 4)
@@ -280,7 +280,9 @@ def scorings(pair: Pair, study: Study) -> list[Pair]:
 
     Ways that do not draw tasks are tested with the statistics they are trained with, and have no others.
     """
-    first, second = (study.own.get(group, None if SETTINGS[group.setting].draws else group) for group in pair)
+    first, second = (
+        study.own.get(group, None if SETTINGS[group.setting].samples_tasks else group) for group in pair
+    )
     return [pair, (first, second)] if first and second and (first, second) != pair else [pair]
 
 

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from history import ALL_CLASSES, HISTORY, History, read_history
+from errors import UserError
 from options import Option, grouping, is_number
 from reporting.statistics import NO_DEVIATION
+from running.released import known_as
 from running.streams import in_one_line
-from settings import DATA_SETS, SETTINGS, UserError
+from settings import SETTINGS
+from storage.history import ALL_CLASSES, HISTORY, History, read_history
+from tasks import DATA_SETS
 
 SINGLE_TASK = 2
 
@@ -79,7 +82,8 @@ def read_run(path: Path, table: Sequence[Option]) -> Recorded:
         ValueError: it is none, or of a run that has not ended; the text says so.
     """
     history = read_history(path, table)
-    shared = grouping(table, history.options) | {"code": history.code}
+    codes = dict.fromkeys(known_as(session["code"]) for session in history.sessions)
+    shared = grouping(table, history.options) | {"code": " ".join(codes)}
     if not history.finished:
         raise ValueError(f"unfinished: {len(history.epochs)} of {history.options['epochs']} epochs")
     return Recorded(path, history, shared)

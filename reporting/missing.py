@@ -11,7 +11,7 @@ from options import Option, make_run
 from reporting.comparisons import SEEDS, Question, Section, are_alike, common_seeds
 from reporting.histories import SINGLE_TASK, Group
 from running.streams import in_one_line
-from settings import DATA_SETS, SYNTHETIC, DataSpec
+from tasks import DATA_SETS, DataSpec
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def data_set(options: Mapping[str, object]) -> DataSpec | None:
     """The data set of some options, None for a file, which need not be there any more."""
     if isinstance(options["data"], str):
         return None
-    spec = (SYNTHETIC if options["synthetic"] else DATA_SETS)[options["data"]]
-    return replace(spec, validation=options["validation"] or 0.0)
+    spec = DATA_SETS[options["data"]]
+    return replace(spec.stand_in if options["synthetic"] else spec, validation=options["validation"] or 0.0)
 
 
 def missing_runs(question: Question, section: Section, table: Sequence[Option]) -> list[Missing]:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 
-from files import remove, replacing
+from errors import UserError
 from options import Option
 from reporting.comparisons import Section
 from reporting.histories import find_runs, studies
 from reporting.rows import comma_separated, comparison_rows, run_rows
 from reporting.text import written
 from running.streams import give, say
-from settings import UserError
+from storage.files import remove, replacing
 
 PRINTED, ROWS, COMPARISONS, FIGURE = "report.txt", "report.csv", "comparisons.csv", "report.png"
 

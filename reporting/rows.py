@@ -52,7 +52,7 @@ def run_rows(studies: Sequence[Study]) -> list[Sequence[object]]:
         last, own = history.epochs[-1], history.own_statistics
         options = [run.options.get(name) for name in names]
         options = [" ".join(map(str, value)) if isinstance(value, list) else value for value in options]
-        whole = [last["loss"], *map(run.amount, AMOUNTS), run.options["task"], history.code, *options]
+        whole = [last["loss"], *map(run.amount, AMOUNTS), run.options["task"], run.shared["code"], *options]
         for i, task in enumerate(history.tasks):
             scores = [last[measure][i] for measure in MEASURES]
             scores += [own[measure][i] if own else None for measure in MEASURES]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from options import CommandError, Option
+from errors import CommandError
+from options import Option
 from reporting.comparisons import QUESTIONS, SEEDS, Comparison, Section
 from reporting.histories import AMOUNTS, SINGLE_TASK, Group, Study
 from reporting.missing import Missing, missing_runs

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from history import HISTORY, History, read_history
+from errors import UserError
 from options import Option, Run, as_given, differing
-from settings import UserError
+from storage.history import HISTORY, History, read_history
 
 MODEL = "model.pt"
 FILES = (MODEL, HISTORY)

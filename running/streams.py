@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-from settings import UserError
+from errors import UserError
 
 
 class OutputError(UserError):

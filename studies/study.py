@@ -38,13 +38,13 @@ if missing := [name for name in PACKAGES if find_spec(name) is None]:
 
 from filelock import SoftFileLock, Timeout  # noqa: E402
 
-from files import LOCK  # noqa: E402
+from errors import CommandError, UserError  # noqa: E402
 from main import parse  # noqa: E402
-from options import OPTIONS, CommandError, Run  # noqa: E402
+from options import OPTIONS, Run  # noqa: E402
 from running.directory import MODEL, earlier_history, is_done  # noqa: E402
 from running.machine import free_memory, num_cores  # noqa: E402
 from running.streams import open_streams, settle_streams  # noqa: E402
-from settings import UserError  # noqa: E402
+from storage.locks import LOCK  # noqa: E402
 from studies.starter import SIGNALS, obeyed  # noqa: E402
 
 HELP = """\

@@ -16,7 +16,7 @@ from made_up import Report
 import main
 import reporting
 from data import DataSet, load
-from settings import SYNTHETIC
+from tasks import DATA_SETS
 
 CPU = torch.device("cpu")
 
@@ -24,14 +24,14 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="session")
 def cifar10() -> DataSet:
     """CIFAR-10's stand-in at 8 x 8 pixels, with half of its images: 320 and 160."""
-    spec = replace(SYNTHETIC[0], train_counts=(32,) * 10, test_counts=(16,) * 10)
+    spec = replace(DATA_SETS[0].stand_in, train_counts=(32,) * 10, test_counts=(16,) * 10)
     return load(spec, Path(), 8, CPU)
 
 
 @pytest.fixture(scope="session")
 def cifar100() -> DataSet:
     """CIFAR-100's stand-in at 8 x 8 pixels."""
-    return load(SYNTHETIC[1], Path(), 8, CPU)
+    return load(DATA_SETS[1].stand_in, Path(), 8, CPU)
 
 
 class Run:

@@ -30,7 +30,8 @@ from models import Model, computing_in
 from options import OPTIONS
 from own_data import read_spec
 from running.released import RESULTS
-from settings import DATA_SETS, LOSSES, SYNTHETIC, DataSpec
+from settings import LOSSES
+from tasks import DATA_SETS, DataSpec
 
 RECORD = Path(__file__).with_name("golden.json")
 
@@ -105,9 +106,9 @@ def data_of(number: int | None, image_size: int, validation: float) -> DataSet:
             spec = read_spec(write_data(Path(folder) / "own.npz", [48, 32, 48], size=8))
         else:
             each = 16 if number == 0 else 8
-            counts = {"train_counts": (each,) * SYNTHETIC[number].num_classes}
-            counts |= {"test_counts": (4,) * SYNTHETIC[number].num_classes}
-            spec = replace(SYNTHETIC[number], **counts)
+            counts = {"train_counts": (each,) * DATA_SETS[number].stand_in.num_classes}
+            counts |= {"test_counts": (4,) * DATA_SETS[number].stand_in.num_classes}
+            spec = replace(DATA_SETS[number].stand_in, **counts)
         return load(replace(spec, validation=validation), Path(folder), image_size, CPU)
 
 
@@ -229,7 +230,7 @@ def data_record() -> dict[str, object]:
     held_out = hold_out((torch.arange(30)[:, None, None, None], labels), (3, 2, 1))
     with TemporaryDirectory() as folder:
         made = {f"reader {name}": value for name, value in read_tiny_files(Path(folder)).items()}
-    for spec in SYNTHETIC:
+    for spec in (spec.stand_in for spec in DATA_SETS):
         made[f"entry of the stand-in for {spec.name}"] = entry(spec)
         few = {"train_counts": (2,) * spec.num_classes, "test_counts": (1,) * spec.num_classes}
         made[f"stand-in for {spec.name}"] = of_data(load(replace(spec, **few), Path(), 32, CPU))

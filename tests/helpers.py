@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agents import AGENTS, Agent
+from agents import Agent, make_agent
 from data import DataSet
 from models import Encoder, Model
 from options import make_run
@@ -42,13 +42,13 @@ TOP = Path(__file__).parents[1]
 # once and can be killed like any process.
 code_fingerprint()  # parses the program once, so that the children need not
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["helpers", "main", "running.sitting", "torchvision", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(["helpers", "main", "running.session", "torchvision", "torch._dynamo"])
 
 
 def make(setting: int, data: DataSet, network: Callable = NARROW, **options) -> Agent:
     """An agent with batches of 32, if nothing else is said."""
     run = make_run("train", {"setting": setting, "batch_size": 32, **options}, spec=data.spec)
-    return AGENTS[setting](data, run, network)
+    return make_agent(data, run, network)
 
 
 def train_epochs(agent: Agent, count: int) -> list[float]:
@@ -99,7 +99,7 @@ def result_of(path: Path) -> tuple[bytes, dict]:
 
 def _run_in_copy(copy: Path, code: str, output: Path) -> None:
     """Forget the modules of the program and run some code on those of a copy."""
-    rooms = (TOP, TOP / "running", TOP / "reporting")
+    rooms = (TOP, TOP / "running", TOP / "reporting", TOP / "storage")
     for name, module in list(sys.modules.items()):
         if Path(getattr(module, "__file__", None) or "/").parent in rooms:
             del sys.modules[name]

@@ -10,7 +10,8 @@ from statistics import fmean, stdev
 
 from helpers import table_line
 
-from settings import DATA_SETS, SETTINGS
+from settings import SETTINGS
+from tasks import DATA_SETS
 
 # Two tasks are enough to work with by hand; a file of one's own may have as few.
 MINE = "mine.npz#0123456789ab"
@@ -36,7 +37,7 @@ def options_of(setting: int, **options: object) -> dict:
     late = {
         "weights": [task + 1.0 for task in range(num_tasks)] if SETTINGS[setting].weighted else None,
         "loss": "mean" if setting == 5 else None,
-        "tasks_per_step": 1 if SETTINGS[setting].draws else None,
+        "tasks_per_step": 1 if SETTINGS[setting].samples_tasks else None,
     }
     fixed = {"task": None, "seed": 0, "epochs": 2, "batch_size": 32, "image_size": 4, "synthetic": False}
     recipe = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "precision": "fp32"}

@@ -23,16 +23,18 @@ from helpers import (
     write_data,
 )
 
-from agents import AGENTS, Agent
+from agents import Agent, StandardAgent, SummedLossAgent
 from data import DataSet, load
-from losses import Combination
+from errors import UserError
+from losses import Combiner
 from models import Model
 from options import make_run
-from running.run import train
 from running.stopping import Stopped, StopSignals
+from running.training import train
 from sampling import Source
 from scoring import Scorer
-from settings import PRECISIONS, SCHEDULES, SYNTHETIC, Schedule, UserError
+from settings import LOSSES, PRECISIONS, SCHEDULES, Loss, Schedule
+from tasks import DATA_SETS
 
 # What a step does
 
@@ -66,7 +68,7 @@ def test_a_step_on_all_tasks_descends_on_the_weighted_sum_of_separate_passes(cif
 @pytest.mark.parametrize("setting", [0, 2, 3])
 def test_a_step_on_one_head_descends_on_its_cross_entropy_and_leaves_other_heads_alone(cifar100, setting):
     agent = make(setting, cifar100, lr=0.25, task=3 if setting == 2 else None)
-    source = int(agent.plan.draws(1)[0, 0])
+    source = int(agent.plan.sampled(1)[0, 0])
     numbers = {0: torch.arange(100), 2: cifar100.tasks[3], 3: cifar100.tasks[source]}[setting]
     reference = copy.deepcopy(agent.model)
     loss = plain_loss(reference, cifar100, first_batch(agent), source, numbers)
@@ -80,7 +82,7 @@ def test_a_step_on_one_head_descends_on_its_cross_entropy_and_leaves_other_heads
 
 def test_a_step_leaves_every_other_head_untouched(cifar100):
     agent = make(3, cifar100, momentum=0.5, weight_decay=0.1)
-    drawn = agent.plan.draws(1)[:3, 0].tolist()
+    drawn = agent.plan.sampled(1)[:3, 0].tolist()
     for source in drawn:
         before = copy.deepcopy(agent.model.state_dict())
         agent.train_steps(1)
@@ -149,14 +151,14 @@ def test_the_recipe_is_that_of_the_textbook(cifar10, options, rates):
 def test_momentum_reaches_a_head_that_is_first_trained_after_others(cifar100):
     agent = make(3, cifar100, momentum=0.9, lr=0.01)
     agent.train_steps(40)
-    trained = set(agent.plan.draws(1)[:40].ravel().tolist())
+    trained = set(agent.plan.sampled(1)[:40].ravel().tolist())
     fresh = make(3, cifar100).model
     for task, (head, start) in enumerate(zip(agent.model.heads, fresh.heads, strict=True)):
         assert torch.equal(head[0].weight, start[0].weight) == (task not in trained)
     assert len(trained) > 10
 
 
-class Learnt(Combination):
+class Learnt(Combiner):
     """Uncertainty weighting (Kendall, Gal and Cipolla 2018), with a parameter per task."""
 
     def __init__(self, num_heads: int) -> None:
@@ -167,10 +169,10 @@ class Learnt(Combination):
         return (losses * torch.exp(-self.log_variances) + self.log_variances).sum() / 2
 
 
-class LearntAgent(AGENTS[5]):
+class LearntAgent(SummedLossAgent):
     """Setting 5 with learnt weights."""
 
-    def combine(self, num_heads: int) -> Combination:
+    def make_combiner(self, num_heads: int) -> Combiner:
         return Learnt(num_heads)
 
 
@@ -183,17 +185,17 @@ def test_the_parameters_of_a_combination_are_trained_and_resumed_but_never_decay
     first_losses = plain = copy.deepcopy(whole)
     plain.train_steps(1)
     step = 0.05 * (1 - first_losses.task_losses[0]) / 2
-    torch.testing.assert_close(plain.combination.log_variances.data, -step, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(plain.combiner.log_variances.data, -step, rtol=1e-4, atol=1e-6)
     decayed = agent(weight_decay=0.5)
     decayed.train_steps(1)
-    torch.testing.assert_close(decayed.combination.log_variances.data, -step, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(decayed.combiner.log_variances.data, -step, rtol=1e-4, atol=1e-6)
     whole.train_steps(6)
     parts.train_steps(3)
     network, state = copy.deepcopy(parts.model.state_dict()), copy.deepcopy(parts.state())
     resumed = agent(momentum=0.9, seed=0)
     resumed.resume(network, state)
     resumed.train_steps(3)
-    assert torch.equal(resumed.combination.log_variances, whole.combination.log_variances)
+    assert torch.equal(resumed.combiner.log_variances, whole.combiner.log_variances)
     assert resumed.losses[:6].tolist() == whole.losses[:6].tolist()
 
 
@@ -232,7 +234,7 @@ def test_a_network_in_bf16_learns_nearly_the_same_in_weights_of_fp32(cifar10, se
 def test_steps_on_a_gpu_are_the_steps_of_the_cpu(setting):
     losses, weights = [], []
     for device in ("cpu", "cuda"):
-        data = load(SYNTHETIC[0], Path(), 32, torch.device(device))
+        data = load(DATA_SETS[0].stand_in, Path(), 32, torch.device(device))
         agent = make(setting, data, lr=0.01, momentum=0.5, task=3 if setting == 2 else None)
         agent.train_steps(20)
         losses.append(agent.losses[:20].tolist())
@@ -269,7 +271,7 @@ def test_a_task_that_was_never_drawn_has_no_loss(cifar10):
 def test_a_drawn_task_whose_loss_is_not_finite_is_named(cifar100):
     agent, names = make(3, cifar100), list(cifar100.spec.tasks)
     agent.model.heads[7][0].weight.data.fill_(torch.nan)
-    first = agent.plan.draws(1)[:, 0].tolist().index(7) + 1
+    first = agent.plan.sampled(1)[:, 0].tolist().index(7) + 1
     with pytest.raises(UserError, match=rf"{names[7]} is not finite from step {first} of epoch 1"):
         list(agent.train(1))
 
@@ -285,8 +287,9 @@ def test_the_rate_of_each_step_is_what_its_schedule_says(cifar10, monkeypatch):
         torch.testing.assert_close(now, was - rate * now.grad)
 
 
-def test_a_loss_that_is_named_and_not_made_is_told_in_a_line(cifar10):
-    with pytest.raises(UserError, match=r"LOSSES of settings\.py .* 'mine' and COMBINATIONS of losses\.py"):
+def test_a_loss_whose_class_is_missing_is_told_in_a_line(monkeypatch, cifar10):
+    monkeypatch.setitem(LOSSES, "mine", Loss("a loss of one's own", "Mine"))
+    with pytest.raises(UserError, match=r"^LOSSES of settings\.py names 'Mine', and losses\.py has nothing"):
         make(5, cifar10, loss="mine")
 
 
@@ -327,7 +330,7 @@ def test_running_statistics_that_overflow_where_no_loss_does_are_named(cifar10, 
     assert agent.losses[0].isfinite()
 
 
-class Remembering(Combination):
+class Remembering(Combiner):
     """The mean, remembering something that no parameter or buffer holds."""
 
     def get_extra_state(self) -> dict:
@@ -335,10 +338,10 @@ class Remembering(Combination):
         return {"memory": [1, "word", torch.tensor([0.0, math.nan])]}
 
 
-class RememberingAgent(AGENTS[5]):
-    """Setting 5 with this combination."""
+class RememberingAgent(SummedLossAgent):
+    """Setting 5 with this combiner."""
 
-    def combine(self, num_heads: int) -> Combination:
+    def make_combiner(self, num_heads: int) -> Combiner:
         return Remembering(num_heads)
 
 
@@ -383,7 +386,7 @@ def test_a_training_that_ends_with_weights_that_are_not_finite_fails_where_nothi
     assert ended.out == ""
 
 
-class ShortAgent(AGENTS[0]):
+class ShortAgent(StandardAgent):
     """Setting 0 on a few of the images."""
 
     def sources(self) -> list[Source]:
@@ -490,7 +493,7 @@ def test_an_evaluation_runs_the_encoder_once_per_image_however_many_tasks_there_
 def test_an_evaluation_takes_fewer_of_larger_images_at_once():
     most = {}
     for size in (32, 64):
-        spec = replace(SYNTHETIC[0], train_counts=(16,) * 10)
+        spec = replace(DATA_SETS[0].stand_in, train_counts=(16,) * 10)
         most[size] = max(encoded(make(0, load(spec, Path(), size, torch.device("cpu")))))
     assert most[64] == most[32] / 4
 

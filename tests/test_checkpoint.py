@@ -12,22 +12,28 @@ import torch
 from helpers import PROCESSES
 from torch import nn
 
-from checks import FieldError
-from files import replacing
+from errors import UserError
 from options import OPTIONS as TABLE
 from options import make_run
-from running import checkpoint
-from running.checkpoint import FORMAT, check_network, check_training, save_model
-from settings import UserError
+from storage.checkpoint import (
+    FORMAT,
+    Checkpoint,
+    check_network,
+    check_training,
+    read_checkpoint,
+    write_checkpoint,
+)
+from storage.checks import FieldError
+from storage.files import replacing
 
 OPTIONS = make_run("train", {"setting": 3}).recorded
 SESSION = {"epoch": 0, "step": 0, "environment": {"torch": "2"}, "code": "abc"}
 TRAINING = {"epochs": [], "step": 0, "losses": torch.zeros(0), "seconds": 0.0, "sessions": [SESSION]}
 
 
-def read_model(path: Path) -> dict:
+def read_model(path: Path) -> Checkpoint:
     """A model file, read with the program's own options."""
-    return checkpoint.read_model(path, TABLE)
+    return read_checkpoint(path, TABLE)
 
 
 def bytes_of(content: object) -> bytes:
@@ -80,12 +86,12 @@ def test_a_directory_that_is_gone_is_said_so(tmp_path):
 
 def test_what_is_saved_is_read_and_is_contiguous_whatever_the_layout(path):
     weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last).requires_grad_()
-    save_model(path, OPTIONS, {"weight": weight}, TRAINING, "code")
+    write_checkpoint(path, Checkpoint(OPTIONS, {"weight": weight}, TRAINING, "code"))
     content = read_model(path)
-    assert content["options"] == OPTIONS
-    assert content["code"] == "code"
-    assert torch.equal(content["model"]["weight"], weight)
-    assert content["model"]["weight"].is_contiguous()
+    assert content.options == OPTIONS
+    assert content.code == "code"
+    assert torch.equal(content.network["weight"], weight)
+    assert content.network["weight"].is_contiguous()
 
 
 class Harm:
@@ -245,8 +251,8 @@ def test_a_model_that_does_not_fit_into_memory_is_not_called_damaged(path):
 def test_a_model_file_that_is_right_is_taken(path):
     path.write_bytes(WHOLE)
     content = read_model(path)
-    assert content["model"].keys() == {"weight"}
-    check_training(content["training"])
+    assert content.network.keys() == {"weight"}
+    check_training(content.training)
 
 
 @pytest.mark.parametrize(
@@ -355,14 +361,14 @@ def test_a_model_of_a_version_without_an_option_was_trained_as_by_default(path):
     later = {"precision": "fp32", "momentum": 0.0, "schedule": "constant", "loss": None}
     older = {name: value for name, value in OPTIONS.items() if name not in later}
     path.write_bytes(altered(options=older))
-    assert read_model(path)["options"] == older | later
+    assert read_model(path).options == older | later
 
 
 def test_what_is_saved_does_not_drag_along_the_memory_that_it_is_a_part_of(path):
     stack = torch.randn(100, 1000)
-    save_model(path, OPTIONS, {"weight": stack[3]}, TRAINING, "code")
+    write_checkpoint(path, Checkpoint(OPTIONS, {"weight": stack[3]}, TRAINING, "code"))
     assert path.stat().st_size < stack.nbytes / 10
-    assert torch.equal(read_model(path)["model"]["weight"], stack[3])
+    assert torch.equal(read_model(path).network["weight"], stack[3])
 
 
 def test_a_missing_model_is_said_so(path):

@@ -15,14 +15,14 @@ from conftest import Run
 from helpers import error_line, write_data
 from torch import Tensor, nn
 
-from agents import AGENTS, Agent
-from checks import FieldError
+from agents import Agent, make_agent
 from data import DataSet
-from history import read_history
 from models import Model
 from options import OPTIONS, make_run
-from running.run import train
 from running.stopping import Stopped, StopSignals
+from running.training import train
+from storage.checks import FieldError
+from storage.history import read_history
 
 
 class SmallestEncoder(nn.Sequential):
@@ -221,7 +221,7 @@ def test_other_code_is_named_as_a_reason_why_a_training_does_not_fit(interrupted
 def stopped(setting: int, data: DataSet, steps: int, **options: object) -> Agent:
     """An agent that stands after some steps of its second epoch."""
     run = make_run("train", {"setting": setting, "batch_size": 32, **options}, spec=data.spec)
-    agent = AGENTS[setting](data, run, SMALLEST)
+    agent = make_agent(data, run, SMALLEST)
     list(agent.train(1))
     agent.train_steps(steps)
     return agent
@@ -345,7 +345,7 @@ def test_the_recipe_of_famo_is_its_own(forming, name):
 
 
 def test_an_error_in_a_loss_of_ones_own_is_one_of_its_state(sampling):
-    class Own(type(sampling[0].combination)):
+    class Own(type(sampling[0].combiner)):
         def set_extra_state(self, state: dict) -> None:
             self.remembered = state["remembered"]
 
@@ -354,6 +354,6 @@ def test_an_error_in_a_loss_of_ones_own_is_one_of_its_state(sampling):
 
     agent, state = sampling
     other = type(agent)(agent.data, agent.run, SMALLEST)
-    other.combination = Own(10)
+    other.combiner = Own(10)
     with pytest.raises(FieldError, match="combination cannot be resumed"):
         other.resume(agent.model.state_dict(), state | {"combination": {EXTRA: {}}})

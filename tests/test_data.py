@@ -21,20 +21,11 @@ from helpers import make, train_epochs
 from PIL import Image
 from test_settings import SUPERCLASSES
 
-from data import (
-    READERS,
-    Split,
-    _reading,
-    hold_out,
-    load,
-    measured,
-    omniglot,
-    read_drawings,
-    resize,
-    synthetic,
-)
-from files import waiting_turn
-from settings import DATA_SETS, SYNTHETIC, UserError
+import data
+from data import Split, _reading, hold_out, load, measured, omniglot, read_drawings, resize, synthetic
+from errors import UserError
+from storage.locks import waiting_turn
+from tasks import DATA_SETS
 
 CPU = torch.device("cpu")
 
@@ -266,6 +257,7 @@ def test_what_is_wrong_with_omniglot_is_named(omniglot_folder, harm):
 SMALL_ENTRY = replace(
     DATA_SETS[0],
     name="Small",
+    reader="small",
     image_size=4,
     tasks={"which": (0, 1, 2)},
     train_counts=(3, 2, 4),
@@ -311,9 +303,9 @@ RIGHT = as_returned()
     ],
 )
 def test_what_a_reader_returns_is_held_against_the_entry_of_its_data_set(monkeypatch, other, says):
-    monkeypatch.setitem(READERS, "Small", lambda data_path: RIGHT)
+    monkeypatch.setattr(data, "small", lambda data_path: RIGHT, raising=False)
     assert len(load(SMALL_ENTRY, Path(), 4, CPU).train) == 9
-    monkeypatch.setitem(READERS, "Small", lambda data_path: as_returned(**other))
+    monkeypatch.setattr(data, "small", lambda data_path: as_returned(**other))
     with pytest.raises(UserError) as refused:
         load(SMALL_ENTRY, Path(), 4, CPU)
     assert str(refused.value).startswith("the reader of Small returns ")
@@ -321,7 +313,7 @@ def test_what_a_reader_returns_is_held_against_the_entry_of_its_data_set(monkeyp
 
 
 def test_a_data_set_without_a_reader_is_told_in_a_line_that_names_both_tables():
-    with pytest.raises(UserError, match=r"DATA_SETS of settings\.py .* 'Small' and READERS of data\.py"):
+    with pytest.raises(UserError, match=r"^DATA_SETS of tasks\.py names 'small', and data\.py has nothing"):
         load(SMALL_ENTRY, Path(), 4, CPU)
 
 
@@ -429,7 +421,7 @@ def test_a_batch_is_scaled_to_one_and_normalised_per_channel(spec):
         torch.testing.assert_close(inputs[:, channel].double(), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("spec", SYNTHETIC, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [spec.stand_in for spec in DATA_SETS], ids=lambda spec: spec.name)
 def test_generated_images_are_the_same_whatever_was_drawn_before(spec):
     first = synthetic(spec)
     np.random.seed(5)
@@ -447,7 +439,7 @@ def test_generated_images_are_the_same_whatever_was_drawn_before(spec):
 
 
 def test_generated_pixels_have_about_the_recorded_mean_and_deviation():
-    for spec in SYNTHETIC:
+    for spec in (spec.stand_in for spec in DATA_SETS):
         pixels = synthetic(spec)[0][0].double() / 255
         for channel in range(spec.channels):
             assert pixels[:, channel].mean() == pytest.approx(spec.mean[channel], abs=0.02)
@@ -495,7 +487,9 @@ def test_data_sets_in_a_directory_that_cannot_be_written_are_read(tmp_path, any_
     assert not (tmp_path / ".lock").exists()
 
 
-@pytest.mark.parametrize(("spec", "validation"), [(SYNTHETIC[1], 0.25), (SYNTHETIC[0], 0.0)])
+@pytest.mark.parametrize(
+    ("spec", "validation"), [(DATA_SETS[1].stand_in, 0.25), (DATA_SETS[0].stand_in, 0.0)]
+)
 def test_a_single_task_is_trained_and_scored_alike_with_and_without_the_images_of_the_others(
     spec, validation
 ):

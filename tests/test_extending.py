@@ -56,7 +56,7 @@ def extended(tmp_path):
         copy.mkdir()
         for path in TOP.glob("*.py"):
             shutil.copy(path, copy)
-        for package in ("running", "reporting"):
+        for package in ("running", "reporting", "storage"):
             shutil.copytree(TOP / package, copy / package)
         for place, block in SECTIONS[title]:
             put(copy, place, block)
@@ -72,7 +72,7 @@ import main
 from functools import partialmethod
 from pathlib import Path
 from options import make_run
-from running.run import train
+from running.training import train
 from running.stopping import Stopped, StopSignals
 
 DATA = {"data": Path("data.npz"), "setting": 3, "batch_size": 8, "epochs": 2}
@@ -181,11 +181,11 @@ assert weights("mean") != weights("whole")
 
 def test_another_way_to_draw_tasks_draws_them_by_it(extended):
     code = """
-from agents import AGENTS
+from agents import make_agent
 from data import load
 run = make_run("train", DATA)
 data = load(run.spec, Path(), 8, torch.device("cpu"))
-print([source.probability for source in AGENTS[3](data, run).sources()])
+print([source.probability for source in make_agent(data, run).sources()])
 """
     copy = extended("Another way to draw tasks")
     labels = {"tasks": [[0, 1, -1, -1, -1, -1], [-1, -1, 0, 1, 2, 3]]}
@@ -239,7 +239,7 @@ import numpy as np
 from dataclasses import replace
 from torchvision import datasets
 from data import load
-from settings import DATA_SETS
+from tasks import DATA_SETS
 line("--train", "--setting", 5, "--data", 3, "--synthetic", "--image_size", 8, "--epochs", 1)
 class Few:
     def __init__(self, path, train, download):

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 from helpers import TOP
 
-from files import ABANDONED, LOCK, check_room, remove, replacing, reserved
-from settings import UserError
+from errors import UserError
+from storage.files import ABANDONED, check_room, remove, replacing
+from storage.locks import LOCK, reserved
 
 
 def write(path: Path, content: bytes) -> None:
@@ -125,8 +126,8 @@ def flock(*_):
 if how != "flock":
     fcntl.flock = flock
 
-from files import reserved
-from settings import UserError
+from storage.locks import reserved
+from errors import UserError
 
 try:
     with reserved(pathlib.Path(directory)):

@@ -15,11 +15,11 @@ import torch
 from helpers import NARROW, PROCESSES, SMALL, error_line, result_of, write_data
 from test_checkpoint import WHOLE, Harm, altered, bytes_of
 
-from files import reserved
 from options import make_run
-from running.checkpoint import FORMAT
-from running.run import train
 from running.stopping import StopSignals
+from running.training import train
+from storage.checkpoint import FORMAT
+from storage.locks import reserved
 
 RECIPE = ("--momentum", "0.9", "--weight_decay", "0.01", "--schedule", "cosine")
 

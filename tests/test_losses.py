@@ -17,16 +17,20 @@ import torch
 from helpers import SMALL, error_line, make, one_line, train_epochs
 from torch import Tensor, nn
 
-from agents import AGENTS, Agent
-from checks import named_tensors
+from agents import Agent, SummedLossAgent, make_agent
 from data import DataSet, load
-from losses import COMBINATIONS, Combination
+from errors import UserError
+from losses import Combiner, make_combiner
 from models import Model
 from options import make_run
-from settings import AGGREGATIONS, LOSSES, SCALARIZATIONS, SOLVERS, SYNTHETIC, UserError
+from settings import LOSSES
+from storage.checks import named_tensors
+from tasks import DATA_SETS
 
 pytest.importorskip("torchjd")
 from torchjd import aggregation
+
+AGGREGATIONS = [name for name, loss in LOSSES.items() if loss.aggregates]
 
 CPU = torch.device("cpu")
 
@@ -48,7 +52,7 @@ TINY = partial(Model, encoder=TinyEncoder, num_hidden=8)
 def data() -> dict[int, DataSet]:
     """The stand-in's images with other questions, each true of half of the classes: 2 of them, and 10."""
     rows = {f"task {t}": tuple(int((c - 3 * t) % 10 < 5) for c in range(10)) for t in range(10)}
-    spec = replace(SYNTHETIC[0], tasks=rows, train_counts=(32,) * 10, test_counts=(16,) * 10)
+    spec = replace(DATA_SETS[0].stand_in, tasks=rows, train_counts=(32,) * 10, test_counts=(16,) * 10)
     few = replace(spec, tasks=dict(list(rows.items())[:2]))
     return {len(s.tasks): load(s, Path(), 8, CPU) for s in (few, spec)}
 
@@ -277,10 +281,10 @@ FORMULAS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("loss", ["mean", *SCALARIZATIONS])
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss not in AGGREGATIONS])
 def test_a_scalarisation_has_the_gradient_of_its_papers_formula(loss):
-    combination = COMBINATIONS[loss](2)
-    learnt = list(combination.parameters())
+    combiner = make_combiner(loss, 2)
+    learnt = list(combiner.parameters())
     optimizer = torch.optim.SGD(learnt, lr=RATE) if learnt else None
     numbers = np.random.default_rng(0)
     past, shares = [], []
@@ -294,25 +298,25 @@ def test_a_scalarisation_has_the_gradient_of_its_papers_formula(loss):
             torch.manual_seed(7)
             for _ in sum(past, []):
                 torch.randn(2)
-            combination.zero_grad()
-            combination.backward(list(losses.unbind()), torch.full((2,), 0.5), losses, [])
+            combiner.zero_grad()
+            combiner.backward(list(losses.unbind()), torch.full((2,), 0.5), losses, [])
             shares.append(losses.grad.tolist())
             assert shares[-1] == pytest.approx(expected.tolist(), rel=1e-3)
             if optimizer:
                 optimizer.step()
-            combination.after_step(lambda after=after: torch.tensor(after, dtype=torch.float32))
+            combiner.after_step(lambda after=after: torch.tensor(after, dtype=torch.float32))
             past[-1].append((before, after))
-        combination.after_epoch()
+        combiner.after_epoch()
     assert loss == "mean" or np.ptp([share / sum(both) for both in shares for share in both]) > 0.01
 
 
 def test_the_losses_after_a_step_are_those_of_the_same_batch_and_leave_no_trace(data):
-    class Watching(Combination):
+    class Watching(Combiner):
         def after_step(self, losses: Callable[[], Tensor]) -> None:
             self.seen = losses()
 
-    class WatchingAgent(AGENTS[5]):
-        def combine(self, num_heads: int) -> Combination:
+    class WatchingAgent(SummedLossAgent):
+        def make_combiner(self, num_heads: int) -> Combiner:
             return Watching(num_heads)
 
     class Noisy(TinyEncoder):
@@ -321,7 +325,7 @@ def test_the_losses_after_a_step_are_those_of_the_same_batch_and_leave_no_trace(
 
     agents = []
     for encoder in (TinyEncoder, Noisy):
-        for kind in (WatchingAgent, AGENTS[5]):
+        for kind in (WatchingAgent, SummedLossAgent):
             options = {"setting": 5, "batch_size": 32, "seed": 3}
             run = make_run("train", options, spec=data[10].spec)
             agents.append(kind(data[10], run, partial(TINY, encoder=encoder)))
@@ -334,8 +338,8 @@ def test_the_losses_after_a_step_are_those_of_the_same_batch_and_leave_no_trace(
         assert torch.equal(one.generator, other.generator)
     watching.step = 0  # so that the slow version takes the same batch
     expected = [loss.item() for loss in slow_losses(copy.deepcopy(watching.model), data[10], watching)]
-    assert watching.combination.seen.tolist() == pytest.approx(expected, rel=1e-5)
-    assert watching.combination.seen.tolist() != pytest.approx(watching.task_losses[0].tolist(), rel=1e-3)
+    assert watching.combiner.seen.tolist() == pytest.approx(expected, rel=1e-5)
+    assert watching.combiner.seen.tolist() != pytest.approx(watching.task_losses[0].tolist(), rel=1e-3)
 
 
 # One scale
@@ -380,9 +384,9 @@ def test_equal_tasks_are_updated_as_by_the_mean(data, plain_update, loss):
 
 def test_random_weights_are_on_average_those_of_the_mean():
     torch.manual_seed(0)
-    combination, losses = COMBINATIONS["random"](3), torch.ones(3, requires_grad=True)
+    combiner, losses = make_combiner("random", 3), torch.ones(3, requires_grad=True)
     for _ in range(2000):
-        combination.backward(list(losses.unbind()), torch.full((3,), 1 / 3), losses, [])
+        combiner.backward(list(losses.unbind()), torch.full((3,), 1 / 3), losses, [])
     assert (losses.grad / 2000).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
 
 
@@ -396,10 +400,10 @@ class Tasks:
         torch.manual_seed(0)
         self.encoder = nn.Linear(6, 5)
         self.heads = nn.ModuleList(nn.Linear(5, 2) for _ in range(num_tasks))
-        self.combination = COMBINATIONS[loss](num_tasks)
+        self.combiner = make_combiner(loss, num_tasks)
         self.images, self.labels = torch.randn(8, 6), torch.randint(0, 2, (num_tasks, 8))
         self.weights = torch.full((num_tasks,), 1 / num_tasks)
-        modules = (self.encoder, self.heads, self.combination)
+        modules = (self.encoder, self.heads, self.combiner)
         self.optimizer = torch.optim.SGD([p for module in modules for p in module.parameters()], lr=0.1)
 
     def step(self, right: Sequence[int] = (), margin: float = 200.0, blind: Sequence[int] = ()) -> None:
@@ -420,14 +424,14 @@ class Tasks:
         ]
         assert [loss.item() == 0 for loss in losses] == [task in right for task in range(len(losses))]
         self.optimizer.zero_grad(set_to_none=True)
-        self.combination.backward(losses, self.weights, features, self.encoder.parameters())
+        self.combiner.backward(losses, self.weights, features, self.encoder.parameters())
         self.optimizer.step()
-        self.combination.after_step(lambda: torch.stack([loss.detach() for loss in losses]))
-        self.combination.after_epoch()
+        self.combiner.after_step(lambda: torch.stack([loss.detach() for loss in losses]))
+        self.combiner.after_epoch()
 
     def state(self) -> list[tuple[str, Tensor]]:
         """Everything that is remembered, with all gradients."""
-        modules = {"encoder": self.encoder, "heads": self.heads, "combination": self.combination}
+        modules = {"encoder": self.encoder, "heads": self.heads, "combination": self.combiner}
         gradients = {
             f"{name} {place}": parameter.grad
             for name, module in modules.items()
@@ -475,9 +479,9 @@ def test_what_is_remembered_of_losses_that_are_0_is_resumed_to_the_bit(loss):
     whole.step([0])
     whole.step([0, 1])
     parts = copy.deepcopy(whole)
-    parts.combination = COMBINATIONS[loss](3)
-    parts.combination.load_state_dict(torch.load(io.BytesIO(bytes_of(whole.combination.state_dict()))))
-    parameters = [p for part in (parts.encoder, parts.heads, parts.combination) for p in part.parameters()]
+    parts.combiner = make_combiner(loss, 3)
+    parts.combiner.load_state_dict(torch.load(io.BytesIO(bytes_of(whole.combiner.state_dict()))))
+    parameters = [p for part in (parts.encoder, parts.heads, parts.combiner) for p in part.parameters()]
     parts.optimizer = torch.optim.SGD(parameters, lr=0.1)
     for right in ([0, 1], [], [2]):
         for tasks in (whole, parts):
@@ -488,13 +492,13 @@ def test_what_is_remembered_of_losses_that_are_0_is_resumed_to_the_bit(loss):
 
 @pytest.mark.parametrize("loss", ["uw", "imtl_l"])
 def test_a_learnt_weight_of_a_loss_that_stays_0_grows_to_a_limit(loss):
-    combination = COMBINATIONS[loss](2)
-    (learnt,) = combination.parameters()
+    combiner = make_combiner(loss, 2)
+    (learnt,) = combiner.parameters()
     optimizer = torch.optim.SGD([learnt], lr=0.5, momentum=0.9)
     for _ in range(300):
         losses = torch.tensor([0.0, 0.3], requires_grad=True)
         optimizer.zero_grad()
-        combination.backward(list(losses.unbind()), torch.full((2,), 0.5), losses, [])
+        combiner.backward(list(losses.unbind()), torch.full((2,), 0.5), losses, [])
         assert losses.grad.isfinite().all()
         optimizer.step()
     assert np.exp(learnt.abs()[0].item()) == pytest.approx(1e30, rel=0.01)
@@ -512,7 +516,7 @@ def test_gradients_of_every_length_give_a_finite_update(loss):
                 (outputs.mean(dim=0) @ direction) * (10.0**-power if task in short else 1.0)
                 for task, direction in enumerate(directions)
             ]
-            COMBINATIONS[loss](4).backward(losses, torch.full((4,), 0.25), outputs, encoder.parameters())
+            make_combiner(loss, 4).backward(losses, torch.full((4,), 0.25), outputs, encoder.parameters())
             assert encoder.weight.grad.isfinite().all()
 
 
@@ -520,7 +524,7 @@ def test_nash_mtl_is_played_by_the_tasks_that_have_a_gradient():
     torch.manual_seed(0)
     gradients = torch.randn(4, 20)
     gradients[[0, 2]] = 0
-    method, fewer = COMBINATIONS["nash_mtl"](4), aggregation.NashMTL(n_tasks=2)
+    method, fewer = make_combiner("nash_mtl", 4), aggregation.NashMTL(n_tasks=2)
     for _ in range(2):
         torch.testing.assert_close(method.aggregate(gradients), fewer(gradients[[1, 3]]))
     remembered = method.get_extra_state()
@@ -574,7 +578,7 @@ def test_a_frozen_encoder_goes_with_each_loss_and_does_not_decay(data, loss, enc
         {"setting": 5, "batch_size": 32, "loss": loss, "momentum": 0.5, "weight_decay": 0.1},
         spec=data[2].spec,
     )
-    agent = AGENTS[5](data[2], run, partial(Model, encoder=encoder, num_hidden=8))
+    agent = make_agent(data[2], run, partial(Model, encoder=encoder, num_hidden=8))
     before = copy.deepcopy(agent.model)
     agent.train_steps(2)
     for layer in (0, 1, 4):
@@ -592,10 +596,10 @@ def test_the_help_and_the_page_have_each_with_its_year_and_the_constants_that_it
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+)$", page, re.MULTILINE))
     assert ["mean", *rows] == list(LOSSES)
     for loss, row in rows.items():
-        years = re.findall(r"\b\d{4}\b", LOSSES[loss])
+        years = re.findall(r"\b\d{4}\b", LOSSES[loss].words)
         assert years
         assert all(year in row for year in years)
-        constants = COMBINATIONS[loss](2).constants
+        constants = make_combiner(loss, 2).constants
         assert re.findall(r"\*\*(.+?)\*\*", row) == [f"{name} {value:g}" for name, value in constants.items()]
 
 
@@ -605,15 +609,15 @@ COMMAND = ("--train", "--setting", 5, "--data", 0, *SMALL, "--epochs", 1)
 @pytest.mark.parametrize("package", ["cvxpy", "clarabel", "ecos", "scipy", "qpsolvers", "quadprog"])
 def test_the_table_of_solvers_has_what_each_method_needs(monkeypatch, package):
     for loss in AGGREGATIONS:
-        COMBINATIONS[loss](2)  # with everything there
+        make_combiner(loss, 2)  # with everything there
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     needing = set()
     for loss in AGGREGATIONS:
         try:
-            COMBINATIONS[loss](2)
+            make_combiner(loss, 2)
         except ImportError:
             needing.add(loss)
-    assert needing == {loss for loss, packages in SOLVERS.items() if package in packages}
+    assert needing == {loss for loss in LOSSES if package in LOSSES[loss].packages}
 
 
 @pytest.mark.parametrize(

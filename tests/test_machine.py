@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from running import machine
-from running.sitting import pick_device
+from running.setup import pick_device
 
 GB = 10**9
 

@@ -16,7 +16,8 @@ import torch
 from helpers import NARROW, NUM_HIDDEN, SMALL, TOP, error_line, one_line, table_line, write_data
 
 from options import OPTIONS
-from settings import DATA_SETS, SETTINGS, SYNTHETIC
+from settings import SETTINGS
+from tasks import DATA_SETS
 
 PAIRS = [
     (setting, data)
@@ -505,7 +506,7 @@ def test_the_default_weights_of_settings_4_and_6_rise_from_task_to_task(run, tmp
         options += ("--save_path", tmp_path)
         first = run("--train", "--epochs", 1, *options)
         recorded = json.loads((tmp_path / "history.json").read_text())["options"]["weights"]
-        assert recorded == [task + 1 for task in range(len(SYNTHETIC[data].tasks))]
+        assert recorded == [task + 1 for task in range(len(DATA_SETS[data].stand_in.tasks))]
         given = run("--train", "--epochs", 1, *options, "--weights", *[10.0 * weight for weight in recorded])
         assert given.accuracy == first.accuracy
         assert math.isclose(sum(recorded), len(recorded) * (len(recorded) + 1) / 2)

@@ -15,12 +15,12 @@ from torch import nn
 
 from agents import Agent
 from data import DataSet, Split, load
-from history import read_history
 from models import Model
 from options import OPTIONS, make_run
-from running.run import train
 from running.stopping import Stopped, StopSignals
+from running.training import train
 from scoring import Scorer, Scores
+from storage.history import read_history
 
 TABLE = [[0, 1, 2, -1, -1], [-1, -1, 0, 1, -1], [-1, -1, -1, 0, 1]]
 """Three tasks that share some classes, but not all."""

@@ -10,7 +10,7 @@ from helpers import TOP, run_in_copy, write_data
 from own_data import read_spec
 from running.provenance import code_fingerprint, fingerprint
 from running.released import FINGERPRINTS, RESULTS, _fingerprint_of_2_1, known_as
-from settings import DATA_SETS, SYNTHETIC
+from tasks import DATA_SETS
 
 SOURCE = '''
 """A module."""
@@ -132,7 +132,7 @@ CODE = "from running.provenance import code_fingerprint, code_of\n"
 
 EDITS = {
     "padding": ("models.py", "padding=1", "padding=0"),
-    "TF32": ("running/sitting.py", "allow_tf32 = False", "allow_tf32 = True"),
+    "TF32": ("running/setup.py", "allow_tf32 = False", "allow_tf32 = True"),
     "a default": ("options.py", "POSITIVE, 0.1", "POSITIVE, 0.2"),
     "an import": ("agents.py", "import numpy as np\n", "import numpy as np\nimport own_change\n"),
     "in a function": ("data.py", "    size, cell = ", "    import own_change\n\n    size, cell = "),
@@ -228,7 +228,7 @@ def test_runs_of_released_code_are_recorded_by_the_number_of_their_results(run, 
 
 
 def test_version_2_1_had_a_fingerprint_for_each_data_set_that_is_known_or_computed(tmp_path):
-    for spec in (*DATA_SETS, *SYNTHETIC):
+    for spec in (*DATA_SETS, *(spec.stand_in for spec in DATA_SETS)):
         assert _fingerprint_of_2_1(spec) in FINGERPRINTS[1]
     own = read_spec(write_data(tmp_path / "own.npz", [4, 5], size=4))
     assert _fingerprint_of_2_1(own) == "29b7acc9651c"

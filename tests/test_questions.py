@@ -12,7 +12,8 @@ from made_up import PAIR, TASKS, delta_m, differences, edit, interval, line_of, 
 
 import main
 from options import OPTIONS, Run
-from settings import DATA_SETS, SETTINGS
+from settings import SETTINGS
+from tasks import DATA_SETS
 
 # Amounts of training
 

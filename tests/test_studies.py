@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from helpers import TOP, result_of, write_data
 
-from files import LOCK
 from main import main
 from running import machine
+from storage.locks import LOCK
 from studies import study
 
 LISTS = sorted((TOP / "studies").glob("*.txt"))

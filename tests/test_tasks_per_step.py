@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from helpers import NARROW, assert_descended, error_line, make, one_line, result_of, write_data
 from made_up import options_of
 
-from options import OPTIONS, CommandError, make_run, read_options
+from errors import CommandError
+from options import OPTIONS, make_run, read_options
 
 
 @pytest.mark.parametrize(("setting", "count"), [(3, 2), (3, 4), (4, 16)])
 def test_a_step_of_several_tasks_descends_on_the_mean_over_its_images(cifar100, setting, count):
     agent = make(setting, cifar100, tasks_per_step=count, lr=0.25, seed=1)
-    draws = agent.plan.draws(1).tolist()
+    draws = agent.plan.sampled(1).tolist()
     twice = [len(set(drawn)) < count for drawn in draws]
     assert len(draws[0]) == count
     assert True in twice
@@ -63,7 +64,7 @@ def test_an_epoch_has_the_steps_and_images_of_one_task_a_step(cifar100):
 def test_one_task_a_step_gives_the_bits_of_the_experiment_as_defined(cifar100, setting, given):
     agent = make(setting, cifar100, batch_size=80, lr=0.05, seed=3, **given)
     agent.train_steps(25)  # so many that some tasks come up three times and begin a second pass
-    assert np.bincount(agent.plan.draws(1)[:25].ravel()).max() > 2
+    assert np.bincount(agent.plan.sampled(1)[:25].ravel()).max() > 2
 
     torch.manual_seed(3)
     model = NARROW(3, [5] * 20).to(memory_format=torch.channels_last)

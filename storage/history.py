@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from files import replacing
 from options import Option, in_short, is_number, read_options
-from running.released import known_as
-from settings import SETTINGS, DataSpec
+from settings import SETTINGS
+from storage.files import replacing
+from tasks import DataSpec
 
 FORMAT = 3
 """Goes up when an older program would misread it."""
@@ -52,11 +52,6 @@ class History:
     epochs: list[dict] = field(default_factory=list)
     finished: bool = False
     own_statistics: dict[str, list[float]] | None = None
-
-    @property
-    def code(self) -> str:
-        """What decided its result: the code of all its sessions, with released code by its results."""
-        return " ".join(dict.fromkeys(known_as(session["code"]) for session in self.sessions))
 
 
 def describe(spec: DataSpec) -> dict:

@@ -1,26 +1,26 @@
-"""The model file: the network, what it was trained as, and what it takes to go on."""
+"""The file model.pt: read, checked, written."""
 
 import errno
 import math
 import pickle
-import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from checks import FieldError, check_alike, check_finite, check_plain
-from files import replacing
-from history import check_sessions, is_count
+from errors import UserError, is_out_of_memory
 from options import Option, read_options
-from settings import UserError
+from storage.checks import FieldError, check_alike, check_finite, check_plain
+from storage.files import replacing
+from storage.history import check_sessions, is_count
 
 FORMAT = 3
-"""Of model.pt; goes up when an older program would misread it."""
+"""Of the file; goes up when an older program would misread it."""
 
 ZIP = b"PK\x03\x04"
 """How the files of torch.save begin."""
@@ -29,24 +29,40 @@ DAMAGED = "is damaged; train the model again"
 FOREIGN = "is not a model of this program; give another --save_path"
 
 
-def save_model(path: Path, options: dict, network: dict[str, Tensor], training: dict, code: str) -> None:
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of model.pt.
+
+    Attributes:
+        options: that the model was trained with, checked.
+        network: state dict, on the CPU; `check_network` checks it.
+        training: what it takes to resume the training; `check_training` checks it.
+        code: fingerprint of the code that made it.
+    """
+
+    options: dict[str, Any]
+    network: Any
+    training: Any
+    code: str
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write model.pt.
 
     Args:
-        options: what the model was trained as: numbers, strings, lists and None only.
-        network: state dict, on any device.
-        training: what it takes to go on: numbers, strings, lists and tensors on the CPU.
-        code: fingerprint of what made it.
+        path: of the file.
+        checkpoint: options and training of plain values and tensors on the CPU; a network on any device.
 
     Raises:
         UserError: it cannot be written.
     """
     # Copies, as tensors that share their memory would be saved as parts of one.
-    plain = {
+    network = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in network.items()
+        for name, tensor in checkpoint.network.items()
     }
-    content = {"format": FORMAT, "options": options, "model": plain, "training": training, "code": code}
+    content = {"format": FORMAT, "options": checkpoint.options, "model": network}
+    content |= {"training": checkpoint.training, "code": checkpoint.code}
     with replacing(path) as file:
         try:
             torch.save(content, file)
@@ -54,22 +70,20 @@ def save_model(path: Path, options: dict, network: dict[str, Tensor], training: 
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
-def read_model(path: Path, table: Sequence[Option]) -> dict:
-    """Read model.pt: what save_model was given, with the tensors on the CPU.
-
-    The network and the training are checked by `check_network` and `check_training`, once they are needed.
+def read_checkpoint(path: Path, table: Sequence[Option]) -> Checkpoint:
+    """Read model.pt.
 
     Args:
+        path: of the file.
         table: the options that there are; those that the file lacks have their defaults.
 
     Raises:
-        UserError: there is no such file, it is damaged, it is no model of this program, or one of another
-            version.
+        UserError: there is no such file, it is damaged, no model of this program, or one of another version.
         MemoryError: it does not fit into memory.
     """
     content = _load(path)
     version = content.get("format") if isinstance(content, dict) else None
-    if type(version) is not int:
+    if not isinstance(content, dict) or type(version) is not int:
         raise UserError(f"{path} {FOREIGN}")
     if version > FORMAT:
         raise UserError(f"{path} was written by a newer version: update the program")
@@ -81,18 +95,19 @@ def read_model(path: Path, table: Sequence[Option]) -> dict:
     try:
         if version not in (2, FORMAT):
             raise FieldError("format is no format of this program")
-        content["options"] = read_options(content.get("options"), table)
+        options = read_options(content.get("options"), table)
         if type(content.get("code")) is not str:
             raise FieldError("code is not a string")
     except ValueError as error:
         raise damaged(path, error) from None
-    if version == 2 and isinstance(training := content.get("training"), dict) and "sittings" in training:
+    training = content.get("training")
+    if version == 2 and isinstance(training, dict) and "sittings" in training:
         training["sessions"] = training.pop("sittings")
-    return content
+    return Checkpoint(options, content.get("model"), training, content["code"])
 
 
 def _load(path: Path) -> object:
-    """What an archive of torch.save holds.
+    """Load an archive of torch.save.
 
     Raises:
         UserError: it cannot be read, is damaged, or is another kind of file.
@@ -113,18 +128,16 @@ def _load(path: Path) -> object:
     except pickle.UnpicklingError:
         problem = "holds more than tensors, maybe code (none was run), and is not a model of this program"
     except Exception as error:  # torch.load raises what the bytes happen to lead it to
-        if isinstance(error, MemoryError) or (
-            isinstance(error, RuntimeError) and re.search("memory|alloc", str(error))
-        ):
+        if is_out_of_memory(error):
             raise MemoryError from error
         problem = "is damaged or is not a model of this program; train the model again"
     raise UserError(f"{path} {problem}")
 
 
 def _problem(file: BinaryIO) -> str | None:
-    """What keeps a file from being read, or None.
+    """What is wrong with a file, or None.
 
-    torch.load compares no checksum, and crashes on some damaged files.
+    torch.load compares no checksums, and crashes on some damaged files.
     """
     start = file.read(len(ZIP))
     if not start:
@@ -150,19 +163,19 @@ def _problem(file: BinaryIO) -> str | None:
 
 
 def damaged(path: Path, problem: object, other_code: bool = False) -> UserError:
-    """What is said of a model file with a wrong field.
+    """The error for a checkpoint with a wrong field.
 
     Args:
         path: of the file.
         problem: names the field and says what is wrong with it.
-        other_code: whether the file was made by other code, which may be the reason.
+        other_code: whether other code made the file, which may be the reason.
     """
     what = "damaged, edited or of other code" if other_code else "damaged or edited"
     return UserError(f"{path} is {what}: {problem}; train the model again")
 
 
 def check_network(path: Path, network: object, model: nn.Module) -> None:
-    """Check that the state dict in a model file is that of a network, and finite.
+    """Check that a state dict fits a network and is finite.
 
     Raises:
         UserError: it is not.
@@ -181,7 +194,7 @@ def check_network(path: Path, network: object, model: nn.Module) -> None:
 
 
 def check_training(training: object) -> None:
-    """Check what a model file says of its training, but for what depends on the network and the data.
+    """Check the entry `training`, except for what depends on the network and the data.
 
     Raises:
         ValueError: a field is wrong; the text names it.

@@ -1,34 +1,36 @@
-"""A run of --train: done again, or said to be done already, before anything is loaded."""
+"""Entry point of --train: skips finished runs before importing torch."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import Any
 
-from files import reserved
-from history import HISTORY, History
+from errors import UserError
 from options import Run
 from running.directory import check_directory, earlier_history, is_done
-from running.printing import accuracy_line, give_title, summary, summary_of_own_statistics
+from running.printing import accuracy_line, give_title, say_scores
 from running.stopping import StopSignals
 from running.streams import give, say
-from settings import AGGREGATIONS, SCALARIZATIONS, SOLVERS, TORCHJD, UserError
+from settings import LOSSES, TORCHJD
+from storage.history import HISTORY, History
+from storage.locks import reserved
 
 
 def train(
-    run: Run, signals: StopSignals, network: Callable | None = None, save_interval: float = 60.0
+    run: Run, signals: StopSignals, network: Callable[..., Any] | None = None, save_interval: float = 60.0
 ) -> None:
-    """Train, and save what is asked for; or say that it has been done already.
+    """Train and save what is asked for, or print the result of a finished run.
 
     Args:
         run: what to do.
         signals: that may stop it.
         network: makes the model, as for an agent; default: models.Model.
-        save_interval: seconds between two writings of the model in the course of a training.
+        save_interval: seconds between two checkpoints during training.
 
     Raises:
         UserError: there is something in the way.
-        Stopped: a signal has stopped it; what is asked for was saved.
+        Stopped: a signal stopped it; what is asked for is saved.
     """
     history = earlier_history(run) if run.resume else None
     if history and is_done(run, history):
@@ -39,23 +41,22 @@ def train(
     with reserved(run.save_path) if saves else nullcontext():
         if saves:
             check_directory(run)
-        from running.sitting import Sitting  # brings torch, which takes seconds
+        from running.session import Session  # imports torch, which takes seconds
 
-        Sitting(run, history, network, save_interval).train(signals)
+        Session(run, signals, network, save_interval, history is not None).train()
 
 
 def check_installed(run: Run) -> None:
-    """Make sure that the packages are there which the losses are formed with.
+    """Check that the packages which --loss needs are installed.
 
     Raises:
-        UserError: one is not, or is of another version.
+        UserError: one is not, or has another version.
     """
-    if run.loss not in (*SCALARIZATIONS, *AGGREGATIONS):
-        return
-    missing = [name for name in ("torchjd", *SOLVERS.get(run.loss, ())) if find_spec(name) is None]
+    packages = LOSSES[run.loss].packages if run.loss in LOSSES else ()
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
         problem = f"{' and '.join(missing)}, which cannot be found here"
-    elif not version("torchjd").startswith(f"{TORCHJD}."):
+    elif packages and not version("torchjd").startswith(f"{TORCHJD}."):
         problem = f"torchjd {TORCHJD}, and here is {version('torchjd')}"
     else:
         return
@@ -66,9 +67,7 @@ def repeat(run: Run, history: History) -> None:
     """Print the result of a finished run again."""
     say(f"{run.save_path / HISTORY} is of a finished run of the same options: nothing is left to do")
     give_title(history.data_set["title"], run.synthetic)
-    accuracy = history.epochs[-1]["accuracy"]
+    accuracy, own = history.epochs[-1]["accuracy"], history.own_statistics
     scored_on = history.data_set["scored_on"]
-    say(summary(history.tasks, accuracy, history.constant_accuracy, scored_on))
-    if history.own_statistics:
-        say(summary_of_own_statistics(history.own_statistics["accuracy"], accuracy, scored_on))
+    say_scores(history.tasks, accuracy, history.constant_accuracy, own and own["accuracy"], scored_on)
     give(accuracy_line(run.setting, accuracy))

@@ -1,0 +1,53 @@
+"""The optimizer of a run, with the work-arounds that fused steps of PyTorch need.
+
+A fused step reads a parameter, its gradient and its momentum buffer as three blocks of memory, and takes for
+granted that the blocks are there from the first step on and have their elements in the same order.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from losses import Combiner
+from options import Run
+
+
+def make_optimizer(model: nn.Module, combiner: Combiner, run: Run) -> torch.optim.Optimizer:
+    """SGD over the parameters of the network and, without weight decay, of the loss combiner."""
+    groups: list[dict[str, Any]] = [
+        {"params": list(model.parameters()), "weight_decay": run.weight_decay},
+        {"params": list(combiner.parameters()), "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum, fused=True)
+    if run.momentum:  # otherwise a parameter that is first trained later has no buffer when others have
+        for parameter in _parameters(optimizer):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    optimizer.register_step_pre_hook(_align_gradients)
+    return optimizer
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Any]]) -> None:
+    """Load the buffers of an optimizer; its hyperparameters stay those of the run.
+
+    Args:
+        optimizer: of the same parameters.
+        state: the entry `state` of its state dict, from any device.
+    """
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    for parameter, buffers in optimizer.state.items():
+        for name, value in buffers.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                buffers[name] = torch.empty_like(parameter).copy_(value)  # in the parameter's memory layout
+
+
+def _align_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Bring gradients to the memory layout of their parameters."""
+    for parameter in _parameters(optimizer):
+        if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,0 +1,70 @@
+"""Resuming a training run from its checkpoint."""
+
+from typing import Any
+
+from agents import Agent
+from errors import UserError
+from options import Run
+from running.directory import MODEL, check_same
+from running.released import known_as
+from running.streams import say
+from storage.checkpoint import Checkpoint, check_network, check_training, damaged, read_checkpoint
+from storage.history import check_records
+
+
+def find_checkpoint(run: Run) -> Checkpoint | None:
+    """Read the checkpoint in the directory of a run; None if there is none yet.
+
+    Raises:
+        UserError: it cannot be read, is damaged, or was made with other options.
+    """
+    path = run.save_path / MODEL
+    if not path.exists():
+        return None
+    checkpoint = read_checkpoint(path, run.table)
+    check_same(run, path, checkpoint.options)
+    try:
+        check_training(checkpoint.training)
+    except ValueError as error:
+        raise damaged(path, error) from None
+    done = len(checkpoint.training["epochs"]) + (checkpoint.training["step"] > 0)
+    if done > run.epochs:
+        raise UserError(f"{path} has come to epoch {done} already: give --epochs {done} or more")
+    return checkpoint
+
+
+def restore(agent: Agent, checkpoint: Checkpoint, code: str) -> list[dict[str, Any]]:
+    """Bring an agent to the step of a checkpoint, whose options are those of its run.
+
+    Args:
+        agent: that has trained no step.
+        checkpoint: from `find_checkpoint`.
+        code: fingerprint of the present code.
+
+    Returns:
+        the sessions of the run so far.
+
+    Raises:
+        UserError: the checkpoint does not fit the network or the data.
+    """
+    run, training = agent.run, checkpoint.training
+    path = run.save_path / MODEL
+    check_network(path, checkpoint.network, agent.model)
+    try:
+        check_records(training["epochs"], len(agent.names))
+        agent.resume(checkpoint.network, training)
+    except ValueError as error:
+        other_code = known_as(checkpoint.code, run.spec) != code
+        raise damaged(path, f"training.{error}", other_code) from error
+    if len(agent.epochs) < run.epochs:
+        num_steps = agent.plan.steps_per_epoch
+        say(f"resuming after epoch {len(agent.epochs)} and {agent.step} steps of {num_steps}")
+    return [session | {"code": known_as(session["code"], run.spec)} for session in training["sessions"]]
+
+
+def say_other_code(run: Run, checkpoint: Checkpoint, code: str) -> None:
+    """Print a line if a checkpoint was made by other code than the present."""
+    was = known_as(checkpoint.code, run.spec)
+    if was != code:
+        path = run.save_path / MODEL
+        say(f"{path} was made by other code ({was}, this is {code}): the result may be neither's")

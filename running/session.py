@@ -1,0 +1,153 @@
+"""A session of a training run: from its start, or from a checkpoint, to its end or to a signal."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from agents import Network
+from errors import UserError
+from options import Run
+from running.directory import MODEL
+from running.printing import accuracy_line, say_scores
+from running.provenance import code_of
+from running.resuming import find_checkpoint, restore, say_other_code
+from running.setup import set_up
+from running.stopping import Stopped, StopSignals
+from running.streams import OutputError, give, say
+from running.writer import Writer
+
+
+class Session:
+    """Trains the agent of a run, and saves and prints along the way."""
+
+    def __init__(
+        self, run: Run, signals: StopSignals, network: Network | None, save_interval: float, has_history: bool
+    ) -> None:
+        """
+        Args:
+            run: what to do.
+            signals: that may stop it.
+            network: makes the model; None for the program's own.
+            save_interval: seconds between two checkpoints during training.
+            has_history: whether the run has a history from an earlier session.
+
+        Raises:
+            UserError: the checkpoint, the device or the data cannot be used.
+        """
+        self.run = run
+        self._signals = signals
+        self._save_interval = save_interval
+        checkpoint = find_checkpoint(run) if run.resume else None
+        code = code_of(network)
+        if checkpoint:
+            say_other_code(run, checkpoint, code)
+        self.agent = set_up(run, network)
+        if run.resume and not checkpoint:
+            say(f"there is no {run.save_path / MODEL} to resume from: starting from the beginning")
+        sessions = restore(self.agent, checkpoint, code) if checkpoint else []
+        self.writer = Writer(self.agent, sessions, code, has_history)
+
+    def train(self) -> None:
+        """Train to the last epoch, save, and print the result.
+
+        Raises:
+            UserError: a loss or a weight is not finite, or a file cannot be written.
+            Stopped: a signal stopped it; what is asked for is saved.
+        """
+        agent, run, writer = self.agent, self.run, self.writer
+        trains = len(agent.epochs) < run.epochs
+        if trains:
+            writer.check_room()
+        if run.overwrite:
+            writer.delete_earlier()
+        if run.compile and trains:
+            say("compiling the encoder: the first step takes up to half a minute longer")
+        with self._signals.deferred(), compiling(run.compile):
+            self._train_epochs()
+            files = writer.save(model=trains)
+            self._score_with_own_statistics(files)
+            writer.save(model=False, finished=True)
+        accuracy = agent.epochs[-1]["accuracy"]
+        own = writer.own_statistics.accuracy if writer.own_statistics else None
+        constant = agent.scorer.constant_accuracy
+        say_scores(agent.names, accuracy, constant, own, run.spec.scored_on)
+        if trains:
+            say(f"saved {files}" if files else "saved nothing: --save_model and --save_history save")
+        give(accuracy_line(run.setting, accuracy))
+
+    def _train_epochs(self) -> None:
+        """Train the epochs that are left; save after each, the model if `save_interval` has passed."""
+        agent, run, writer = self.agent, self.run, self.writer
+        last_saved = time.monotonic()
+        try:
+            for record in agent.train(run.epochs, pause=self._signals.check):
+                if record["epoch"] < run.epochs:
+                    due = time.monotonic() - last_saved >= self._save_interval
+                    writer.save(model=due)
+                    last_saved = time.monotonic() if due else last_saved
+                if run.verbose:
+                    line = accuracy_line(run.setting, record["accuracy"])
+                    self._give(f"[Epoch {record['epoch']}] {line}")
+        except Stopped as stopped:
+            files = writer.save(model=True)
+            num_steps = agent.plan.steps_per_epoch
+            where = f"after {agent.step} of {num_steps} steps of epoch {len(agent.epochs) + 1}"
+            raise self._stopped(stopped, where, files) from None
+        except OSError:  # of a progress bar; printing and saving raise UserError
+            writer.save(model=True)
+            raise
+
+    def _give(self, result: str) -> None:
+        """Print a result during training.
+
+        Raises:
+            OutputError: standard output fails; the run is saved. A closed terminal does not end a training.
+        """
+        try:
+            give(result)
+        except OutputError as error:
+            if not error.hung_up:
+                self.writer.save(model=True)
+                raise
+
+    def _score_with_own_statistics(self, files: str) -> None:
+        """Score the network with each task's own batch-norm statistics, where that applies.
+
+        Args:
+            files: that are written already, in words.
+
+        Raises:
+            Stopped: a signal stopped it.
+        """
+        try:
+            self.writer.own_statistics = self.agent.evaluate_with_own_statistics(
+                progress=True, pause=self._signals.check
+            )
+        except Stopped as stopped:
+            where = "after the last epoch, before scoring with each task's own batch-norm statistics"
+            raise self._stopped(stopped, where, files) from None
+
+    def _stopped(self, stopped: Stopped, where: str, files: str) -> Stopped:
+        """The signal with what to tell the user: where it came, and which files are written."""
+        if self.writer.saves_model:
+            how = "the same command with --resume continues from there"
+        else:
+            how = "resuming takes --save_model"
+        return Stopped(stopped.number, f" {where}: saved {files or 'nothing'}; {how}")
+
+
+@contextmanager
+def compiling(compiled: bool) -> Iterator[None]:
+    """Turn errors of torch.compile, if the encoder is compiled, into one line."""
+    try:
+        yield
+    except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.ShortenTraceback) as error:
+        if not compiled:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"torch.compile cannot compile the network ({reason}): install a C++ compiler such as g++, "
+            "for a GPU also Triton, or leave --compile out"
+        ) from error

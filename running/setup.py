@@ -1,0 +1,74 @@
+"""What a session starts with: the device, the data in its memory, the agent."""
+
+import ctypes
+import os
+from contextlib import suppress
+
+import torch
+
+from agents import Agent, Network, make_agent
+from data import load
+from errors import UserError
+from models import Model
+from options import Run
+from running.machine import core_quota, num_cores
+from running.printing import give_title
+from running.streams import say
+from settings import SETTINGS
+
+
+def set_up(run: Run, network: Network | None = None) -> Agent:
+    """Load the data of a run, make its agent, and print what they are.
+
+    Args:
+        run: what to do.
+        network: makes the model; default: models.Model.
+
+    Raises:
+        UserError: the device or the data cannot be used.
+    """
+    data = load(run.spec, run.data_path, run.image_size, pick_device(run.device), run.task)
+    keep_freed_memory()
+    setting = SETTINGS[run.setting]
+    give_title(run.spec.title, run.synthetic)
+    say(
+        f"{run.spec.title}, {len(data.train)} training and {len(data.test)} {run.spec.scored_on} images "
+        f"of {run.image_size} x {run.image_size} pixels, on {data.device} in {run.precision}; "
+        f"{setting.name}: {setting.words}"
+    )
+    return make_agent(data, run, network or Model)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that --device asks for, set up to compute reproducibly.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UserError(f"there is no device {name} here; use --device cpu")
+    if core_quota() < torch.get_num_threads() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_cores())  # more than a container grants would wait for each other
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # of its driver, or of a PyTorch built without it
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the device {name} cannot be used ({reason}); use --device cpu") from error
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, in convolutions as elsewhere
+    return torch.device(name)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next step (glibc only).
+
+    By default it returns large blocks to the system, which then clears the same pages for every step.
+    """
+    max_mappings, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of mallopt
+    with suppress(OSError, TypeError, AttributeError):
+        c_library = ctypes.CDLL(None)
+        c_library.mallopt(max_mappings, 0)
+        c_library.mallopt(trim_threshold, 2**31 - 1)

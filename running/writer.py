@@ -1,0 +1,104 @@
+"""The files of a training run: writes its checkpoint and its history."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from agents import Agent
+from running.directory import FILES
+from running.provenance import environment
+from scoring import Scores
+from storage.checkpoint import Checkpoint, write_checkpoint
+from storage.files import check_room, remove
+from storage.history import History, describe, write_history
+
+
+class Writer:
+    """Writes the files that a run is asked for, and the state of its agent into them.
+
+    Attributes:
+        saves_model: whether the run has a checkpoint.
+        own_statistics: scores with each task's own batch-norm statistics, once there are any.
+    """
+
+    def __init__(self, agent: Agent, sessions: list[dict[str, Any]], code: str, has_history: bool) -> None:
+        """
+        Args:
+            agent: of the run, at the step from which the session starts.
+            sessions: of the run so far; the present one is added.
+            code: fingerprint of the present code.
+            has_history: whether the run has a history from an earlier session.
+        """
+        run = agent.run
+        self.saves_model = run.save_model or run.resume
+        self.own_statistics: Scores | None = None
+        self._saves_history = run.save_history or has_history
+        self._agent = agent
+        self._code = code
+        self._model_path, self._history_path = (run.save_path / name for name in FILES)
+        self._options = run.recorded | {"device": str(agent.data.device)}
+        start = {"epoch": len(agent.epochs), "step": agent.step, "code": code}
+        where = environment(agent.data.device, torch.get_num_threads(), run.compile)
+        self._sessions = [*sessions, start | {"environment": where}]
+
+    def check_room(self) -> None:
+        """Check that the checkpoint fits on the disk.
+
+        Raises:
+            UserError: it does not.
+        """
+        if self.saves_model:
+            buffers = self._agent.state()["optimizer"]["state"].values()
+            tensors = [*self._agent.model.state_dict().values()]
+            tensors += [value for values in buffers for value in values.values() if torch.is_tensor(value)]
+            check_room(self._model_path, sum(tensor.nbytes for tensor in tensors) + 1_000_000)
+
+    def delete_earlier(self) -> None:
+        """Delete the files of an earlier run, if this one writes any."""
+        if self.saves_model or self._saves_history:
+            remove(self._model_path)
+            remove(self._history_path)
+
+    def save(self, model: bool, finished: bool = False) -> str:
+        """Write the files that are asked for, and return their names in words.
+
+        Args:
+            model: whether to write the checkpoint.
+            finished: whether the run has ended.
+
+        Raises:
+            UserError: the model is not finite, whether or not it is to be saved; or a file cannot be written.
+        """
+        agent = self._agent
+        if model or finished:
+            agent.check_finite()
+        files = []
+        if model and self.saves_model:
+            training = agent.state() | {"sessions": self._sessions}
+            network = agent.model.state_dict()
+            write_checkpoint(self._model_path, Checkpoint(self._options, network, training, self._code))
+            files.append(f"the model in {self._model_path}")
+        if self._saves_history:
+            write_history(self._history_path, self._history(finished))
+            files.append(f"the history in {self._history_path}")
+        return " and ".join(files)
+
+    def _history(self, finished: bool) -> History:
+        agent = self._agent
+        return History(
+            options=self._options,
+            data_set=describe(agent.run.spec),
+            sessions=self._sessions,
+            tasks=agent.names,
+            constant_accuracy=agent.scorer.constant_accuracy,
+            num_answers=agent.scorer.num_answers,
+            parameters={
+                "encoder": sum(parameter.numel() for parameter in agent.model.encoder.parameters()),
+                "heads": sum(parameter.numel() for parameter in agent.model.heads.parameters()),
+            },
+            loss_parameters=dict(agent.combiner.constants),
+            epochs=agent.epochs,
+            finished=finished,
+            own_statistics=asdict(self.own_statistics) if self.own_statistics else None,
+        )

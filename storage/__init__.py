@@ -1,0 +1,1 @@
+"""What lies on the disk: atomic writes, locks, checkpoints and histories."""

@@ -1,0 +1,95 @@
+"""Locks on directories: one run each, one download at a time."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LOCK = ".lock"
+"""Name of the lock file; it stays, as deleting it could let in two processes that wait."""
+
+
+def lock_of(directory: Path) -> BaseFileLock:
+    """Lock of a directory, not acquired yet: flock, or a marker file on file systems without flock.
+
+    The end of a process frees a flock in any case. A marker file of a killed process stays; some versions of
+    filelock take it over on the same machine.
+
+    Raises:
+        OSError: nothing can be written to the directory.
+    """
+    with tempfile.TemporaryFile(dir=directory) as probe:  # nobody else can have locked it
+        try:
+            if fcntl is not None:
+                fcntl.flock(probe, fcntl.LOCK_EX)
+        except OSError:
+            return SoftFileLock(directory / LOCK)
+    return FileLock(directory / LOCK)
+
+
+@contextmanager
+def reserved(directory: Path) -> Iterator[None]:
+    """Keep a directory, made if missing, for this process.
+
+    Raises:
+        UserError: it cannot be made or written to, or another process has reserved it.
+    """
+    try:
+        made = not directory.exists()
+        Path(os.path.realpath(directory)).mkdir(parents=True, exist_ok=True)
+        lock = lock_of(directory)
+        lock.acquire(timeout=0.2)  # time to try again once the marker of a killed process is removed
+    except Timeout as error:
+        raise UserError(
+            f"another training is writing to {directory}: wait for it to end, or give another --save_path; "
+            f"if there is none on any machine, delete {directory / LOCK}"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"cannot write to --save_path {directory}: {error.strerror or error}; give another directory"
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # before the release, after which the directory may be another's
+            if made and [path.name for path in directory.iterdir()] == [LOCK]:  # nothing came of it
+                (directory / LOCK).unlink()
+                Path(os.path.realpath(directory)).rmdir()
+        lock.release()
+
+
+@contextmanager
+def waiting_turn(directory: Path) -> Iterator[None]:
+    """Lock a directory; where another process has locked it, say so once and wait.
+
+    Where nothing can be written, there is nothing to wait for either.
+    """
+    lock = None
+    with suppress(OSError, NotImplementedError):  # the latter from file systems without locks
+        lock = lock_of(directory)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            with suppress(OSError):  # of printing
+                print(
+                    f"waiting for another process that reads or downloads into {directory} "
+                    f"(if there is none, delete {directory / LOCK})",
+                    file=sys.stderr,
+                )
+            lock.acquire()
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
