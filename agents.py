@@ -56,7 +56,7 @@ class Agent:
         heads, scored = self.heads(), self.scored()
         self.names = list(scored)
         self.model = network(data.spec.channels, (heads.amax(dim=1) + 1).tolist())
-        self.model.to(device, memory_format=torch.channels_last)
+        self.model.to(device).to(memory_format=torch.channels_last)
         if run.compile:
             self.model.encoder.compile(dynamic=False)
         self.combiner = self.make_combiner(len(heads)).to(device)
@@ -432,11 +432,15 @@ class SingleTaskAgent(Agent):
 
     def scored(self) -> dict[str, Tensor]:
         """The task."""
-        return {list(self.data.spec.tasks)[self.run.task]: self.heads()[0]}
+        return {self._name: self.heads()[0]}
 
     def sources(self) -> list[Source]:
         """The images of the task."""
-        return [Source(*self.scored(), self.data.images_of(self.run.task), heads=(0,))]
+        return [Source(self._name, self.data.images_of(self.run.task), heads=(0,))]
+
+    @property
+    def _name(self) -> str:
+        return list(self.data.spec.tasks)[self.run.task]
 
 
 class TaskSamplingAgent(Agent):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from signal import SIG_DFL, SIGINT, signal
-from typing import NoReturn
+from typing import Any, NoReturn
 
 if __name__ == "__main__":
     signal(SIGINT, SIG_DFL)  # until there is something to save
@@ -58,16 +58,16 @@ def fail(message: str, code: int) -> int:
     return code
 
 
-def _reader(option: Option) -> Callable[[str], object]:
+def _reader(read: Callable[[str], object]) -> Callable[[str], object]:
     """The type of an option for argparse."""
 
-    def read(text: str) -> object:
+    def read_word(word: str) -> object:
         try:
-            return option.read(text)
+            return read(word)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
-    return read
+    return read_word
 
 
 def _help(option: Option) -> str:
@@ -116,7 +116,9 @@ def build_parser(table: Sequence[Option]) -> argparse.ArgumentParser:
     modes.add_argument("-h", "--help", action="help", help="print this and exit")
     groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(o.group for o in table)}
     for option in table:
-        how = {"action": "store_true"} if option.read is None else {"type": _reader(option)}
+        how: dict[str, Any] = {"action": "store_true"}
+        if option.read is not None:
+            how = {"type": _reader(option.read)}
         if option.metavar:
             how["metavar"] = option.metavar
         if option.many:

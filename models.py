@@ -1,6 +1,7 @@
-"""The network: one convolutional encoder, and a head for each task."""
+"""The network: one convolutional encoder shared by a head for each task."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ POOLED_SIDE = 8
 class Encoder(nn.Module):
     """Images to features: five 3x3 convolutions, each with batch normalisation and ReLU, and pooling.
 
-    Any other encoder will do that has a `forward` and says in `num_features` how many features it gives.
+    Any module can be an encoder that has the number of its features as `num_features`.
     """
 
     num_features = 128 * POOLED_SIDE * POOLED_SIDE
@@ -30,15 +31,15 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features, N x num_features, of normalised images, float32, N x C x H x W."""
+        """Returns the features, N x num_features, of normalised images, float32, N x C x H x W."""
         maps = self.layers(images)
-        if maps.shape[-2:] != (POOLED_SIDE, POOLED_SIDE):  # else pooling changes nothing but takes time
+        if maps.shape[-2:] != (POOLED_SIDE, POOLED_SIDE):  # otherwise pooling takes time and changes nothing
             maps = F.adaptive_avg_pool2d(maps, POOLED_SIDE)
         return maps.flatten(1)
 
 
 class Head(nn.Sequential):
-    """Features, N x num_features, to the logits of a task, N x classes."""
+    """Features, N x num_features, to logits of a task, N x classes."""
 
     def __init__(self, num_features: int, num_classes: int, num_hidden: int = 512) -> None:
         super().__init__(
@@ -52,10 +53,10 @@ class Head(nn.Sequential):
 class Model(nn.Module):
     """One encoder shared by several heads (hard parameter sharing, Caruana 1997).
 
-    It has no `forward`: training and scoring call the encoder, and the heads that they need on its features.
+    It has no `forward`: training and scoring call the encoder, and on its features the heads that they need.
 
     Attributes:
-        encoder: images to features; made first, so that equal seeds give equal encoders whatever the heads.
+        encoder: images to features. It is made first, so that equal seeds give equal encoders with any heads.
         heads: features to logits, one head per task.
     """
 
@@ -70,16 +71,15 @@ class Model(nn.Module):
         Args:
             in_channels: number of channels of the images.
             head_sizes: number of classes of each head.
-            encoder: makes the encoder, of a number of channels; default: Encoder.
-            head_options: what else every head is made with.
+            encoder: makes the encoder, from the number of channels; default: Encoder.
+            head_options: further arguments of every head.
         """
         super().__init__()
         self.encoder = (encoder or Encoder)(in_channels)
-        self.heads = nn.ModuleList(
-            Head(self.encoder.num_features, size, **head_options) for size in head_sizes
-        )
+        num_features: Any = self.encoder.num_features  # a number that PyTorch's types do not know of
+        self.heads = nn.ModuleList(Head(num_features, size, **head_options) for size in head_sizes)
 
 
 def computing_in(precision: str, device: torch.device) -> torch.autocast:
-    """In this context a network computes in a precision, `fp32` or `bf16`; its weights stay as they are."""
+    """In this context a network computes in `fp32` or `bf16`; its weights stay as they are."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

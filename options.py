@@ -1,8 +1,7 @@
 """Every option of the command line, once: what it accepts, which settings it goes with, what it decides.
 
-The parser, the help, the checks, what the files record, what --resume insists on, what --eval compares and
-what the report groups by all follow from the table OPTIONS. To add an option, add a line to it, and use
-`run.NAME` where it matters.
+The parser, the help, the checks, what files record, what --resume insists on, what --eval compares and what
+the report groups by follow from the table OPTIONS. To add an option, add a line there and use `run.NAME`.
 """
 
 import math
@@ -10,30 +9,27 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from errors import CommandError
 from settings import LOSSES, PRECISIONS, SCHEDULES, SETTINGS, VERSION
 from tasks import DATA_SETS, DataSpec
 
 
-def _same(value: object) -> object:
-    return value
-
-
 @dataclass(frozen=True)
 class Reader:
-    """What an option accepts, as a word of the command line or as a value in a file.
+    """Reads the value of an option from a word, and checks one from a file.
 
     Attributes:
-        read: makes a value of a word, or raises ValueError with what is wrong.
-        holds: whether a value in a file is one that `read` could have made.
+        read: returns the value of a word, or raises ValueError with what is wrong.
+        holds: whether a value from a file is one that `read` could have returned.
     """
 
-    read: Callable[[str], object]
-    holds: Callable[[object], bool]
+    read: Callable[[str], Any]
+    holds: Callable[[Any], bool]
 
-    def __call__(self, word: str) -> object:
-        """The value that a word stands for."""
+    def __call__(self, word: str) -> Any:
+        """Returns the value of a word."""
         return self.read(word)
 
 
@@ -43,32 +39,31 @@ class Option:
 
     Attributes:
         name: without the dashes.
-        group: heading that it stands under in the help.
+        group: its heading in the help.
         help: what it is, without the default.
-        read: makes its value of a word of the command line, or raises ValueError with what is wrong;
-            None for a flag, which has no word and is true where it is given. A Reader knows valid values in
-            files as well; from any other function they are taken as they are.
-        default: its value where it is not given, or a function that makes it of the data set.
-        words: the default in the help, where that is not the value itself.
-        metavar: stands for its value in the help.
+        read: returns its value for a word of the command line, or raises ValueError with what is wrong; None
+            for a flag. A Reader checks values in files, too; with any other function they are not checked.
+        default: its value if it is not given, or a function of the data set that returns it.
+        words: the default in the help, if not the value itself.
+        metavar: its value in the help.
         many: whether it takes a list of words.
-        settings: the settings that it goes with; with the others its value is None, and it is refused, but
-            by an evaluation where it decides the training alone.
-        required: whether it has to be given where it goes.
-        decides: `data` (what is trained on and scored), `training` (how), or `nothing` that changes a result;
-            has to be said, as --resume and the report rely on it.
-        repeats: whether runs that differ in it alone repeat each other, so that a report averages them.
-        may_grow: whether a run may go on with a higher value of it, given the other values.
-        from_model: whether an evaluation takes it from the model where it is not given.
-        check: what is wrong with its value in a run, or None.
-        key: makes of a value that is not None what counts when two are compared.
+        settings: the settings that it goes with. With the others its value is None, and giving it is an
+            error, except in an evaluation if it decides the training.
+        required: whether it has to be given.
+        decides: `data` (what is trained on and scored), `training` (how), or `nothing` that changes a result.
+            It has no default, as --resume and the report rely on it.
+        repeats: whether a report averages runs that differ in it alone.
+        may_grow: whether a run can be resumed with a higher value, given the other values.
+        from_model: whether an evaluation takes it from the model if it is not given.
+        check: returns what is wrong with its value in a run, or None.
+        key: returns, for a value that is not None, what to compare it by.
     """
 
     name: str
     group: str
     help: str
-    read: Callable[[str], object] | None = None
-    default: object = None
+    read: Callable[[str], Any] | None = None
+    default: Any = None
     words: str | None = None
     metavar: str | None = None
     many: bool = False
@@ -76,13 +71,13 @@ class Option:
     required: bool = False
     decides: str = field(kw_only=True)
     repeats: bool = False
-    may_grow: Callable[[Mapping], bool] = lambda values: False
+    may_grow: Callable[[Mapping[str, Any]], bool] = lambda _: False
     from_model: bool = False
-    check: Callable[["Run"], str | None] = lambda run: None
-    key: Callable[[object], object] = _same
+    check: Callable[["Run"], str | None] = lambda _: None
+    key: Callable[[Any], Any] = lambda value: value
 
-    def default_for(self, spec: DataSpec) -> object:
-        """Its value for a data set where it is not given."""
+    def default_for(self, spec: DataSpec) -> Any:
+        """Its value for a data set if it is not given."""
         if self.read is None:
             return False
         return self.default(spec) if callable(self.default) else self.default
@@ -91,8 +86,8 @@ class Option:
         """Whether it has a value in a setting."""
         return setting in self.settings
 
-    def accepts(self, value: object, setting: int) -> bool:
-        """Whether a value that a file records is one that a run of a setting can have."""
+    def accepts(self, value: Any, setting: int) -> bool:
+        """Whether a value from a file is one that a run of a setting can have."""
         if not self.goes_with(setting):
             return value is None
         if self.read is None:
@@ -105,18 +100,18 @@ class Option:
             return isinstance(value, list) and bool(value) and all(map(self.read.holds, value))
         return self.read.holds(value)
 
-    def counts(self, value: object) -> object:
-        """What of a value counts when two are compared."""
+    def key_of(self, value: Any) -> Any:
+        """What to compare a value by."""
         return None if value is None else self.key(value)
 
-    def differs(self, one: object, other: object) -> bool:
-        """Whether two values say something else."""
-        return self.counts(one) != self.counts(other)
+    def differs(self, one: Any, other: Any) -> bool:
+        """Whether two values mean something else."""
+        return self.key_of(one) != self.key_of(other)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the program: what it does, and the value of every option, which is an attribute of it.
+    """One run of the program. The value of every option is an attribute.
 
     Attributes:
         mode: `train`, `eval` or `report`.
@@ -127,26 +122,26 @@ class Run:
 
     mode: str
     spec: DataSpec
-    values: Mapping[str, object]
+    values: Mapping[str, Any]
     table: Sequence[Option]
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         if name in vars(self).get("values", {}):
             return self.values[name]
         raise AttributeError(f"there is no option {name}")
 
     @property
-    def recorded(self) -> dict[str, object]:
-        """The options as files record them: plain values, and the version of the program."""
+    def recorded(self) -> dict[str, Any]:
+        """The options as files record them, with the version of the program: plain values."""
         return {name: _plain(value) for name, value in self.values.items()} | {"version": VERSION}
 
-    def changed(self, **values: object) -> "Run":
-        """The same run with other values of some options, which must not choose another data set."""
+    def changed(self, **values: Any) -> "Run":
+        """The same run with other values of some options, on the same data set."""
         values = {**self.values, **values}
         return replace(self, values=values, spec=replace(self.spec, validation=values["validation"] or 0.0))
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     """The value of an option as files record it."""
     if isinstance(value, Path):
         return str(value)
@@ -154,49 +149,35 @@ def _plain(value: object) -> object:
 
 
 def make_run(
-    mode: str,
-    given: Mapping[str, object],
-    table: Sequence[Option] | None = None,
-    spec: DataSpec | None = None,
+    mode: str, given: Mapping[str, Any], table: Sequence[Option] | None = None, spec: DataSpec | None = None
 ) -> Run:
     """Check the options that are given, and fill in the others.
 
     Args:
         mode: `train` or `eval`.
-        given: values of options by name; None stands for one that is not given.
+        given: values of options by name; None means not given.
         table: the options that there are; default: OPTIONS.
-        spec: the data set; default: that which the options choose.
+        spec: the data set; default: that of the options.
 
     Raises:
-        CommandError: the options mean nothing together.
+        CommandError: the options are invalid together.
         UserError: the user's own data set cannot be read.
     """
     table = OPTIONS if table is None else table
     given = {name: value for name, value in given.items() if value is not None}
     setting = given.get("setting", 0)
-    if mode == "eval":  # a training's line is evaluated as it is, by any setting that scores its model
+    if mode == "eval":  # which takes the options of a training, by any setting that scores its model
         idle = {o.name for o in table if o.decides == "training" and not o.goes_with(setting)}
         given = {name: value for name, value in given.items() if name not in idle}
+    _check_given(given, setting, table)
     data = given.get("data", DEFAULT_DATA)
-    for option in table:
-        goes = option.goes_with(setting)
-        if option.name in given and not goes:
-            which = " and ".join(map(str, option.settings))
-            raise CommandError(
-                f"--{option.name} goes with --setting {which} only: leave it out, or use "
-                f"--setting {' or '.join(map(str, option.settings))}"
-            )
-        if option.required and goes and option.name not in given:
-            raise CommandError(f"--setting {setting} needs --{option.name}: {option.help}")
     if isinstance(data, Path):
-        if given.get("synthetic"):
-            raise CommandError("--synthetic stands for a published data set, not for a file: leave one out")
         if spec is None:
-            from own_data import read_spec  # brings NumPy, which a refusal need not wait for
+            from own_data import read_spec  # imports NumPy, which refusals do without
 
             spec = read_spec(data)
         given["data"] = f"{spec.name}#{spec.checksum}"
-    if spec is None:
+    elif spec is None:
         spec = DATA_SETS[data].stand_in if given.get("synthetic") else DATA_SETS[data]
     values = {}
     for option in table:
@@ -213,7 +194,27 @@ def make_run(
     return run
 
 
-def read_options(recorded: object, table: Sequence[Option]) -> dict[str, object]:
+def _check_given(given: Mapping[str, Any], setting: int, table: Sequence[Option]) -> None:
+    """Check that the given options go with the setting, and that those it needs are given.
+
+    Raises:
+        CommandError: they are not.
+    """
+    for option in table:
+        goes = option.goes_with(setting)
+        if option.name in given and not goes:
+            which = " and ".join(map(str, option.settings))
+            raise CommandError(
+                f"--{option.name} goes with --setting {which} only: leave it out, or use "
+                f"--setting {' or '.join(map(str, option.settings))}"
+            )
+        if option.required and goes and option.name not in given:
+            raise CommandError(f"--setting {setting} needs --{option.name}: {option.help}")
+    if isinstance(given.get("data"), Path) and given.get("synthetic"):
+        raise CommandError("--synthetic stands for a published data set, not for a file: leave one out")
+
+
+def read_options(recorded: object, table: Sequence[Option]) -> dict[str, Any]:
     """Check the options that a file records, and fill in defaults for options newer than the file.
 
     Raises:
@@ -228,21 +229,14 @@ def read_options(recorded: object, table: Sequence[Option]) -> dict[str, object]
     setting = recorded.get("setting")
     if not isinstance(setting, int) or setting not in range(len(SETTINGS)):
         raise ValueError(f"options.setting is {in_short(setting)}")
-    options = {"version": recorded.get("version")}
-    if not isinstance(options["version"], str):
-        raise ValueError(f"options.version is {in_short(options['version'])}")
+    if not isinstance(version := recorded.get("version"), str):
+        raise ValueError(f"options.version is {in_short(version)}")
+    options: dict[str, Any] = {"version": version}
     for option in table:
-        if option.name in recorded:
-            value = recorded[option.name]
-        elif not option.goes_with(setting) and not option.repeats:
-            value = None
-        elif option.decides == "data" or option.repeats or callable(option.default):
-            raise ValueError(f"lacks options.{option.name}")  # every version has recorded these
-        else:
-            value = False if option.read is None else _plain(option.default)
+        value = _recorded_value(option, recorded, setting)
         try:
             valid = option.accepts(value, setting)
-            option.counts(value)  # what is compared later can be formed
+            option.key_of(value)  # which is compared later
         except (ArithmeticError, LookupError, TypeError, ValueError):
             valid = False
         if not valid:
@@ -251,30 +245,41 @@ def read_options(recorded: object, table: Sequence[Option]) -> dict[str, object]
     return options
 
 
+def _recorded_value(option: Option, recorded: Mapping[str, Any], setting: int) -> Any:
+    """The value of an option in a file, or its default if the option is newer than the file."""
+    if option.name in recorded:
+        return recorded[option.name]
+    if not option.goes_with(setting) and not option.repeats:
+        return None
+    if option.decides == "data" or option.repeats or callable(option.default):
+        raise ValueError(f"lacks options.{option.name}")  # every version records these
+    return False if option.read is None else _plain(option.default)
+
+
 def in_short(value: object) -> str:
-    """A value of a file in an error message."""
+    """A value from a file in an error message, in at most 40 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def differing(
-    options: Iterable[Option], asked: Mapping[str, object], recorded: Mapping[str, object]
+    options: Iterable[Option], asked: Mapping[str, Any], recorded: Mapping[str, Any]
 ) -> list[Option]:
-    """Those of some options that have another value in one record than in another."""
+    """Returns the options whose values differ between two records."""
     return [option for option in options if option.differs(asked[option.name], recorded[option.name])]
 
 
-def grouping(table: Iterable[Option], recorded: Mapping[str, object]) -> dict[str, object]:
-    """What runs share that repeat each other: what counts of each option that goes with their setting."""
+def grouping(table: Iterable[Option], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What repeated runs have in common: the key of each deciding option that goes with their setting."""
     return {
-        option.name: option.counts(recorded[option.name])
+        option.name: option.key_of(recorded[option.name])
         for option in table
         if option.decides != "nothing" and not option.repeats and option.goes_with(recorded["setting"])
     }
 
 
 def as_given(name: str, value: object) -> str:
-    """An option as it would stand on the command line."""
+    """An option as on the command line."""
     if isinstance(value, bool):
         return f"with{'' if value else 'out'} --{name}"
     if value is None:
@@ -286,8 +291,8 @@ def as_given(name: str, value: object) -> str:
 # What the options accept
 
 
-def number(kind: type, wanted: str, accepts: Callable[[float], bool]) -> Reader:
-    """Reads a number that `accepts` takes; `wanted` says in an error what that is."""
+def number(kind: type[int] | type[float], wanted: str, accepts: Callable[[float], bool]) -> Reader:
+    """Reads a number that `accepts` takes; `wanted` describes it in an error."""
 
     def read(text: str) -> float:
         try:
@@ -298,14 +303,14 @@ def number(kind: type, wanted: str, accepts: Callable[[float], bool]) -> Reader:
             raise ValueError(f"{text!r} is not {wanted}")
         return value
 
-    def holds(value: object) -> bool:
+    def holds(value: Any) -> bool:
         return is_number(value) and (kind is float or isinstance(value, int)) and accepts(value)
 
     return Reader(read, holds)
 
 
 def is_number(value: object) -> bool:
-    """Whether a value that a file records is a number that a float can hold."""
+    """Whether a value from a file is a number that a float can hold."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
@@ -330,7 +335,7 @@ def _read_path(text: str) -> Path:
     if "\0" in text:
         raise ValueError("a path cannot hold a zero byte")
     try:
-        return Path(text).expanduser()  # as a shell leaves the ~ of --save_path=~/runs alone
+        return Path(text).expanduser()  # a shell leaves the ~ of --save_path=~/runs
     except RuntimeError:
         raise ValueError(f"{text!r} names the home directory of a user who is not known here") from None
 
@@ -388,11 +393,11 @@ DATA_SET = Reader(_read_data, _holds_data)
 DEVICE = Reader(_read_device, _is_device)
 
 
-# What can be wrong with a value in the light of the others
+# What can be wrong with a value, given the others
 
 
 def check_setting(run: Run) -> str | None:
-    """Whether the data set has what the setting needs."""
+    """Check that the data set has what the setting needs."""
     if not SETTINGS[run.setting].shared_inputs or run.spec.shared_inputs:
         return None
     other = "leave its table of tasks out" if run.spec.path else "use --data 0 (CIFAR-10)"
@@ -403,7 +408,7 @@ def check_setting(run: Run) -> str | None:
 
 
 def check_task(run: Run) -> str | None:
-    """Whether there is such a task."""
+    """Check that there is such a task."""
     last = len(run.spec.tasks) - 1
     if 0 <= run.task <= last:
         return None
@@ -411,14 +416,14 @@ def check_task(run: Run) -> str | None:
 
 
 def check_validation(run: Run) -> str | None:
-    """Whether every class can be split."""
+    """Check that every class can be split."""
     if run.validation and min(run.spec.train_counts) < 2:
         return f"--validation needs 2 training images of each class, and {run.spec.name} has a class with 1"
     return None
 
 
 def check_weights(run: Run) -> str | None:
-    """Whether there is a weight for each task, and one above 0."""
+    """Check that there is a weight for each task, and one above 0."""
     num_tasks = len(run.spec.tasks)
     if len(run.weights) != num_tasks:
         given = len(run.weights)
@@ -429,7 +434,7 @@ def check_weights(run: Run) -> str | None:
 
 
 def check_batch_size(run: Run) -> str | None:
-    """Whether the images that a batch is taken from fill at least one."""
+    """Check that every training set fills a batch."""
     if run.mode != "train":
         return None
     if run.batch_size == 1:
@@ -438,7 +443,7 @@ def check_batch_size(run: Run) -> str | None:
     used = {
         task: size for task, size in sizes.items() if task is None or not run.weights or run.weights[task] > 0
     }
-    smallest = min(used, key=used.get)
+    smallest = min(used, key=lambda task: used[task])
     if run.batch_size <= used[smallest]:
         return None
     name = "the training set" if smallest is None else f"task {smallest} ({list(run.spec.tasks)[smallest]})"
@@ -449,7 +454,7 @@ def check_batch_size(run: Run) -> str | None:
 
 
 def check_tasks_per_step(run: Run) -> str | None:
-    """Whether a batch parts into as many equal slices, each large enough for batch normalisation."""
+    """Check that a batch splits into as many equal slices, each of at least 2 images."""
     if run.mode != "train":
         return None
     size, count = run.batch_size, run.tasks_per_step
@@ -459,37 +464,37 @@ def check_tasks_per_step(run: Run) -> str | None:
     if count in do:
         return None
     return (
-        f"--tasks_per_step {count} does not part a batch of {size} images into equal slices of at least 2: "
+        f"--tasks_per_step {count} does not split a batch of {size} images into equal slices of at least 2: "
         f"use {', '.join(map(str, do))}, or another --batch_size"
     )
 
 
 def check_loss(run: Run) -> str | None:
-    """Whether there are losses to combine."""
+    """Check that there are losses to combine."""
     if run.mode == "train" and run.loss != "mean" and len(run.spec.tasks) == 1:
         return f"--loss {run.loss} has nothing to combine, as {run.spec.name} has one task: leave it out"
     return None
 
 
 def check_overwrite(run: Run) -> str | None:
-    """Whether it is clear what becomes of an earlier run."""
+    """Check that it is clear what happens to an earlier run."""
     if run.overwrite and run.resume:
-        return "--overwrite starts anew and --resume goes on: give one of them"
+        return "--overwrite replaces a run and --resume continues it: give one of them"
     return None
 
 
 def check_compile(run: Run) -> str | None:
-    """Whether the backward pass of a compiled encoder gives what the loss is formed of."""
+    """Check that --loss needs one backward pass only."""
     if run.mode == "train" and run.compile and run.loss is not None and LOSSES[run.loss].aggregates:
         return (
-            f"--compile does not go with --loss {run.loss}, which goes back through the encoder once for "
-            "each task, what compiled code is not made for: leave --compile out"
+            f"--compile does not go with --loss {run.loss}, which needs a backward pass of the encoder for "
+            "each task: leave --compile out"
         )
     return None
 
 
 def shares(weights: Sequence[float]) -> list[float]:
-    """What of weights counts: how large each is among all."""
+    """The share of each weight in their sum, to compare weights by."""
     return [round(weight / sum(weights), 12) for weight in weights]
 
 
@@ -521,7 +526,7 @@ OPTIONS = (
         metavar="N", decides="training", repeats=True,
     ),
     Option(
-        "note", MAIN, "words of your own, recorded; runs of other words are compared, not averaged", NOTE, "",
+        "note", MAIN, "words of your own; runs with different words are compared, not averaged", NOTE, "",
         words="none", metavar="WORDS", decides="training",
     ),
     Option(
@@ -533,7 +538,7 @@ OPTIONS = (
         metavar="W", many=True, settings=WEIGHTED, decides="training", check=check_weights, key=shares,
     ),
     Option(
-        "loss", RECIPE, "how the losses of the tasks become one update, by name, see below",
+        "loss", RECIPE, "how the losses of the tasks are combined, by name, see below",
         choice(LOSSES), "mean", metavar="NAME", settings=COMBINED, decides="training", check=check_loss,
     ),
     Option(
@@ -557,24 +562,24 @@ OPTIONS = (
         SHARE, 0.0, metavar="M", decides="training",
     ),
     Option(
-        "weight_decay", RECIPE, "how strongly SGD draws weights to 0", AT_LEAST_0, 0.0,
+        "weight_decay", RECIPE, "weight decay of SGD", AT_LEAST_0, 0.0,
         metavar="D", decides="training",
     ),
     Option(
         "schedule", RECIPE,
-        "how the learning rate goes on: " + "; ".join(f"{name}: {s.words}" for name, s in SCHEDULES.items()),
+        "learning rate schedule: " + "; ".join(f"{name}: {s.words}" for name, s in SCHEDULES.items()),
         choice(SCHEDULES), "constant", metavar="NAME", decides="training",
     ),
     Option(
-        "precision", RECIPE, "numbers that the network computes in: bf16 is less exact, and faster on "
-        "hardware made for it", choice(PRECISIONS), "fp32", metavar="NAME", decides="training",
+        "precision", RECIPE, "number format that the network computes in: bf16 is less exact, and "
+        "faster on hardware made for it", choice(PRECISIONS), "fp32", metavar="NAME", decides="training",
     ),
     Option(
         "data_path", DATA, "directory of the data sets, downloaded on first use", PATH, Path("./data"),
         words="./data", metavar="DIR", decides="nothing",
     ),
     Option(
-        "synthetic", DATA, "use small generated images in the data set's place: no download", decides="data",
+        "synthetic", DATA, "use small generated images in place of the data set: no download", decides="data",
     ),
     Option(
         "image_size", DATA, "side in pixels that images are resized to",
@@ -588,13 +593,13 @@ OPTIONS = (
         metavar="F", decides="data", from_model=True, check=check_validation,
     ),
     Option(
-        "save_path", FILES, "directory of the model and the history, made if missing", PATH, Path("."),
+        "save_path", FILES, "directory of the model and the history, created if missing", PATH, Path("."),
         metavar="DIR", decides="nothing",
     ),
     Option("save_model", FILES, "save the trained model as model.pt", decides="nothing"),
     Option("save_history", FILES, "save the results of every epoch as history.json", decides="nothing"),
     Option(
-        "resume", FILES, "go on with the run in --save_path, if there is one; implies --save_model",
+        "resume", FILES, "continue the run in --save_path, if there is one; implies --save_model",
         decides="nothing",
     ),
     Option(
@@ -607,7 +612,7 @@ OPTIONS = (
     ),
     Option(
         "compile", MACHINE,
-        "compile the encoder first, to speed up long trainings; takes a C++ compiler and half a minute",
+        "compile the encoder first, to speed up long training; takes a C++ compiler and half a minute",
         decides="nothing", check=check_compile,
     ),
 )  # fmt: skip

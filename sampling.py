@@ -118,5 +118,5 @@ class Plan:
         images = np.empty((len(sampled), self.batch_size // self.sources_per_step), dtype=np.int64)
         for i, stream in enumerate(self._streams):
             here = sampled == i
-            images[here] = stream.batches(taken[i], np.count_nonzero(here))
+            images[here] = stream.batches(int(taken[i]), int(np.count_nonzero(here)))
         return images.reshape(-1, self.batch_size)

@@ -1,4 +1,4 @@
-"""How well a model answers the tasks: test images and a table of tasks to a score per task."""
+"""Scores of a model: test images and a table of tasks to a score per task."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -12,24 +12,24 @@ from data import Split
 from models import Model, computing_in
 
 ENCODED_AT_ONCE = {"cpu": 128, "cuda": 2048}
-"""Images of 32 x 32 pixels that the encoder works on at once, by type of device."""
+"""Images of 32 x 32 pixels in a batch of the encoder, by type of device."""
 
 ANSWERED_AT_ONCE = 2048
-"""Images that the heads work on at once."""
+"""Images in a batch of the heads."""
 
 Part = tuple[nn.Module, list[int], Tensor]
-"""An encoder, some tasks, and the images that it encodes for their heads: int64 indices."""
+"""An encoder, tasks, and the images that it encodes for the heads of these tasks: int64 indices."""
 
 BATCH_NORMALISATION = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Result of an evaluation, a number per scored task, each from 0 to 1.
+    """Scores from 0 to 1, one per scored task.
 
     Attributes:
-        accuracy: share of the task's images that are answered rightly.
-        balanced_accuracy: mean over the task's answers of the share of their images answered rightly.
+        accuracy: share of correct answers among the task's images.
+        balanced_accuracy: mean over the task's answers of their recall.
     """
 
     accuracy: list[float]
@@ -37,22 +37,22 @@ class Scores:
 
 
 class Scorer:
-    """Scores models on some images.
+    """Scores models on given images.
 
-    The head of a task answers with the best of those of its logits that stand for classes of the task.
+    The answer of a head is its highest logit among those of the task's classes.
 
     Attributes:
-        constant_accuracy: what always giving the commonest answer scores in each task.
-        num_answers: number of different answers that each task has.
+        constant_accuracy: of each task, that of always giving its commonest answer.
+        num_answers: number of answers of each task.
     """
 
     def __init__(self, images: Split, tasks: Tensor, heads: Tensor) -> None:
         """
         Args:
-            images: to answer.
+            images: the images.
             tasks: int64, T x classes, on the CPU: the number of each class within each task, or -1.
             heads: int64, heads x classes, on the CPU: the number of each class among the logits of each
-                head, or -1. Task t is answered by head t; a single head answers all.
+                head, or -1. Head t answers task t; a single head answers all tasks.
         """
         device = images.labels.device
         self._images = images
@@ -72,14 +72,14 @@ class Scorer:
         progress: bool = False,
         pause: Callable[[], None] = lambda: None,
     ) -> Scores:
-        """Score a model. Its mode is as it was afterwards, and so are PyTorch's generators.
+        """Score a model, whose mode and PyTorch's generators stay as they are.
 
         Args:
             model: on the device of the images.
             precision: that it computes in, `fp32` or `bf16`.
-            batch_size: images at once; default: what is fastest. The result does not depend on it.
+            batch_size: images in a batch; default: the fastest. The scores do not depend on it.
             progress: whether to show a bar.
-            pause: is called after every batch and may raise.
+            pause: called after every batch; may raise.
         """
         parts = [(model.encoder, tasks, images) for tasks, images in self._groups]
         return self._score(model, parts, precision, batch_size, progress, pause)
@@ -93,17 +93,17 @@ class Scorer:
         progress: bool = False,
         pause: Callable[[], None] = lambda: None,
     ) -> Scores | None:
-        """Score a model with each task's own statistics in the batch normalisation of its encoder.
+        """Score a model with each task's own batch-norm statistics in its encoder.
 
-        They are estimated anew on the task's training images. The model is left as it was, as by a call.
+        They are estimated on the task's training images. The model stays as it is.
 
         Args:
             model: on the device of the images.
             train: the training images, on the same device.
-            batch_size: images that are normalised together where the statistics are estimated.
+            batch_size: images that are normalised together to estimate the statistics.
             precision: that it computes in, `fp32` or `bf16`.
             progress: whether to show a bar.
-            pause: is called after every batch and may raise.
+            pause: called after every batch; may raise.
 
         Returns:
             the scores, or None where the encoder has no batch normalisation that keeps statistics.
@@ -134,7 +134,7 @@ class Scorer:
         progress: bool,
         pause: Callable[[], None],
     ) -> Scores:
-        """Score the heads of a model; the parts are made when they are come to, under the same conditions."""
+        """Score the heads of a model on the features of the parts, which are made one by one."""
         device = self._images.labels.device
         num_pixels = self._images.images.shape[2] * self._images.images.shape[3]
         encoded = batch_size or max(1, ENCODED_AT_ONCE[device.type] * 32 * 32 // num_pixels)
@@ -157,14 +157,14 @@ class Scorer:
         finally:
             model.train(was_training)
         right = right.cpu().double()
-        recall = (right / self._asked).nan_to_num(0)  # of answers that no image asks for: 0 / 0
+        recall = (right / self._asked).nan_to_num(0)  # 0 / 0 for answers that no image has
         return Scores(
             accuracy=(right.sum(dim=1) / self._asked.sum(dim=1)).tolist(),
             balanced_accuracy=(recall.sum(dim=1) / (self._asked > 0).sum(dim=1)).tolist(),
         )
 
     def _count(self, model: Model, features: Tensor, tasks: list[int], labels: Tensor, right: Tensor) -> None:
-        """Add to `right`, tasks x answers, the images that are answered rightly in some tasks."""
+        """Add the number of correct answers in some tasks to `right`, tasks x answers."""
         for head in dict.fromkeys(self._head_of[task] for task in tasks):
             logits = model.heads[head](features).float()
             answering = [task for task in tasks if self._head_of[task] == head]
@@ -176,21 +176,20 @@ class Scorer:
 
 
 def _full_batches(images: Tensor, batch_size: int) -> list[Tensor]:
-    """Batches of images in order, without the last that fill none; where none is full, one of all images."""
+    """Full batches of images, in order; if none is full, one of all images."""
     if len(images) < batch_size:
-        # A single image may have no variance, which batch normalisation refuses to estimate then.
+        # Batch normalisation refuses to estimate the variance of a single value.
         return [images if len(images) > 1 else images.repeat(2)]
     return list(images[: len(images) // batch_size * batch_size].split(batch_size))
 
 
-def _estimating(encoder: nn.Module) -> list[nn.Module]:
+def _estimating(encoder: nn.Module) -> bool:
     """Have the batch normalisation of an encoder, and nothing else in it, do as in training.
 
-    Its statistics are forgotten and become plain averages over the batches that the encoder is given next.
+    Its statistics are reset and become plain averages over the batches that the encoder gets next.
 
     Returns:
-        the layers that do this: those with running statistics, unless the encoder's own `train` leaves them
-        out, as it does where they are frozen.
+        whether there is any that keeps statistics, apart from those that the encoder's own `train` freezes.
     """
     encoder.train()
     layers = [
@@ -203,18 +202,18 @@ def _estimating(encoder: nn.Module) -> list[nn.Module]:
         layer.reset_running_stats()
         layer.momentum = None
         layer.train()
-    return layers
+    return bool(layers)
 
 
 def readings(tasks: Tensor, heads: Tensor) -> Tensor:
-    """How each task reads the logits of the head that answers it.
+    """The answer that each logit stands for, in each task.
 
     Args:
         tasks: int64, T x classes: the number of each class within each task, or -1.
         heads: int64, T x classes: its number among the logits of the task's head, or -1.
 
     Returns:
-        int64, T x the most logits: the number within the task of the class behind each logit, or -1.
+        int64, T x most logits: the number, within the task, of the class of each logit, or -1.
     """
     read = torch.full((len(tasks), int(heads.max()) + 1), -1)
     for row, numbers, logits in zip(read, tasks, heads, strict=True):
@@ -223,14 +222,14 @@ def readings(tasks: Tensor, heads: Tensor) -> Tensor:
 
 
 def _count_answers(tasks: Tensor, labels: Tensor) -> Tensor:
-    """How many images there are for each answer of each task.
+    """The number of images of each answer of each task.
 
     Args:
         tasks: int64, T x classes.
         labels: int64, N.
 
     Returns:
-        float64, T x the most answers that a task has.
+        float64, T x most answers of a task.
     """
     num_answers = int(tasks.max()) + 1
     numbers = [row[labels] for row in tasks]
@@ -238,14 +237,14 @@ def _count_answers(tasks: Tensor, labels: Tensor) -> Tensor:
 
 
 def _groups(tasks: Tensor, labels: Tensor) -> list[tuple[list[int], Tensor]]:
-    """Part the images by the tasks that they are in, so that a batch runs the heads it needs only.
+    """Group the images by the tasks that they belong to, so that a batch runs only the heads it needs.
 
     Args:
         tasks: int64, T x classes, on the CPU.
         labels: int64, N.
 
     Returns:
-        pairs of tasks and the indices of the images that are in exactly these tasks.
+        pairs of tasks and the indices of the images that belong to exactly these tasks.
     """
     members, group_of_class = torch.unique(tasks >= 0, dim=1, return_inverse=True)
     group_of_image = group_of_class.to(labels.device)[labels]

@@ -151,7 +151,7 @@ LOSSES = {
     ),
     "cagrad": _aggregation(
         "close to the mean, but best for the task that gains least (Liu et al. 2021)",
-        "Aggregation", "CAGrad", "cvxpy", "clarabel", scale=lambda num_tasks: 1 / 1.5, c=0.5,
+        "Aggregation", "CAGrad", "cvxpy", "clarabel", scale=lambda _: 1 / 1.5, c=0.5,
     ),
     "imtl_g": _aggregation(
         "impartial learning by gradients: equal projections on all (Liu et al. 2021)",
@@ -200,7 +200,7 @@ class Schedule:
 
 
 SCHEDULES = {
-    "constant": Schedule("--lr all along", lambda progress: 1.0, needs_total=False),
+    "constant": Schedule("--lr all along", lambda _: 1.0, needs_total=False),
     "cosine": Schedule(
         "from --lr to 0 over all steps of the run, along half a cosine",
         lambda progress: (1 + math.cos(math.pi * progress)) / 2,

@@ -3,6 +3,7 @@
 A data set is known from here without reading its images, so that the command line can be checked at once.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def _one_against_rest(names: list[str]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(int(name == other) for other in names) for name in names}
 
 
-def _partition(groups: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def _partition(groups: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """A task per group of class ids: which class of the group, numbered in ascending order, is it?"""
     num_classes = sum(len(group) for group in groups.values())
     return {

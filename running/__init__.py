@@ -1,1 +1,1 @@
-"""A run from options to result: what is there already, training, saving, stopping, going on."""
+"""A run from options to result: start, session, saving, resuming, stopping, printing."""

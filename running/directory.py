@@ -1,6 +1,7 @@
-"""What is in the directory of a run already, and whether the run may go on with it."""
+"""The directory of a run: what an earlier session left, and whether the run can continue from it."""
 
 from pathlib import Path
+from typing import Any
 
 from errors import UserError
 from options import Option, Run, as_given, differing
@@ -8,11 +9,11 @@ from storage.history import HISTORY, History, read_history
 
 MODEL = "model.pt"
 FILES = (MODEL, HISTORY)
-"""What a run leaves in its directory."""
+"""The files of a run."""
 
 
 def check_directory(run: Run) -> None:
-    """Make sure that a training may save into its directory.
+    """Check that a training run can save into its directory.
 
     Raises:
         UserError: there is another run in it, or something else is in the way.
@@ -23,16 +24,16 @@ def check_directory(run: Run) -> None:
             raise UserError(f"{path} is in the way and is not a file: move it, or give another --save_path")
     if there and not (run.resume or run.overwrite):
         raise UserError(
-            f"there is a run in {run.save_path} already ({' and '.join(path.name for path in there)}): go on "
-            f"with it by --resume, replace it by --overwrite, or give another --save_path"
+            f"there is a run in {run.save_path} already ({' and '.join(path.name for path in there)}): "
+            "continue it with --resume, replace it with --overwrite, or give another --save_path"
         )
 
 
 def earlier_history(run: Run) -> History | None:
-    """The history in the directory of a run that is to go on, or None where there is none.
+    """The history in the directory of a run that is resumed, or None if there is none.
 
     Raises:
-        UserError: it cannot be read, is of other options, or leaves nothing to go on from.
+        UserError: it cannot be read, is of other options, or cannot be continued.
     """
     path = run.save_path / HISTORY
     try:
@@ -44,31 +45,31 @@ def earlier_history(run: Run) -> History | None:
     try:
         history = read_history(path, run.table)
     except ValueError as error:
-        raise UserError(f"{path} {error}: move it, or replace it by --overwrite") from None
+        raise UserError(f"{path} {error}: move it, or replace it with --overwrite") from None
     check_same(run, path, history.options)
     done = len(history.epochs)
     if history.finished and run.epochs < done:
         raise UserError(f"{path} has come to epoch {done} already: give --epochs {done} or more")
     if history.finished and run.epochs > done and not has_model:
         raise UserError(
-            f"{path} is of a finished run of {done} epochs without its {MODEL}, which it takes to go on to "
-            f"{run.epochs}: give --epochs {done}, another --save_path, or --overwrite to start anew"
+            f"{path} is of a finished run of {done} epochs without its {MODEL}, which {run.epochs} epochs need: "
+            f"give --epochs {done}, another --save_path, or --overwrite to start again"
         )
     return history
 
 
 def is_done(run: Run, history: History) -> bool:
-    """Whether the history of a run leaves nothing of it to do."""
+    """Whether a history is of the finished run."""
     return history.finished and history.options["epochs"] == run.epochs
 
 
 def insisted_on(run: Run) -> list[Option]:
-    """The options that have to stay the same when a run goes on."""
+    """The options that a run must keep when it is resumed."""
     return [o for o in run.table if o.decides != "nothing" and not o.may_grow(run.values)]
 
 
-def check_same(run: Run, path: Path, recorded: dict) -> None:
-    """Make sure that a file was made by a run of the same options.
+def check_same(run: Run, path: Path, recorded: dict[str, Any]) -> None:
+    """Check that a file was made with the same options.
 
     Raises:
         UserError: it was not; the text names the options.
@@ -81,5 +82,5 @@ def check_same(run: Run, path: Path, recorded: dict) -> None:
                 f"{as_given(o.name, recorded[o.name])}, not {as_given(o.name, run.values[o.name])}"
                 for o in others
             )
-            + "): give the same ones, another --save_path, or --overwrite to start anew"
+            + "): give the same ones, another --save_path, or --overwrite to start again"
         )

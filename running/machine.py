@@ -1,4 +1,4 @@
-"""What this process may use of the machine: the limits of containers and schedulers count."""
+"""Cores and memory that this process may use, within the limits of containers and schedulers."""
 
 import math
 import os
@@ -13,7 +13,7 @@ MEMORY_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Limit and usage of a control group of versions 2 and 1, and what memory.stat calls its idle file cache."""
+"""Files with limit and usage of a control group of version 2 and 1, and the name of its idle file cache."""
 
 
 def num_cores() -> int:
@@ -34,7 +34,7 @@ def core_quota() -> float:
 
 
 def free_memory() -> float:
-    """Bytes of memory that can still be taken without swapping; infinite if unknown."""
+    """Bytes of memory that are free without swapping; infinite if unknown."""
     available = _count(r"^MemAvailable: *([0-9]+) kB$", _read(Path("/proc/meminfo")))
     free = [math.inf if available is None else available * 1024]
     for group in _groups("memory"):
@@ -47,7 +47,7 @@ def free_memory() -> float:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Directories of this process's control group and of those above it, as far as they may be visible."""
+    """Directories that may belong to this process's control group and to those above it."""
     for line in _read(Path("/proc/self/cgroup")).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
@@ -60,7 +60,7 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 def _read(path: Path) -> str:
-    """Content of a file without the blanks around it; nothing where it cannot be read."""
+    """Content of a file without the blanks around it; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a result was made with: the code that decides it, and the environment that it ran in."""
+"""The fingerprint of the code that decides a result, and the environment that it ran in."""
 
 import ast
 import hashlib
@@ -12,13 +12,17 @@ from importlib.machinery import PathFinder
 from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
+from typing import TYPE_CHECKING, Any
 
 from running.released import known_as
+
+if TYPE_CHECKING:
+    import torch
 
 TOP = Path(__file__).resolve().parents[1]
 
 UNRELATED = (TOP / "reporting", TOP / "running" / "released.py")
-"""What is imported but decides no result: reports, and the list of fingerprints itself."""
+"""Imported code that decides no result: reports, and the list of fingerprints itself."""
 
 PLAIN = (bool, int, float, str, tuple, list)
 
@@ -27,7 +31,7 @@ LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib"
 
 
 def code_of(network: Callable | None = None) -> str:
-    """What is recorded for the code that decides a result: `results N`, or a fingerprint if not released.
+    """What files record for the code that decides a result: `results N`, or a fingerprint if not released.
 
     Args:
         network: makes the model; None for the program's own.
@@ -42,8 +46,8 @@ def code_fingerprint(network: Callable | None = None) -> str:
     read from the source, those inside functions included, so that the result depends on no option.
 
     Args:
-        network: makes the model: its file, what that imports, and what it was bound to count as well. Where
-            it has no file, the result is another one each time.
+        network: makes the model. Its file, what that imports, and what it is bound to are included; without a
+            file, the fingerprint differs each time.
     """
     parts = {file.relative_to(TOP).as_posix(): _hash_of(file) for file in _reached([TOP / "main.py"], TOP)}
     bound = []
@@ -63,8 +67,9 @@ def code_fingerprint(network: Callable | None = None) -> str:
 
 
 def _bound(network: object) -> list[object]:
-    """What a callable consists of: functions and classes, and the values that they are bound to."""
-    found, left = [], [] if network is None else [network]
+    """The functions and classes that a callable consists of, and the values that they are bound to."""
+    found: list[Any] = []
+    left: list[Any] = [] if network is None else [network]
     while left:
         each = left.pop(0)
         if any(each is other for other in found):
@@ -81,8 +86,8 @@ def _bound(network: object) -> list[object]:
     return found
 
 
-def _file_of(network: object) -> Path | None:
-    """The file that a function, a class or the class of an object stands in."""
+def _file_of(network: Any) -> Path | None:
+    """The file of a function, of a class or of the class of an object."""
     named = network if hasattr(network, "__qualname__") else type(network)
     path = getattr(sys.modules.get(named.__module__), "__file__", None)
     return Path(path).resolve() if path and path.endswith(".py") and Path(path).is_file() else None
@@ -99,11 +104,11 @@ def _parsed(path: Path) -> ast.Module:
 
 
 def _reached(files: Iterable[Path], folder: Path) -> list[Path]:
-    """Some files and those that they import, directly or not, but for installed ones.
+    """Files with all that they import, directly or not, except installed packages.
 
     Args:
-        files: to begin with.
-        folder: where they find modules of their own, before the program's.
+        files: to start with.
+        folder: where they find modules before those of the program.
     """
     reached, left = [], list(files)
     while left:
@@ -119,7 +124,7 @@ def _reached(files: Iterable[Path], folder: Path) -> list[Path]:
 @cache
 def _imported(path: Path) -> tuple[str, ...]:
     """Names of the modules that a file may import; `from a import b` may mean a.b."""
-    names = []
+    names: list[str] = []
     for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
@@ -132,7 +137,7 @@ def _imported(path: Path) -> tuple[str, ...]:
 
 @cache
 def _found(name: str, folder: Path) -> list[Path]:
-    """The files of a module and of the packages around it, where they are not installed ones."""
+    """The files of a module and of the packages around it, unless it is installed."""
     top, *rest = name.split(".")
     for place in dict.fromkeys([folder, TOP]):
         if (place / f"{top}.py").is_file() or (place / top).is_dir():
@@ -145,7 +150,7 @@ def _found(name: str, folder: Path) -> list[Path]:
         if any(origin.is_relative_to(library) for library in LIBRARIES):
             return []
         place = origin.parents[1] if spec.submodule_search_locations else origin.parent
-    files = []
+    files: list[Path] = []
     for count in range(len(rest) + 1):
         path = place.joinpath(top, *rest[:count])
         files += [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()]
@@ -162,9 +167,9 @@ def _digest(tree: ast.Module) -> str:
 
 
 class _Executed(ast.NodeTransformer):
-    """Leaves out of a syntax tree what is for readers and type checkers alone.
+    """Removes from a syntax tree what only readers and type checkers use.
 
-    A field of a class stays a field, and its annotation counts where it makes it another kind of field.
+    Fields of a class stay, with those parts of an annotation that decide their kind.
     """
 
     _in_class = False
@@ -208,7 +213,7 @@ class _Executed(ast.NodeTransformer):
 
 
 def _outline(node: object) -> object:
-    """A syntax tree as nested tuples without empty fields, which differ between versions of Python."""
+    """A syntax tree as nested tuples without empty fields, whose number depends on the version of Python."""
     if isinstance(node, ast.AST):
         fields = ((name, _outline(value)) for name, value in ast.iter_fields(node))
         return (type(node).__name__, *((name, value) for name, value in fields if value not in ((), None)))
@@ -217,17 +222,19 @@ def _outline(node: object) -> object:
     return node if node is None else repr(node)
 
 
-def environment(device: object, num_threads: int, compiled: bool) -> dict[str, object]:
-    """What a session runs in: plain values.
+def environment(device: "torch.device", num_threads: int, compiled: bool) -> dict[str, Any]:
+    """The environment of a session: plain values.
 
     Args:
-        device: of the network, a torch.device.
+        device: of the network.
         num_threads: number of threads that PyTorch computes with on the CPU.
         compiled: whether the encoder is compiled.
     """
-    torch = sys.modules["torch"]
-    loaded = {"numpy": sys.modules["numpy"].__version__, "torch": str(torch.__version__)}
-    if "torchjd" in sys.modules:  # which does not say itself
+    import numpy
+    import torch
+
+    loaded = {"numpy": numpy.__version__, "torch": str(torch.__version__)}
+    if "torchjd" in sys.modules:  # which has no __version__
         loaded["torchjd"] = version("torchjd")
     on_gpu = device.type == "cuda"
     return {
@@ -241,7 +248,7 @@ def environment(device: object, num_threads: int, compiled: bool) -> dict[str, o
 
 
 def _processor() -> str:
-    """Name of the CPU, as far as the system tells it."""
+    """Name of the CPU, if the system tells it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Signals that ask the program to stop: from the keyboard, a scheduler or a terminal that is closed."""
+"""Signals that stop the program: from the keyboard, a scheduler or a closed terminal."""
 
 import os
 import signal
@@ -11,8 +11,8 @@ SIGNALS = [
 ]  # Windows has neither SIGHUP nor SIGUSR1
 
 
-class Stopped(BaseException):  # no Exception, so that nothing takes it for an error and goes on
-    """A signal has asked the program to stop."""
+class Stopped(BaseException):  # no Exception, so that no library handles it as an error
+    """A signal asked the program to stop."""
 
     def __init__(self, number: int, details: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}{details}")
@@ -20,11 +20,10 @@ class Stopped(BaseException):  # no Exception, so that nothing takes it for an e
 
 
 class StopSignals:
-    """Turns the first signal to stop into Stopped: at once, or where the program can be left.
+    """Raises Stopped at the first signal, or later at `check` while signals are deferred.
 
-    While it is being answered, others are ignored, as schedulers send several within milliseconds. Only a
-    second Ctrl-C ends the program on the spot, whatever it is doing. SIGHUP, which comes when the terminal
-    is closed, stays ignored where it is, as by nohup.
+    Further signals are ignored, as schedulers send several within milliseconds; only a second Ctrl-C ends the
+    program at once. SIGHUP, which a closed terminal sends, stays ignored if it is, as under nohup.
     """
 
     def __init__(self) -> None:
@@ -40,11 +39,11 @@ class StopSignals:
         }
         return self
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        if self._interrupted and kind is not None and issubclass(kind, Exception):
-            raise Stopped(self._number)  # a library has swallowed it, and failed for it later
+        if self._number and self._interrupted and kind is not None and issubclass(kind, Exception):
+            raise Stopped(self._number)  # a library swallowed it, and failed later because of it
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self._interrupts += number == signal.SIGINT
@@ -60,7 +59,7 @@ class StopSignals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """While this lasts, a signal is noted and raised by `check` alone."""
+        """In this context only `check` raises Stopped."""
         self._deferred = True
         try:
             yield
@@ -68,6 +67,6 @@ class StopSignals:
             self._deferred = False
 
     def check(self) -> None:
-        """Raise Stopped if there has been a signal."""
+        """Raise Stopped if a signal came."""
         if self._number is not None:
             raise Stopped(self._number)

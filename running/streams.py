@@ -1,4 +1,4 @@
-"""Standard output, which is for results, and standard error, which is for messages."""
+"""Printing: results to standard output, messages to standard error."""
 
 import errno
 import os
@@ -24,18 +24,18 @@ class OutputError(UserError):
 
 
 def open_streams() -> None:
-    """Make sure that the standard streams are open; those that the user has closed take anything."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # or the next file to be opened would be one
+    """Open the standard streams that the user has closed, to the null device."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # or the next file opened would be one
         pass
     os.close(number)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack a letter
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals without some letter
 
 
 def settle_streams() -> None:
-    """Drop what standard streams could not write, or the end of Python would fail on it once more."""
+    """Drop what the standard streams could not write, so that Python does not try again at its end."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -49,13 +49,13 @@ def in_one_line(text: str) -> str:
 
 
 def say(message: str) -> None:
-    """Print a message to standard error in one line, above a progress bar where there is one."""
-    with suppress(OSError):  # a training does not end because nobody hears of it
+    """Print a message in one line to standard error, above a progress bar if there is one."""
+    with suppress(OSError):  # training goes on if nobody can read it
         _write(in_one_line(message), sys.stderr)
 
 
 def give(result: str) -> None:
-    """Print a result to standard output at once, above a progress bar where there is one.
+    """Print a result to standard output at once, above a progress bar if there is one.
 
     Raises:
         OutputError: it cannot be written.
@@ -68,8 +68,8 @@ def give(result: str) -> None:
 
 
 def _write(text: str, stream: TextIO) -> None:
-    """Print a text, above a progress bar where there can be one."""
-    if "tqdm" in sys.modules:
+    """Print a text, above a progress bar if there is one."""
+    if "tqdm" in sys.modules:  # otherwise there is none
         sys.modules["tqdm"].tqdm.write(text, file=stream)
     else:
         print(text, file=stream)

@@ -67,7 +67,7 @@ def repeat(run: Run, history: History) -> None:
     """Print the result of a finished run again."""
     say(f"{run.save_path / HISTORY} is of a finished run of the same options: nothing is left to do")
     give_title(history.data_set["title"], run.synthetic)
-    accuracy, own = history.epochs[-1]["accuracy"], history.own_statistics
+    accuracy, own = history.epochs[-1]["accuracy"], history.own_statistics or {}
     scored_on = history.data_set["scored_on"]
-    say_scores(history.tasks, accuracy, history.constant_accuracy, own and own["accuracy"], scored_on)
+    say_scores(history.tasks, accuracy, history.constant_accuracy, own.get("accuracy"), scored_on)
     give(accuracy_line(run.setting, accuracy))

@@ -152,8 +152,8 @@ def _problem(file: BinaryIO) -> str | None:
     except Exception as error:  # zipfile raises what the bytes happen to lead it to
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's beginning
             raise
-        archive = start == ZIP or is_zipfile(file)
-        return DAMAGED if archive else "is not a model file; give another --save_path"
+        was_archive = start == ZIP or is_zipfile(file)
+        return DAMAGED if was_archive else "is not a model file; give another --save_path"
     names = {member.filename.lower() for member in members}  # torch.load does not tell cases apart
     if not any(name.endswith("/data.pkl") for name in names):
         return FOREIGN

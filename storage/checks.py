@@ -1,4 +1,4 @@
-"""Checks of what is read from a file, field by field, against what the program makes itself."""
+"""Checks of what a file holds, field by field."""
 
 import math
 from collections.abc import Iterator
@@ -9,19 +9,19 @@ from torch import Tensor
 
 
 class FieldError(ValueError):
-    """A field of a file is wrong. Its text names the field and says how."""
+    """A field of a file is wrong. The text names the field and says how."""
 
 
 def check_alike(found: object, like: object, field: str) -> None:
     """Check that a state has the keys, shapes and dtypes of another.
 
     Args:
-        found: what was read.
-        like: nested dictionaries of tensors, on any device; None stands for anything.
+        found: the state, from a file.
+        like: the other: nested dictionaries of tensors on any device, or None where anything will do.
         field: name of the state.
 
     Raises:
-        FieldError: it has not.
+        FieldError: it differs.
     """
     if isinstance(like, Tensor):
         _check_tensor(found, like, field)
@@ -69,7 +69,7 @@ def check_state(state: dict[str, Any], fresh: dict[str, Any], trained: Tensor) -
         _check_generator(generators[name], fresh["generators"][name], f"generators.{name}")
 
 
-def _check_generator(found: object, like: Tensor, field: str) -> None:
+def _check_generator(found: Any, like: Tensor, field: str) -> None:
     """Check that something can be the state of a generator.
 
     Raises:
@@ -83,10 +83,10 @@ def _check_generator(found: object, like: Tensor, field: str) -> None:
 
 
 def check_finite(state: object, field: str) -> None:
-    """Check that the tensors in a nested state hold finite numbers.
+    """Check that the tensors in a nested state are finite.
 
     Raises:
-        FieldError: one does not.
+        FieldError: one is not.
     """
     for name, tensor in named_tensors(state, field):
         if not _is_finite(tensor):
@@ -94,7 +94,7 @@ def check_finite(state: object, field: str) -> None:
 
 
 def named_tensors(state: object, field: str) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in nested dictionaries and lists, each with its place."""
+    """The tensors in nested dictionaries and lists, each with its name."""
     if isinstance(state, Tensor):
         yield field, state
     elif isinstance(state, dict | list | tuple):
@@ -103,7 +103,7 @@ def named_tensors(state: object, field: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def check_plain(value: object, field: str, depth: int = 4) -> None:
-    """Check that a value can be written as JSON: strings, finite numbers, lists and dictionaries of them.
+    """Check that a value is plain: strings, finite numbers, and lists and dictionaries of these.
 
     Args:
         value: what was read.
@@ -128,7 +128,7 @@ def check_plain(value: object, field: str, depth: int = 4) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether all numbers are finite, by the smallest and the largest: faster than looking at every one."""
+    """Whether all numbers are finite, by the smallest and the largest, which is faster than one by one."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     if not tensor.is_floating_point() or tensor.numel() == 0:
@@ -137,7 +137,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _check_tensor(found: object, like: Tensor, field: str) -> None:
-    """Check that something is an ordinary tensor in memory, of the shape and dtype of another."""
+    """Check that something is an ordinary tensor on the CPU, of the shape and dtype of another."""
     if (
         type(found) is not Tensor
         or (found.layout, found.device.type) != (torch.strided, "cpu")

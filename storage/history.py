@@ -1,9 +1,10 @@
-"""What history.json holds: written by a run, read again by --resume and by the report."""
+"""The file history.json: written by a run, read and checked by --resume and the report."""
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from options import Option, in_short, is_number, read_options
 from settings import SETTINGS
@@ -22,34 +23,33 @@ ALL_CLASSES = "all classes"
 
 @dataclass(frozen=True)
 class History:
-    """A run as it is recorded.
+    """The record of a run.
 
     Attributes:
         options: every option of the run, and the version of the program.
-        data_set: `title`, `scored_on` (`test` or `validation`), and the names of all its `tasks`.
-        sessions: a dictionary per start or resumption: the `epoch` and the `step` that it went on from, its
-            `environment`, and its `code`: `results N`, or the fingerprint of code that is not released.
-        tasks: the names of what is recorded.
-        constant_accuracy: what always giving the commonest answer scores in each of `tasks`.
-        num_answers: number of different answers that each of them has.
+        data_set: its `title`, `scored_on` (`test` or `validation`), and the names of all its `tasks`.
+        sessions: a dictionary per start of the run: the `epoch` and `step` at which it started, its
+            `environment`, and its `code`: `results N`, or a fingerprint if the code is not released.
+        tasks: the names of the scored tasks.
+        constant_accuracy: of each scored task, that of always giving the commonest answer.
+        num_answers: number of answers of each scored task.
         parameters: number of parameters of the `encoder` and of the `heads`.
-        loss_parameters: what the method that forms the losses was given beside their number, by name; empty
-            where it takes nothing, or what TorchJD has by default.
-        epochs: the records of the epochs done.
-        finished: whether the run has come to its end.
-        own_statistics: `accuracy` and `balanced_accuracy` at the end with each task's own normalisation
-            statistics, a number per name in `tasks`; None where a run has no such scores, or not yet.
+        loss_parameters: hyperparameters of the loss combiner that differ from TorchJD's, by name.
+        epochs: the records of the finished epochs.
+        finished: whether the run has ended.
+        own_statistics: `accuracy` and `balanced_accuracy` with each task's own batch-norm statistics, a
+            number per scored task; None if a run has no such scores, or not yet.
     """
 
-    options: dict
-    data_set: dict
-    sessions: list[dict]
+    options: dict[str, Any]
+    data_set: dict[str, Any]
+    sessions: list[dict[str, Any]]
     tasks: list[str]
     constant_accuracy: list[float]
     num_answers: list[int]
     parameters: dict[str, int]
     loss_parameters: dict[str, float] = field(default_factory=dict)
-    epochs: list[dict] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
     finished: bool = False
     own_statistics: dict[str, list[float]] | None = None
 
@@ -70,10 +70,10 @@ def write_history(path: Path, history: History) -> None:
 
 
 def read_history(path: Path, table: Sequence[Option]) -> History:
-    """Read history.json.
+    """Read and check history.json.
 
     Raises:
-        ValueError: it cannot be read, or is none; the text says why.
+        ValueError: it cannot be read, or is no history; the text says why.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -94,8 +94,8 @@ def read_history(path: Path, table: Sequence[Option]) -> History:
         raise ValueError(f"is not a history of this program: {error}") from error
 
 
-def _history(content: dict, version: object, table: Sequence[Option]) -> History:
-    """A history, each field checked.
+def _history(content: dict[str, Any], version: object, table: Sequence[Option]) -> History:
+    """The history in the content of a file, each field checked.
 
     Raises:
         ValueError: a field is missing or wrong; the text names it.
@@ -103,12 +103,12 @@ def _history(content: dict, version: object, table: Sequence[Option]) -> History
     if type(version) is not int:
         raise ValueError(f"format is {in_short(version)}")
     sessions = "sittings" if version == 2 else "sessions"
-    missing = {"options", "data_set", sessions, "tasks", "constant_accuracy", "num_answers", "parameters"}
-    missing = sorted((missing | {"epochs", "finished"}) - content.keys())
+    required = {"options", "data_set", sessions, "tasks", "constant_accuracy", "num_answers", "parameters"}
+    missing = sorted((required | {"epochs", "finished"}) - content.keys())
     if missing:
         raise ValueError(f"lacks {missing[0]}")
     options = read_options(content["options"], table)
-    names = _checked_data_set(content["data_set"])
+    names = _names_of_tasks(content["data_set"])
     tasks = content["tasks"]
     _check_tasks(tasks, options, names)
     check_sessions(sessions, content[sessions])
@@ -129,20 +129,20 @@ def _history(content: dict, version: object, table: Sequence[Option]) -> History
     return History(**known | {"options": options, "sessions": content[sessions]})
 
 
-def _checked_data_set(entry: object) -> list[str]:
-    """The names of the tasks in the entry of a data set."""
+def _names_of_tasks(entry: Any) -> list[str]:
+    """The names of the tasks in the entry of a data set, checked."""
     if not isinstance(entry, dict) or not isinstance(entry.get("title"), str):
         raise ValueError("data_set.title is no text")
     if entry.get("scored_on") not in ("test", "validation"):
         raise ValueError(f"data_set.scored_on is {in_short(entry.get('scored_on'))}")
-    names = entry.get("tasks")
+    names: Any = entry.get("tasks")
     if not _are_names(names):
         raise ValueError("data_set.tasks is no list of different names")
     return names
 
 
-def _check_tasks(tasks: object, options: dict, names: list[str]) -> None:
-    """Hold what is recorded against the tasks that there are, and options that are a number per task."""
+def _check_tasks(tasks: Any, options: dict[str, Any], names: list[str]) -> None:
+    """Check the scored tasks, and options with a number per task, against the tasks of the data set."""
     setting = options["setting"]
     if not _are_names(tasks):
         raise ValueError("tasks is no list of different names")
@@ -156,10 +156,14 @@ def _check_tasks(tasks: object, options: dict, names: list[str]) -> None:
 
 
 def check_sessions(where: str, sessions: object) -> None:
-    """Check the sessions of a history or a model.
+    """Check the sessions of a history or a checkpoint.
+
+    Args:
+        where: name of the field.
+        sessions: its value.
 
     Raises:
-        ValueError: they are no list of sessions; the text begins with where they stand.
+        ValueError: it is no list of sessions.
     """
     if not isinstance(sessions, list) or not sessions:
         raise ValueError(f"{where} is no list of sessions")
@@ -174,10 +178,14 @@ def check_sessions(where: str, sessions: object) -> None:
 
 
 def check_records(epochs: object, num_tasks: int) -> None:
-    """Check the records of epochs 1, 2, ... in a history or a model.
+    """Check the records of epochs 1, 2, ... in a history or a checkpoint.
+
+    Args:
+        epochs: the records.
+        num_tasks: number of scored tasks.
 
     Raises:
-        ValueError: they are none, or not of so many tasks; the text names the field.
+        ValueError: one is wrong; the text names the field.
     """
     if not isinstance(epochs, list):
         raise ValueError("epochs is no list")
@@ -215,24 +223,24 @@ def _check_dictionary(where: str, values: object, valid: Callable[[object], bool
         raise ValueError(f"{where} does not hold {what} by name")
 
 
-def is_count(value: object) -> bool:
-    """Whether something read from a file is a whole number from 0 that fits 64 bits."""
+def is_count(value: Any) -> bool:
+    """Whether a value from a file is a whole number from 0 that fits 64 bits."""
     return type(value) is int and 0 <= value < 2**63
 
 
-def _is_positive_count(value: object) -> bool:
+def _is_positive_count(value: Any) -> bool:
     return is_count(value) and value > 0
 
 
-def _is_loss(value: object) -> bool:
+def _is_loss(value: Any) -> bool:
     return is_number(value) and value >= 0
 
 
-def _is_share_or_0(value: object) -> bool:
+def _is_share_or_0(value: Any) -> bool:
     return is_number(value) and 0 <= value <= 1
 
 
-def _is_share(value: object) -> bool:
+def _is_share(value: Any) -> bool:
     return _is_share_or_0(value) and value > 0
 
 

@@ -14,7 +14,7 @@ from errors import UserError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # the name of a module
 
 LOCK = ".lock"
 """Name of the lock file; it stays, as deleting it could let in two processes that wait."""
