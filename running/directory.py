@@ -52,8 +52,8 @@ def earlier_history(run: Run) -> History | None:
         raise UserError(f"{path} has come to epoch {done} already: give --epochs {done} or more")
     if history.finished and run.epochs > done and not has_model:
         raise UserError(
-            f"{path} is of a finished run of {done} epochs without its {MODEL}, which {run.epochs} epochs need: "
-            f"give --epochs {done}, another --save_path, or --overwrite to start again"
+            f"{path} is of a finished run of {done} epochs whose {MODEL} is missing: it cannot continue to "
+            f"{run.epochs}; give --epochs {done}, another --save_path, or --overwrite to start again"
         )
     return history
 

@@ -160,7 +160,7 @@ def test_a_training_stopped_at_any_step_goes_on_from_it_to_the_same_bytes(tmp_pa
             break
         assert training.code == 128 + number
         assert training.output.splitlines()[-1].startswith(f"main.py: stopped by {number.name} after")
-        assert "goes on from there" in training.output
+        assert "continues from there" in training.output
         assert "Traceback" not in training.output
     assert len(json.loads((path / "history.json").read_text())["sessions"]) >= 1
     assert Training(path, variant).code == 0
@@ -196,7 +196,7 @@ def test_a_training_stopped_in_the_middle_of_an_epoch_says_where_and_keeps_that_
 def test_more_signals_are_ignored_while_the_first_is_answered(tmp_path, numbers):
     training = Training(tmp_path / "run", "3", disturbance=("train_steps", 2000, numbers))
     assert training.code == 128 + numbers[0]
-    assert "goes on from there" in training.output.splitlines()[-1]
+    assert "continues from there" in training.output.splitlines()[-1]
     assert torch.load(tmp_path / "run" / "model.pt", weights_only=True)["training"]["step"] > 0
 
 
@@ -360,7 +360,7 @@ def test_the_model_is_written_at_the_end_and_before_when_it_is_due(tmp_path, int
 def test_resuming_without_a_file_starts_anew_and_says_so(run, tmp_path):
     first = run(*SUMMED, "--epochs", 1, "--resume", "--save_path", tmp_path)
     assert first.code == 0
-    assert "starting anew" in first.err
+    assert "starting from the beginning" in first.err
     assert (tmp_path / "model.pt").exists()
 
 

@@ -1,4 +1,4 @@
-"""Scores with each task's own normalisation statistics: a slow version of them, and runs that record them."""
+"""Scores with each task's own batch-norm statistics: a slow version of them, and runs that record them."""
 
 import copy
 import json
@@ -327,22 +327,20 @@ def test_a_run_that_ends_before_them_is_resumed_without_training(own_file, tmp_p
     with pytest.raises(type(stop)) as raised:
         start(tmp_path, own_file, StopIn(tmp_path, stop))
     if isinstance(stop, Stopped):
-        assert "after the last epoch, before the scores with each task's own normalisation" in str(
-            raised.value
-        )
-        assert "--resume goes on from there" in str(raised.value)
+        assert "after the last epoch, before scoring with each task's own batch-norm" in str(raised.value)
+        assert "--resume continues from there" in str(raised.value)
     history, model = history_of(tmp_path), (tmp_path / "model.pt").read_bytes()
     assert (history["finished"], history["own_statistics"], len(history["epochs"])) == (False, None, 2)
     capsys.readouterr()
     start(tmp_path, own_file)
-    assert "going on after epoch" not in capsys.readouterr().err
+    assert "resuming after epoch" not in capsys.readouterr().err
     assert result_of(tmp_path) == whole
     assert (tmp_path / "model.pt").read_bytes() == model
     assert [sitting["epoch"] for sitting in history_of(tmp_path)["sessions"]] == [0, 2]
 
 
 def test_a_run_without_a_model_that_is_stopped_before_them_says_what_it_takes(own_file, tmp_path):
-    with pytest.raises(Stopped, match=r"saved the history in .*; it takes --save_model to go on"):
+    with pytest.raises(Stopped, match=r"saved the history in .*; resuming takes --save_model"):
         start(tmp_path, own_file, StopIn(tmp_path, Stopped(signal.SIGTERM)), resume=False)
 
 

@@ -140,7 +140,7 @@ EDITS = {
 HARMLESS = {
     "a report": ("reporting/text.py", '"accuracy [95 % CI]"', '"accuracy"'),
     "a listed fingerprint": ("running/released.py", "1: (", '1: (\n        "0",'),
-    "a docstring": ("agents.py", '"""The ways of training', '"""Ways of training'),
+    "a docstring": ("agents.py", '"""Agents: one class', '"""One class'),
     "an annotation": ("agents.py", "run: Run, network", "run: object, network"),
 }
 
