@@ -171,7 +171,7 @@ line("--train", "--setting", 5, "--data", "data.npz", "--batch_size", 8, "--epoc
 assert weights("mean") != weights("whole")
 """
     )
-    copy = extended("Another way to form the loss")
+    copy = extended("Another loss combiner")
     printed = run_python(copy, code)
     (learnt,) = (ast.literal_eval(line) for line in printed if line.startswith("["))
     assert all(value < 0 for value in learnt)
@@ -179,7 +179,7 @@ assert weights("mean") != weights("whole")
     assert "uncertainty weights that are learnt" in " ".join(helped.stdout.split())
 
 
-def test_another_way_to_draw_tasks_draws_them_by_it(extended):
+def test_another_way_to_sample_tasks_samples_them_by_it(extended):
     code = """
 from agents import make_agent
 from data import load
@@ -187,14 +187,14 @@ run = make_run("train", DATA)
 data = load(run.spec, Path(), 8, torch.device("cpu"))
 print([source.probability for source in make_agent(data, run).sources()])
 """
-    copy = extended("Another way to draw tasks")
+    copy = extended("Another way to sample tasks")
     labels = {"tasks": [[0, 1, -1, -1, -1, -1], [-1, -1, 0, 1, 2, 3]]}
     write_data(copy / "data.npz", [9, 9, 18, 18, 18, 18], size=8, **labels)
     first, second = ast.literal_eval(*run_python(copy, code))
     assert second == pytest.approx(2 * first)
 
 
-def test_another_way_of_training_is_a_setting_like_the_others(extended):
+def test_another_setting_is_one_like_the_others(extended):
     code = (
         """
 DATA |= {"setting": 7}
@@ -204,7 +204,7 @@ DATA |= {"setting": 7}
 print(json.loads(Path("whole/history.json").read_text())["epochs"][0]["task_loss"])
 """
     )
-    copy = extended("Another way of training")
+    copy = extended("Another setting")
     assert run_python(copy, code)[-1].endswith(", None]")
     helped = subprocess.run([sys.executable, "main.py", "--help"], cwd=copy, capture_output=True, text=True)
     assert "7  half: as 3, but for half of the tasks" in helped.stdout
