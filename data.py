@@ -9,9 +9,10 @@ import contextlib
 import math
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from tqdm import tqdm
 from files import replacing, waiting_turn
 from own_data import read_header, read_images, short_of_memory
 from settings import CIFAR100_SUPERCLASSES, OMNIGLOT_ALPHABETS, DataSpec, UserError, entry
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
 
 OMNIGLOT_SIDE = 105
 OMNIGLOT_DRAWINGS = 20
@@ -106,26 +110,24 @@ def load(
     if spec.synthetic:
         splits = synthetic(spec)
     elif spec.path is not None:
-        splits = own(spec)
+        splits = own(spec.path, spec.checksum)
     else:
         splits = entry(READERS, spec.name, "READERS of data.py", "DATA_SETS of settings.py")(data_path)
     check(splits, spec)
-    train, test = splits
     if spec.path is not None:
-        mean, std = measured(train[0])
+        mean, std = measured(splits[0][0])
         if max(std) == 0:
             raise UserError(
                 f"{spec.path} has training images that are all of one colour: there is nothing to learn"
             )
         spec = replace(spec, mean=mean, std=tuple(each or 1.0 for each in std))  # a channel may be constant
     if spec.validation:
-        train, test = hold_out(train, spec.held_out)
+        splits = hold_out(splits[0], spec.held_out)
     tasks = torch.tensor(list(spec.tasks.values()))
     if task is not None:
-        train, test = (of_task(labelled, tasks[task]) for labelled in (train, test))
+        splits = (of_task(splits[0], tasks[task]), of_task(splits[1], tasks[task]))
     train, test = (
-        Split(resize(images, image_size).to(device), labels.to(device), spec)
-        for images, labels in (train, test)
+        Split(resize(images, image_size).to(device), labels.to(device), spec) for images, labels in splits
     )
     return DataSet(spec, train, test, tasks)
 
@@ -206,31 +208,32 @@ def check(splits: Splits, spec: DataSpec) -> None:
 def _problem(images: Tensor, labels: Tensor, counts: Sequence[int], spec: DataSpec) -> str | None:
     """What is wrong with labelled images, whose classes should have some numbers of images."""
 
-    def kind(values: object) -> tuple:
+    def kind(values: object) -> tuple[object, tuple[int, ...]]:
         return getattr(values, "dtype", type(values).__name__), tuple(getattr(values, "shape", ()))
 
     shape = (spec.channels, spec.image_size, spec.image_size)
-    if kind(images) != (torch.uint8, (len(images), *shape)):
-        has, wanted = kind(images), " x ".join(map(str, ("N", *shape)))
-        return f"images of type {has[0]} and shape {has[1]}, not torch.uint8 and {wanted}"
-    if kind(labels) != (torch.int64, (len(images),)):
-        has, wanted = kind(labels), (len(images),)
-        return f"labels of type {has[0]} and shape {has[1]}, not torch.int64 and {wanted}"
+    dtype, found = kind(images)
+    if (dtype, found) != (torch.uint8, (len(images), *shape)):
+        wanted = " x ".join(map(str, ("N", *shape)))
+        return f"images of type {dtype} and shape {found}, not torch.uint8 and {wanted}"
+    dtype, found = kind(labels)
+    if (dtype, found) != (torch.int64, (len(images),)):
+        return f"labels of type {dtype} and shape {found}, not torch.int64 and {(len(images),)}"
     last = spec.num_classes - 1
     beyond = labels[(labels < 0) | (labels > last)]
     if len(beyond):
         from_1 = " (they seem to count from 1: subtract 1)" if labels.min() == 1 else ""
         return f"labels from {labels.min()} to {labels.max()}, not 0 to {last}{from_1}"
-    found = labels.bincount(minlength=spec.num_classes).tolist()
-    for label, (count, expected) in enumerate(zip(found, counts, strict=True)):
+    per_class = labels.bincount(minlength=spec.num_classes).tolist()
+    for label, (count, expected) in enumerate(zip(per_class, counts, strict=True)):
         if count != expected:
             return f"{count} images of class {label}, not {expected}"
     return None
 
 
-def own(spec: DataSpec) -> Splits:
-    """Read a data set of the user's own."""
-    arrays = {name: torch.from_numpy(array) for name, array in read_images(spec).items()}
+def own(path: Path, checksum: str) -> Splits:
+    """Read a data set of the user's own, as own_data.read_images does."""
+    arrays = {name: torch.from_numpy(array) for name, array in read_images(path, checksum).items()}
     return (arrays["train_images"], arrays["train_labels"]), (arrays["test_images"], arrays["test_labels"])
 
 
@@ -265,7 +268,7 @@ def synthetic(spec: DataSpec) -> Splits:
 @contextlib.contextmanager
 def _reading(
     name: str, data_path: Path, urls: dict[Path, str], checksums: dict[Path, str | None]
-) -> Iterator[None]:
+) -> Generator[None]:
     """Let one process at a time download, and tell in one line what to do when it does not work.
 
     Args:
@@ -306,7 +309,7 @@ def _reading(
         ) from error
 
 
-def _cifar(name: str, data_set: type, data_path: Path) -> Splits:
+def _cifar(name: str, data_set: "type[CIFAR10]", data_path: Path) -> Splits:
     """Read CIFAR-10 or CIFAR-100 with torchvision's class for it."""
     folder, archive = data_path / data_set.base_folder, data_path / data_set.filename
     checksums = {archive: data_set.tgz_md5}
@@ -427,8 +430,6 @@ def read_drawings(folder: Path, parts: dict[str, dict[str, int]]) -> np.ndarray:
     Raises:
         UserError: an alphabet, a character or a drawing is missing, or a drawing cannot be read.
     """
-    from PIL import Image  # torchvision brings it
-
     num_characters = sum(sum(alphabets.values()) for alphabets in parts.values())
     drawings = np.empty((num_characters, OMNIGLOT_DRAWINGS, OMNIGLOT_SIDE, OMNIGLOT_SIDE), dtype=np.uint8)
     targets = iter(drawings)
@@ -436,21 +437,30 @@ def read_drawings(folder: Path, parts: dict[str, dict[str, int]]) -> np.ndarray:
         for part, alphabets in parts.items():
             for alphabet, size in alphabets.items():
                 for character in _entries(folder / part / alphabet, size, "characters"):
-                    target = next(targets)
-                    for i, path in enumerate(_entries(character, OMNIGLOT_DRAWINGS, "drawings")):
-                        try:
-                            with Image.open(path) as image:
-                                if image.size != target[i].shape:
-                                    raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels")
-                                target[i] = np.asarray(image.convert("1"))
-                        except Exception as error:  # whatever its bytes lead to
-                            if short_of_memory(error):
-                                raise MemoryError from error
-                            raise UserError(
-                                f"cannot read the drawing {path}: {error}; {UNPACK_AGAIN}"
-                            ) from error
+                    paths = _entries(character, OMNIGLOT_DRAWINGS, "drawings")
+                    for target, path in zip(next(targets), paths, strict=True):
+                        target[:] = _read_drawing(path)
                     bar.update()
     return drawings
+
+
+def _read_drawing(path: Path) -> np.ndarray:
+    """Decode one drawing of Omniglot.
+
+    Raises:
+        UserError: it cannot be read, or has another size.
+    """
+    from PIL import Image  # torchvision brings it
+
+    try:
+        with Image.open(path) as image:
+            if image.size != (OMNIGLOT_SIDE, OMNIGLOT_SIDE):
+                raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels")
+            return np.asarray(image.convert("1"))
+    except Exception as error:  # whatever its bytes lead to
+        if short_of_memory(error):
+            raise MemoryError from error
+        raise UserError(f"cannot read the drawing {path}: {error}; {UNPACK_AGAIN}") from error
 
 
 def _entries(folder: Path, count: int, noun: str) -> list[Path]:
