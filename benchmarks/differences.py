@@ -49,7 +49,7 @@ class MovedOnceATask(Encoder):
     def __init__(self, in_channels: int) -> None:
         super().__init__(in_channels)
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
                 module.momentum = 1 - (1 - module.momentum) ** len(CIFAR10.tasks)
 
 
@@ -59,7 +59,7 @@ class OtherDeviation(Encoder):
     def __init__(self, in_channels: int) -> None:
         super().__init__(in_channels)
         ratio = torch.tensor(CIFAR10.std) / torch.tensor(ORIGINAL_DEVIATION)
-        self.register_buffer("ratio", ratio[:, None, None])
+        self.ratio = nn.Buffer(ratio[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images * self.ratio)
@@ -107,7 +107,7 @@ def measure(name: str, options: Sequence[str], directory: Path) -> None:
     """Train both sides of a difference with every seed, and print how far apart they end."""
     difference = DIFFERENCES[name]
     sides = {"here": ([], Encoder), name: (difference.options.split(), difference.encoder)}
-    scores = {side: [] for side in sides}
+    scores: dict[str, list[float]] = {side: [] for side in sides}
     for seed in SEEDS:
         for side, (besides, encoder) in sides.items():
             runs = []
@@ -115,7 +115,7 @@ def measure(name: str, options: Sequence[str], directory: Path) -> None:
                 words = "".join(run.split()).replace("--", "-")  # so that `here` is trained once for all
                 path = directory / f"{side}{words}-seed{seed}"
                 runs.append(accuracy(run, seed, [*options, *besides], path, encoder))
-            scores[side].append(np.mean(runs))
+            scores[side].append(float(np.mean(runs)))
         print(f"seed {seed}:", *(f"{side} {scores[side][-1]:.4f}" for side in sides), flush=True)
     here, original = map(np.array, scores.values())
     effect = estimate(points(original, here))

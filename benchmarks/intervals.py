@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -52,12 +53,12 @@ def truths(random: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def write_run(
-    path: Path, setting: int, seed: int, accuracy: np.ndarray, own: np.ndarray, task: int | None
+    path: Path, setting: int, seed: int, accuracy: np.ndarray, own: np.ndarray, task: int | None = None
 ) -> None:
     """A history of a run of four epochs that ended with these accuracies."""
     given = {"setting": setting, "seed": seed, "task": task, "epochs": 4}
     run = make_run("train", given)
-    scored = [task] if setting == 2 else range(len(TASKS))
+    scored = [*range(len(TASKS))] if task is None else [task]
     steps = 390 if setting == 1 else 19 * len(scored)
     measured = [round(float(min(max(each, 0), 1)), 2) for each in accuracy[scored]]
     epoch = {
@@ -75,7 +76,7 @@ def write_run(
         History(
             options=run.recorded,
             data_set=describe(SPEC),
-            sittings=[{"epoch": 0, "step": 0, "environment": {}, "code": "made up"}],
+            sessions=[{"epoch": 0, "step": 0, "environment": {}, "code": "made up"}],
             tasks=[TASKS[i] for i in scored],
             constant_accuracy=[0.2] * len(scored),
             num_answers=[5] * len(scored),
@@ -116,11 +117,14 @@ def measure_coverage(studies: int, seeds: int) -> None:
     hits: dict[str, list[bool]] = defaultdict(list)
     told: dict[str, list[bool]] = defaultdict(list)
     os.environ["OMP_NUM_THREADS"] = "1"
-    sys.modules["matplotlib"] = None  # what is measured needs no figures
     for _ in range(studies):
         with tempfile.TemporaryDirectory() as folder:
             truth = write_study(Path(folder) / "runs", seeds, random)
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
+                mock.patch.dict(sys.modules, matplotlib=None),  # what is measured needs no figures
+            ):
                 assert program.main(["--report", "--save_path", f"{folder}/runs"]) == 0
             with open(f"{folder}/runs/comparisons.csv", newline="") as file:
                 for row in csv.DictReader(file):
@@ -142,7 +146,7 @@ def measure_time(histories: int) -> None:
         runs = Path(folder) / "runs"
         write_study(runs, max(1, round(histories / 23)), np.random.default_rng(0))
         start = time.perf_counter()
-        command = [sys.executable, TOP / "main.py", "--report", "--save_path", runs]
+        command = [sys.executable, str(TOP / "main.py"), "--report", "--save_path", str(runs)]
         subprocess.run(command, check=True, capture_output=True)
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6

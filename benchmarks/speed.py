@@ -36,6 +36,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -150,13 +151,14 @@ class Usual:
             self.optimizer.zero_grad()
             if self.shared_inputs:
                 images, labels = self._batch(0)
-                loss = sum(
+                losses = [
                     weight * self._loss(task, images, self.heads[task][labels])
                     for task, weight in enumerate(self.weights)
-                )
+                ]
+                loss = torch.stack(losses).sum()
             else:
-                drawn = np.random.choice(len(self.weights), self.tasks_per_step, p=self.weights)
-                loss = sum(self._loss(task, *self._batch(task)) for task in drawn) / len(drawn)
+                sampled = np.random.choice(len(self.weights), self.tasks_per_step, p=self.weights)
+                loss = torch.stack([self._loss(task, *self._batch(task)) for task in sampled]).mean()
             loss.backward()
             self.optimizer.step()
             total += loss.item()
@@ -178,7 +180,7 @@ class Usual:
         self.model.eval()
         accuracy = []
         for task, loader in enumerate(self.tests):
-            right = 0
+            right = count = 0
             for images, labels in loader:
                 numbers = self.scored[task]
                 answers = self._logits(images.to(self.device), 0 if self.by_task else task).cpu()
@@ -186,8 +188,9 @@ class Usual:
                     answers = numbers[answers.masked_fill(numbers < 0, -torch.inf).argmax(dim=1)]
                 else:
                     answers = answers.argmax(dim=1)
-                right += (answers == labels).sum().item()
-            accuracy.append(right / len(loader.dataset))
+                right += int((answers == labels).sum())
+                count += len(labels)
+            accuracy.append(right / count)
         return accuracy
 
 
@@ -255,7 +258,7 @@ class Floor:
             self._step()
 
 
-def seconds(work, device: torch.device) -> float:
+def seconds(work: Callable[[], object], device: torch.device) -> float:
     """How long a piece of work takes, the device's part included."""
     start = time.perf_counter()
     work()
@@ -305,20 +308,20 @@ def measure(setting: int, args: argparse.Namespace, device: torch.device) -> Non
     agent = AGENTS[setting](data, run)
     flops = flops_per_image(agent)
     ours = Ours(agent)
-    variants = {"A": ours, "B": Usual(data, run, device), "C": Floor(agent)}
+    variants: dict[str, Ours | Usual | Floor] = {"A": ours, "B": Usual(data, run, device), "C": Floor(agent)}
     training, evaluating = [], []
     for number in range(args.rounds + 1):  # the first round warms up
         trained, tested = {}, {}
         for name, variant in variants.items():
             (keep_memory_as_by_default if name == "B" else keep_freed_memory)()
-            seconds(lambda variant=variant: variant.train(1), device)
+            seconds(partial(variant.train, 1), device)
             if name == "A":
-                seconds(variant.evaluate, device)
-            took = seconds(lambda variant=variant: variant.train(args.steps), device)
+                seconds(ours.evaluate, device)
+            took = seconds(partial(variant.train, args.steps), device)
             if name == "A":
                 took += seconds(ours.lay_out, device) * args.steps / agent.plan.steps_per_epoch
             trained[name] = args.steps * BATCH_SIZE / took
-            if name != "C" and number:
+            if number and not isinstance(variant, Floor):
                 tested[name] = args.test_images / seconds(variant.evaluate, device)
             variant.model.zero_grad()  # so that its memory can be given back
         if number:
@@ -350,8 +353,8 @@ def measure_losses(args: argparse.Namespace, device: torch.device) -> None:
         for _ in range(args.rounds):
             row = []
             for variant in variants:
-                seconds(lambda variant=variant: variant.train(1), device)
-                took = seconds(lambda variant=variant: variant.train(args.steps), device)
+                seconds(partial(variant.train, 1), device)
+                took = seconds(partial(variant.train, args.steps), device)
                 row.append(1000 * took / args.steps)
             rows.append(row)
         columns = [spread([row[i] for row in rows], 1) for i in range(2)]
@@ -400,6 +403,7 @@ def peak_memory(variant: str, setting: int, args: argparse.Namespace) -> float:
 def measure_memory(args: argparse.Namespace, device: torch.device) -> None:
     """Print the peak memory of this process in MB, having run one variant."""
     run = options_of(args.settings[0], args)
+    variant: Ours | Usual
     if args.memory_of == "A":
         data = generated(args.data, args.test_images, device)
         keep_freed_memory()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from options import OPTIONS
 from reporting.histories import SINGLE_TASK, Group, Study
@@ -36,7 +37,7 @@ class Question:
     name: str
     words: str
     pairs: Callable[[Study], list[Pair]]
-    sides: Callable[[Mapping[str, object]], list[dict[str, object]]]
+    sides: Callable[[Mapping[str, Any]], list[dict[str, Any]]]
     shared_inputs: bool | None = None
 
     def applies(self, study: Study) -> bool:
@@ -103,7 +104,7 @@ def between_settings(
     return pairs
 
 
-def against_default(defaults: Mapping[str, object], *differ: str) -> Callable[[Study], list[Pair]]:
+def against_default(defaults: Mapping[str, Any], *differ: str) -> Callable[[Study], list[Pair]]:
     """Pairs of a group and the one of its setting that differs in some options and has their defaults.
 
     Args:
@@ -138,17 +139,17 @@ def is_mean(group: Group) -> bool:
 # What the other side could be trained with
 
 
-def way(options: Mapping[str, object]) -> int:
+def way(options: Mapping[str, Any]) -> int:
     """A setting that shares an encoder: that of some runs, if it does."""
     return options["setting"] if options["setting"] not in (0, SINGLE_TASK) else 3
 
 
-def another_loss(options: Mapping[str, object]) -> str:
+def another_loss(options: Mapping[str, Any]) -> str:
     """A loss that is not the mean."""
     return options["loss"] if options["loss"] not in (None, "mean") else "uw"
 
 
-def more_tasks_per_step(options: Mapping[str, object]) -> list[dict[str, object]]:
+def more_tasks_per_step(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One task a step, and more: as in some runs, or four, if they divide a batch."""
     setting = options["setting"] if SETTINGS[options["setting"]].draws else 3
     size, more = options["batch_size"], options["tasks_per_step"]
@@ -157,7 +158,7 @@ def more_tasks_per_step(options: Mapping[str, object]) -> list[dict[str, object]
     return [{"setting": setting, "tasks_per_step": 1}, {"setting": setting, "tasks_per_step": more}]
 
 
-def another_recipe(options: Mapping[str, object]) -> list[dict[str, object]]:
+def another_recipe(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The recipe of the experiment, and another: that of some runs, or one of the usual ones."""
     setting, other = options["setting"] or 3, {name: options[name] for name in RECIPE}
     if other == RECIPE:
@@ -170,13 +171,13 @@ QUESTIONS = (
         "draws",
         "how often a task is drawn",
         between_settings(lambda g: g.setting == 3, lambda g: g.setting == 4, "weights"),
-        lambda options: [{"setting": 3}, {"setting": 4}],
+        lambda _: [{"setting": 3}, {"setting": 4}],
     ),
     Question(
         "weights",
         "how much the loss of a task weighs",
         between_settings(is_mean, lambda g: g.setting == 6, "weights"),
-        lambda options: [{"setting": 5, "loss": "mean"}, {"setting": 6}],
+        lambda _: [{"setting": 5, "loss": "mean"}, {"setting": 6}],
         shared_inputs=True,
     ),
     Question(
@@ -200,20 +201,20 @@ QUESTIONS = (
         "all tasks",
         "drawing tasks, or all of them on every image",
         between_settings(lambda g: g.setting == 3, is_mean),
-        lambda options: [{"setting": 3}, {"setting": 5, "loss": "mean"}],
+        lambda _: [{"setting": 3}, {"setting": 5, "loss": "mean"}],
         shared_inputs=True,
     ),
     Question(
         "heads",
         "one head for all classes, or one for each task",
         between_settings(lambda g: g.setting == 1, lambda g: g.setting == 3),
-        lambda options: [{"setting": 1}, {"setting": 3}],
+        lambda _: [{"setting": 1}, {"setting": 3}],
     ),
     Question(
         "normalisation",
         "scoring with the statistics of all tasks, or with those of the task",
         lambda study: list(study.own.items()),
-        lambda options: [{"setting": 3}],
+        lambda _: [{"setting": 3}],
         shared_inputs=False,
     ),
     Question(
@@ -230,7 +231,7 @@ QUESTIONS = (
             for one, other in against_default({"note": ""}, "code")(study)
             if one.shared["note"] != other.shared["note"]
         ],
-        lambda options: [{}],  # no run of the program as it is answers it
+        lambda _: [{}],  # no run of the program as it is answers it
     ),
     Question(
         "single-task",

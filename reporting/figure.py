@@ -4,10 +4,13 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from textwrap import fill
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from reporting.comparisons import SEEDS, Section, Transfer
 from reporting.histories import Group, Study
@@ -28,10 +31,13 @@ DPI, MOST_PIXELS = 150, 60_000
 COLUMNS, PANELS, TASKS, LETTERS = 4, 20, 80, 42
 """Panels of tasks side by side, and in all; tasks that have a line and a name each; letters of a name."""
 
-STYLE = ["default", {"font.size": SIZE, "axes.titlesize": SIZE, "text.parse_math": False}]
+STYLE: list[str | dict[str, Any]] = [
+    "default",
+    {"font.size": SIZE, "axes.titlesize": SIZE, "text.parse_math": False},
+]
 """Not what the user has set for other figures; and what looks like a formula in a name is none."""
 
-MARKERS = {
+MARKERS: dict[str, dict[str, Any]] = {
     "statistics of all tasks": {"fmt": "o", "color": "black", "ms": 5},
     "each task's own statistics": {"fmt": "D", "color": "0.4", "ms": 4.5, "mfc": "white"},
     "differs from single-task training": {"fmt": "s", "color": "black", "ms": 4},
@@ -40,7 +46,7 @@ MARKERS = {
 SHARED, OWN, TOLD, NOT_TOLD = MARKERS
 
 BARS = f"bars: {100 * CONFIDENCE:.0f} % intervals over seeds (none with one); without a cap they go on"
-LEGEND = {"loc": "outside lower center", "ncols": 3, "frameon": False}
+LEGEND: dict[str, Any] = {"loc": "outside lower center", "ncols": 3, "frameon": False}
 
 
 @style.context(STYLE)
@@ -61,21 +67,23 @@ def build(sections: Sequence[Section]) -> Figure:
 
     Each group has a row or a panel of its own, and the rest is filled or hollow: nothing needs colour.
     """
-    parts = []
+    parts: list[Callable[[SubFigure], None]] = []
+    heights: list[float] = []
     for section in sections:
         study, transfers = section.study, [*task_by_task(section).items()][:PANELS]
         labels = [in_lines(study, group, len(group.seeds), 34) for group in study.groups]
-        lines = [max(2.2, label.count("\n") + 1.8) for label in labels]
-        parts.append((max(lines) * len(lines) + 10, draw_groups, section, labels))
+        row = max(2.2, max(label.count("\n") for label in labels) + 1.8)
+        parts.append(partial(draw_groups, section=section, labels=labels))
+        heights.append(LINE * (row * len(labels) + 10))
         if transfers:
             labels = [in_lines(study, group, each.tasks.seeds, 24) for group, each in transfers]
-            lines = min(len(study.tasks), TASKS) + max(label.count("\n") for label in labels) + 4
-            parts.append((math.ceil(len(labels) / COLUMNS) * lines + 6, draw_tasks, section, labels))
-    heights = [LINE * lines for lines, *_ in parts]
+            panel = min(len(study.tasks), TASKS) + max(label.count("\n") for label in labels) + 4
+            parts.append(partial(draw_tasks, section=section, labels=labels))
+            heights.append(LINE * (math.ceil(len(labels) / COLUMNS) * panel + 6))
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     places = figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for place, (_, draw_part, *given) in zip(places, parts, strict=True):
-        draw_part(place, *given)
+    for place, draw_part in zip(places, parts, strict=True):
+        draw_part(place)
         entries = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in place.axes]
         handles = {label: handle for axes in entries for handle, label in axes}
         names = sorted(handles, key=lambda name: [*MARKERS, name].index(name))
@@ -135,8 +143,8 @@ def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
     for row, group in enumerate(study.groups):
         if group not in scored:
             text = f"{100 * group.means().mean():.1f} % over all classes at once: not to be compared"
-            place = {"transform": axes.get_yaxis_transform(), "va": "center"}
-            axes.text(0.02, row, text, bbox={"color": "white", "pad": 1}, **place)
+            box = {"color": "white", "pad": 1}
+            axes.text(0.02, row, text, bbox=box, transform=axes.get_yaxis_transform(), va="center")
             continue
         for each, name, shift in marks(group, study.own.get(group)):
             seeds = 100 * each.means()
@@ -173,7 +181,7 @@ def draw_curves(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
         heights = 0.8 * (curve - low) / ((high - low) or 1)
         line = "." if len(curve) == 1 else "-"
         axes.plot(range(1, len(curve) + 1), row + 0.4 - heights, line, color="black", lw=1)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set(title=f"accuracy,\n{low:.0f} to {high:.0f} %", xlabel="epoch")
 
 
@@ -210,7 +218,7 @@ def draw_tasks(place: SubFigure, section: Section, labels: Sequence[str]) -> Non
     place.suptitle(title, fontsize=SIZE)
 
 
-def draw_differences(axes: Axes, differences: Estimate, places: np.ndarray, told: np.ndarray) -> None:
+def draw_differences(axes: Axes, differences: Estimate, places: ArrayLike, told: ArrayLike) -> None:
     """Differences from single-task training, hollow where they cannot be told."""
     for name, which in ((TOLD, np.ravel(told)), (NOT_TOLD, ~np.ravel(told))):
         if which.any():
@@ -218,11 +226,12 @@ def draw_differences(axes: Axes, differences: Estimate, places: np.ndarray, told
             draw_points(axes, Estimate(differences.seeds, *ends), np.ravel(places)[which], name)
 
 
-def draw_points(axes: Axes, estimated: Estimate, places: np.ndarray, name: str) -> None:
+def draw_points(axes: Axes, estimated: Estimate, places: ArrayLike, name: str) -> None:
     """Means with their intervals, as far as there are any."""
     lengths = np.reshape([estimated.mean - estimated.low, estimated.high - estimated.mean], (2, -1))
-    look = {"elinewidth": 1.2, "capsize": 2, **MARKERS[name]}
-    axes.errorbar(estimated.mean, places, xerr=lengths, label=name, **look)
+    axes.errorbar(
+        estimated.mean, places, xerr=lengths, label=name, elinewidth=1.2, capsize=2, **MARKERS[name]
+    )
 
 
 def limits(estimates: Sequence[Estimate], *others: float) -> tuple[float, float]:

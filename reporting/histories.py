@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,15 +42,15 @@ class Recorded:
 
     path: Path
     history: History
-    shared: dict[str, object]
+    shared: dict[str, Any]
 
     @property
-    def options(self) -> dict:
+    def options(self) -> dict[str, Any]:
         """The options of the run."""
         return self.history.options
 
     @property
-    def data_set(self) -> tuple:
+    def data_set(self) -> tuple[str, bool, str]:
         """What tells its data set from others: those of different content differ, whatever their names."""
         return (str(self.shared["data"]), self.options["synthetic"], self.history.data_set["scored_on"])
 
@@ -62,27 +63,14 @@ class Recorded:
         """One of AMOUNTS, or None where an older program has not recorded it."""
         if name == "parameters":
             return sum(self.history.parameters.values()) or None
-        values = [epoch.get(name) for epoch in self.history.epochs]
-        return sum(values) if all(map(is_number, values)) else None
+        values = [epoch[name] for epoch in self.history.epochs if is_number(epoch.get(name))]
+        return sum(values) if len(values) == len(self.history.epochs) else None
 
     @property
     def processors(self) -> set[str]:
         """Names of what it was trained on, CPUs or GPUs, as far as they are recorded."""
         names = [session["environment"].get("processor") for session in self.history.sessions]
         return {name for name in names if isinstance(name, str) and name}
-
-
-def read_run(path: Path, table: Sequence[Option]) -> Recorded:
-    """Read the history of a finished run.
-
-    Raises:
-        ValueError: it is none, or of a run that has not ended; the text says so.
-    """
-    history = read_history(path, table)
-    shared = grouping(table, history.options) | {"code": history.code}
-    if not history.finished:
-        raise ValueError(f"unfinished: {len(history.epochs)} of {history.options['epochs']} epochs")
-    return Recorded(path, history, shared)
 
 
 def find_histories(directory: Path) -> tuple[list[Path], list[str]]:
@@ -99,8 +87,10 @@ def find_histories(directory: Path) -> tuple[list[Path], list[str]]:
         raise UserError(
             f"cannot look into {directory}: {error.strerror}; give another --save_path"
         ) from error
-    histories, left_out, seen = [], [], {}
-    places, links = deque([directory]), deque()
+    histories: list[Path] = []
+    left_out: list[str] = []
+    seen: dict[tuple[int, int], Path] = {}
+    places, links = deque([directory]), deque[Path]()
     while places or links:
         path = (places or links).popleft()
         try:
@@ -114,8 +104,8 @@ def find_histories(directory: Path) -> tuple[list[Path], list[str]]:
                 if same is not path:
                     left_out.append(f"{path}: leads to {same}, which is looked through already")
                     continue
-                with os.scandir(path) as entries:
-                    entries = sorted(entries, key=lambda entry: entry.name)
+                with os.scandir(path) as scanned:
+                    entries = sorted(scanned, key=lambda entry: entry.name)
                 links += [path / entry.name for entry in entries if entry.is_symlink()]
                 places += [
                     path / entry.name
@@ -146,9 +136,16 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
     runs = []
     for path in paths:
         try:
-            runs.append(read_run(path, table))
+            history = read_history(path, table)
         except ValueError as error:
             left_out.append(f"{path}: {error}")
+            continue
+        if history.finished:
+            runs.append(Recorded(path, history, grouping(table, history.options) | {"code": history.code}))
+        else:
+            left_out.append(
+                f"{path}: unfinished: {len(history.epochs)} of {history.options['epochs']} epochs"
+            )
     if not all(run.options["synthetic"] for run in runs):
         generated = [run for run in runs if run.options["synthetic"]]
         left_out += [f"{run.path}: generated images, beside runs on real ones" for run in generated]
@@ -158,7 +155,7 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
         f"{run.path}: its tasks or answers are not those of other runs on its data" for run in astray
     ]
     runs = [run for run in runs if run not in astray]
-    first = {}
+    first: dict[tuple[object, ...], Recorded] = {}
     for run in runs:
         key = (run.data_set, str(run.shared), run.options["seed"], run.options["task"])
         same = first.setdefault(key, run)
@@ -248,7 +245,8 @@ class Group:
         scores = np.full((len(seeds), len(self.tasks)), np.nan)
         for row, seed in zip(scores, seeds, strict=True):
             for run in self._by_seed[seed]:
-                record = run.history.own_statistics if self.own else run.history.epochs[epoch]
+                own = run.history.own_statistics if self.own else None
+                record = own or run.history.epochs[epoch]
                 for name, score in zip(run.history.tasks, record[measure], strict=True):
                     row[self.tasks.index(name)] = score
         return scores
@@ -312,7 +310,8 @@ class Study:
             groups.setdefault((run.options["setting"], str(run.shared), run.by_task), []).append(run)
         self.groups = sorted(map(Group, groups.values()), key=_place)
         self.own = {group: own for group in self.groups if (own := group.with_own_statistics())}
-        commonest, even = {}, {}
+        commonest: dict[str, float] = {}
+        even: dict[str, float] = {}
         for each in [run.history for run in runs if run.by_task] or [history]:
             commonest |= dict(zip(each.tasks, each.constant_accuracy, strict=True))
             even |= {name: 1 / count for name, count in zip(each.tasks, each.num_answers, strict=True)}
@@ -333,36 +332,29 @@ class Study:
         """What always giving the commonest answer scores, as a mean over tasks."""
         return float(np.mean(list(self.constant[measure].values())))
 
-    def values(self, name: str) -> list:
-        """The different values of an option among the groups that it goes with."""
-        values = [group.shared[name] for group in self.groups if name in group.shared]
+    def values(self, name: str, setting: int | None = None) -> list[Any]:
+        """The different values of an option among the groups that it goes with, or those of a setting."""
+        groups = [group for group in self.groups if setting in (None, group.setting)]
+        values = [group.shared[name] for group in groups if name in group.shared]
         return [value for i, value in enumerate(values) if value not in values[:i]]
 
     def label(self, group: Group) -> str:
         """Setting in words, with the options that tell it from other groups."""
         told = [_told(name, group.shared[name]) for name in self.shown if name in group.shared]
-        weightings = self._weightings(group.setting)
+        weightings = self.values("weights", group.setting)
         if len(weightings) > 1:
-            told.append(f"weights {weightings.index(group.shared.get('weights')) + 1}")
+            told.append(f"weights {weightings.index(group.shared['weights']) + 1}")
         if group.own:
             told.append("own statistics")
         return ", ".join([f"{group.setting} {SETTINGS[group.setting].name}", *told])
-
-    def _weightings(self, setting: int) -> list[list[float]]:
-        """The different weights among the groups of a setting."""
-        weightings = []
-        for group in self.groups:
-            if group.setting == setting and group.shared.get("weights") not in weightings:
-                weightings.append(group.shared.get("weights"))
-        return weightings
 
     def weights_explained(self) -> list[str]:
         """A line per weighting that a label calls by a number."""
         return [
             f"weights {number} of setting {setting}: {' '.join(f'{weight:.4g}' for weight in weights)}"
             for setting in sorted({group.setting for group in self.groups})
-            if len(self._weightings(setting)) > 1
-            for number, weights in enumerate(self._weightings(setting), 1)
+            if len(weightings := self.values("weights", setting)) > 1
+            for number, weights in enumerate(weightings, 1)
         ]
 
 

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from options import Option, make_run
 from reporting.comparisons import SEEDS, Question, Section, are_alike, common_seeds
@@ -24,7 +25,7 @@ class Missing:
         tasks: in setting 2 the numbers of the tasks to train; None for all.
     """
 
-    options: Mapping[str, object]
+    options: Mapping[str, Any]
     seeds: Sequence[int]
     tasks: tuple[int, ...] | None = None
 
@@ -41,8 +42,7 @@ class Missing:
             value = self.options.get(option.name)
             if option.decides == "nothing" or option.repeats or setting not in option.settings:
                 continue
-            default = option.default_for(spec) if spec or not callable(option.default) else None
-            usual = value is None or value is False or value == default
+            usual = value is None or value is False or value == _default(option, spec)
             if option.name == "data":
                 value = value.rpartition("#")[0] if isinstance(value, str) else value
             elif option.name != "setting" and usual:
@@ -52,7 +52,7 @@ class Missing:
             if option.name not in ("setting", "data"):
                 short = "-".join(map(str, values))
                 if len(values) > 1 or not re.fullmatch(r"[\w.-]*", short):
-                    short = zlib.crc32(repr(values).encode())
+                    short = str(zlib.crc32(repr(values).encode()))
                 name += f"_{option.name}-{short}".rstrip("-")
         loop = f"for seed in {' '.join(map(str, self.seeds))}; do "
         if setting == SINGLE_TASK:
@@ -66,6 +66,13 @@ class Missing:
         return loop + " ".join(words) + "; done" * loop.count(" do ")
 
 
+def _default(option: Option, spec: DataSpec | None) -> object:
+    """What an option is where it is not given, None where that takes a file which need not be there."""
+    if spec:
+        return option.default_for(spec)
+    return None if callable(option.default) else option.default
+
+
 def quoted(word: str) -> str:
     """A word for a shell, in one line."""
     if in_one_line(word) == word:
@@ -74,7 +81,7 @@ def quoted(word: str) -> str:
     return f"$'{in_one_line(escaped)}'"
 
 
-def data_set(options: Mapping[str, object]) -> DataSpec | None:
+def data_set(options: Mapping[str, Any]) -> DataSpec | None:
     """The data set of some options, None for a file, which need not be there any more."""
     if isinstance(options["data"], str):
         return None
@@ -129,7 +136,7 @@ def _one_side(question: Question, groups: Sequence[Group]) -> list[Group | None]
     return [None] * len(question.sides(groups[0].options))
 
 
-def _changed(template: Group, changes: Mapping[str, object], table: Sequence[Option]) -> dict[str, object]:
+def _changed(template: Group, changes: Mapping[str, Any], table: Sequence[Option]) -> dict[str, Any]:
     """The options of a side that has no runs: those of another group, trained for as many steps.
 
     Raises:
@@ -149,7 +156,7 @@ def _changed(template: Group, changes: Mapping[str, object], table: Sequence[Opt
     return options
 
 
-def _epochs(spec: DataSpec, old: Mapping[str, object], new: Mapping[str, object]) -> int:
+def _epochs(spec: DataSpec, old: Mapping[str, Any], new: Mapping[str, Any]) -> int:
     """Epochs with which other options take as many steps, or where no number does, as many epochs."""
     steps = old["epochs"] * _steps_per_epoch(spec, old)
     of_epoch = _steps_per_epoch(spec, new)
@@ -157,6 +164,6 @@ def _epochs(spec: DataSpec, old: Mapping[str, object], new: Mapping[str, object]
     return epochs if are_alike(steps, epochs * of_epoch) else old["epochs"]
 
 
-def _steps_per_epoch(spec: DataSpec, options: Mapping[str, object]) -> int:
+def _steps_per_epoch(spec: DataSpec, options: Mapping[str, Any]) -> int:
     """Steps of an epoch, in setting 2 of all its models together."""
     return sum(size // options["batch_size"] for size in spec.training_sets(options["setting"]).values())

@@ -109,7 +109,7 @@ def unlike(comparison: Comparison) -> str | None:
 
 def table(section: Section) -> list[str]:
     """A line per group under a line of headings."""
-    rows = [HEADINGS]
+    rows: list[tuple[str, ...]] = [HEADINGS]
     for group in section.study.groups:
         rows.append(row(section, group))
         if own := section.study.own.get(group):
@@ -166,12 +166,13 @@ def explained(section: Section) -> list[str]:
         lines.append(
             "delta_m, gains and losses are in balanced accuracy, as a constant answer has a high accuracy"
         )
-    if known := [group for group in study.groups if group.runs[0].amount("parameters")]:
-        largest = max(known, key=lambda group: group.runs[0].amount("parameters"))
+    sizes = {group: size for group in study.groups if (size := group.runs[0].amount("parameters"))}
+    if sizes:
+        largest = max(sizes, key=sizes.__getitem__)
         encoder = largest.runs[0].history.parameters["encoder"] / 1e6
-        every = largest.runs[0].amount("parameters") / 1e6
         lines.append(
-            f"parameters: {encoder:.2f} of the {every:.2f} million of {study.label(largest)} are shared"
+            f"parameters: {encoder:.2f} of the {sizes[largest] / 1e6:.2f} million of "
+            f"{study.label(largest)} are shared"
         )
     processors = set().union(*(run.processors for group in study.groups for run in group.runs))
     if len(processors) > 1:
