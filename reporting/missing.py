@@ -1,4 +1,4 @@
-"""The runs that would answer questions which are open, as commands for a shell."""
+"""Shell commands for the runs that would answer open questions."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ from settings import DATA_SETS, SYNTHETIC, DataSpec
 
 @dataclass(frozen=True)
 class Missing:
-    """Runs that differ in the seed alone, in setting 2 also in the task.
+    """Missing runs that differ only in the seed, in setting 2 also in the task.
 
     Attributes:
         options: of the runs.
@@ -30,11 +30,11 @@ class Missing:
     tasks: tuple[int, ...] | None = None
 
     def command(self, directory: Path, table: Sequence[Option]) -> str:
-        """A line for the shell that does these runs.
+        """A shell command that trains these runs.
 
         Args:
-            directory: that they are saved under, each in one of its own.
-            table: the options that there are.
+            directory: each run is saved in a directory of its own under this one.
+            table: all options.
         """
         spec, setting = data_set(self.options), self.options["setting"]
         words, name = ["python main.py --train"], str(setting)
@@ -67,14 +67,14 @@ class Missing:
 
 
 def _default(option: Option, spec: DataSpec | None) -> object:
-    """What an option is where it is not given, None where that takes a file which need not be there."""
+    """Default of an option; None where it depends on the data set, which is an unread file."""
     if spec:
         return option.default_for(spec)
     return None if callable(option.default) else option.default
 
 
 def quoted(word: str) -> str:
-    """A word for a shell, in one line."""
+    """Quote a word for a shell, in one line."""
     if in_one_line(word) == word:
         return shlex.quote(word)
     escaped = word.replace("\\", "\\\\").replace("'", "\\'")
@@ -82,7 +82,7 @@ def quoted(word: str) -> str:
 
 
 def data_set(options: Mapping[str, Any]) -> DataSpec | None:
-    """The data set of some options, None for a file, which need not be there any more."""
+    """The data set that options name; None for a file, which may be gone."""
     if isinstance(options["data"], str):
         return None
     spec = (SYNTHETIC if options["synthetic"] else DATA_SETS)[options["data"]]
@@ -90,24 +90,24 @@ def data_set(options: Mapping[str, Any]) -> DataSpec | None:
 
 
 def missing_runs(question: Question, section: Section, table: Sequence[Option]) -> list[Missing]:
-    """The runs that a question lacks for an interval of as many seeds as tasks are told from.
+    """The runs that an answer to a question with SEEDS seeds lacks.
 
-    None are missing where the only side is there already, so that runs alone do not answer it.
+    None are missing where the only side exists already: then more runs do not help.
 
     Raises:
-        CommandError: no run of these options can answer it.
+        CommandError: no run with these options can answer the question.
     """
     groups = section.study.groups
     pairs = question.pairs(section.study)
-    here = max(pairs, key=lambda pair: len(common_seeds(*pair))) if pairs else _one_side(question, groups)
-    there = [group for group in here if group]
-    template = (there + [group for group in groups if group.setting] + groups)[0]
+    best = max(pairs, key=lambda pair: len(common_seeds(*pair))) if pairs else _one_side(question, groups)
+    existing = [group for group in best if group]
+    template = (existing + [group for group in groups if group.setting] + groups)[0]
     sides = question.sides(template.options)
-    if len(sides) == 1 and there and not pairs:
+    if len(sides) == 1 and existing and not pairs:
         return []
     runs = []
-    wanted = _seeds(there or [template], groups)
-    for group, changes in zip(here[: len(sides)], sides, strict=True):
+    wanted = _seeds(existing or [template], groups)
+    for group, changes in zip(best[: len(sides)], sides, strict=True):
         options = group.options if group else _changed(template, changes, table)
         lacking: dict[tuple[int, ...] | None, list[int]] = {}
         for seed in wanted:
@@ -119,15 +119,15 @@ def missing_runs(question: Question, section: Section, table: Sequence[Option]) 
     return runs
 
 
-def _seeds(there: Sequence[Group], groups: Sequence[Group]) -> list[int]:
-    """Seeds to have on both sides: those of some groups, else of any, else new ones, until they suffice."""
-    some, rest = ({seed for group in each for seed in group.seeds} for each in (there, groups))
-    others = [*sorted(rest - some), *(seed for seed in range(SEEDS + len(rest)) if seed not in rest)]
-    return sorted([*some, *others[: max(0, SEEDS - len(some))]])
+def _seeds(existing: Sequence[Group], groups: Sequence[Group]) -> list[int]:
+    """Seeds that both sides need: those of existing groups, filled up to SEEDS from all groups, then new."""
+    own, known = ({seed for group in each for seed in group.seeds} for each in (existing, groups))
+    others = [*sorted(known - own), *(seed for seed in range(SEEDS + len(known)) if seed not in known)]
+    return sorted([*own, *others[: max(0, SEEDS - len(own))]])
 
 
 def _one_side(question: Question, groups: Sequence[Group]) -> list[Group | None]:
-    """For a question that has no pair: the group of one side, where there is one, and None for the other."""
+    """For a question without a pair: the group of one side if there is one, None for the other."""
     for group in groups:
         sides = question.sides(group.options)
         for side, changes in enumerate(sides):
@@ -137,7 +137,7 @@ def _one_side(question: Question, groups: Sequence[Group]) -> list[Group | None]
 
 
 def _changed(template: Group, changes: Mapping[str, Any], table: Sequence[Option]) -> dict[str, Any]:
-    """The options of a side that has no runs: those of another group, trained for as many steps.
+    """Options for a side that has no runs: those of another group, for equally many steps.
 
     Raises:
         CommandError: the program would refuse them.
@@ -157,7 +157,7 @@ def _changed(template: Group, changes: Mapping[str, Any], table: Sequence[Option
 
 
 def _epochs(spec: DataSpec, old: Mapping[str, Any], new: Mapping[str, Any]) -> int:
-    """Epochs with which other options take as many steps, or where no number does, as many epochs."""
+    """Epochs for equally many steps with new options; the old number where none matches."""
     steps = old["epochs"] * _steps_per_epoch(spec, old)
     of_epoch = _steps_per_epoch(spec, new)
     epochs = max(1, round(steps / max(1, of_epoch)))
@@ -165,5 +165,5 @@ def _epochs(spec: DataSpec, old: Mapping[str, Any], new: Mapping[str, Any]) -> i
 
 
 def _steps_per_epoch(spec: DataSpec, options: Mapping[str, Any]) -> int:
-    """Steps of an epoch, in setting 2 of all its models together."""
+    """Training steps of an epoch; in setting 2 those of all models together."""
     return sum(size // options["batch_size"] for size in spec.training_sets(options["setting"]).values())
