@@ -1,4 +1,4 @@
-"""A data set of the user's own, FILE.npz: what is in it, checked. Nothing in it is ever executed."""
+"""Read and check a data set of the user's own, FILE.npz. Nothing in it is ever executed."""
 
 import difflib
 import errno
@@ -31,14 +31,14 @@ T = TypeVar("T")
 
 
 class _WrongError(Exception):
-    """What is wrong with the content of a file."""
+    """The content of a file is wrong; the text says how."""
 
 
 def read_spec(path: Path) -> DataSpec:
-    """What a file says of its data set. Reads the labels and the table, but no image.
+    """Read the definition of a data set from a file: labels and tasks, but no images.
 
     Raises:
-        UserError: there is no such file, or it is no data set; the text says what is wrong.
+        UserError: there is no such file, or it is not a valid data set.
     """
     return _open(path, lambda archive: _read_spec(archive, path))
 
@@ -54,7 +54,7 @@ def read_images(path: Path, checksum: str) -> dict[str, np.ndarray]:
         `train_images` and `test_images`, uint8, N x C x H x W; `train_labels` and `test_labels`, int64, N.
 
     Raises:
-        UserError: the file is damaged, or is another one by now.
+        UserError: the file is damaged, or has changed.
     """
 
     def read(archive: NpzFile) -> dict[str, np.ndarray]:
@@ -71,7 +71,7 @@ def read_images(path: Path, checksum: str) -> dict[str, np.ndarray]:
 
 
 def _open(path: Path, read: Callable[[NpzFile], T]) -> T:
-    """Read from a file and tell in one line what is wrong with it."""
+    """Read from a file; turn everything that is wrong with it into a UserError."""
     try:
         with open(path, "rb") as file:
             archive = np.load(file, allow_pickle=False)
@@ -85,7 +85,7 @@ def _open(path: Path, read: Callable[[NpzFile], T]) -> T:
         ) from None
     except _WrongError as error:
         raise UserError(f"{path} {error}") from None
-    except Exception as error:  # of the disk, or what bytes that are no archive lead to
+    except Exception as error:  # disk, or any error that a damaged file leads to
         if short_of_memory(error):
             raise MemoryError from error
         if isinstance(error, OSError) and error.errno is not None:
@@ -94,7 +94,7 @@ def _open(path: Path, read: Callable[[NpzFile], T]) -> T:
 
 
 def short_of_memory(error: Exception) -> bool:
-    """Whether Python, the system or PyTorch says by an error that memory is short."""
+    """Whether an error of Python, the system or PyTorch means that memory is short."""
     return (
         isinstance(error, MemoryError)
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
@@ -110,11 +110,11 @@ def _members(archive: NpzFile) -> zipfile.ZipFile:
 
 
 def _check_members(archive: zipfile.ZipFile, file: IO[bytes]) -> None:
-    """Make sure that an archive holds nothing but arrays of known names, each once."""
-    # zipfile passes over members that a damaged length hides, but the end of the file has their number.
+    """Check that an archive holds only arrays of known names, each once."""
+    # A damaged length hides members from zipfile, but the end of the file has their number.
     file.seek(-12 - len(archive.comment), os.SEEK_END)
     (count,) = struct.unpack("<H", file.read(2))
-    if count not in (len(archive.infolist()), 0xFFFF):  # which stands for a number that is elsewhere
+    if count not in (len(archive.infolist()), 0xFFFF):  # 0xFFFF: the number is elsewhere
         raise _WrongError(f"is damaged: {len(archive.infolist())} of its {count} arrays can be found")
     known = REQUIRED + OPTIONAL
     seen = set()
@@ -132,14 +132,14 @@ def _check_members(archive: zipfile.ZipFile, file: IO[bytes]) -> None:
 
 
 def _checksum(archive: NpzFile) -> str:
-    """Of the content of the arrays; the same whether or not they are compressed."""
+    """Checksum of the arrays, whether or not they are compressed."""
     parts = sorted((entry.filename, entry.file_size, entry.CRC) for entry in _members(archive).infolist())
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
 @contextmanager
 def _naming(name: str) -> Generator[None]:
-    """Name the array that cannot be read, whatever its bytes lead to."""
+    """Turn any error that damaged bytes lead to into one that names the array."""
     try:
         yield
     except Exception as error:
@@ -151,16 +151,16 @@ def _naming(name: str) -> Generator[None]:
 
 
 def read_header(archive: NpzFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array, without reading it.
+    """Read the shape and the type of an array, but not its content.
 
     Raises:
-        Exception: it is damaged, or not as large as it says.
+        Exception: it is damaged, or its size does not match.
     """
     with _naming(name), _members(archive).open(f"{name}.npy") as file:
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
         size = file.tell() + math.prod(shape) * dtype.itemsize
-    # Reading compares a member with its checksum at its end, so that nothing may come after the array.
+    # The checksum of a member is verified at its end, so nothing may follow the array.
     if not dtype.hasobject and size != _members(archive).getinfo(f"{name}.npy").file_size:
         raise _WrongError(f"is damaged: {name} is not as large as it says")
     return shape, dtype
@@ -172,7 +172,7 @@ def _array(archive: NpzFile, name: str) -> np.ndarray:
 
 
 def _plain(archive: NpzFile, name: str, kinds: str, wanted: str) -> np.ndarray:
-    """An array of a wanted kind; an array of objects is not read."""
+    """Read an array whose type is one of `kinds`; an array of objects is never read."""
     dtype = read_header(archive, name)[1]
     if dtype.kind not in kinds:
         raise _WrongError(f"has {name} of type {dtype}: it must be {wanted}")
@@ -193,7 +193,7 @@ def _labels(archive: NpzFile, name: str) -> np.ndarray:
 
 
 def _image_shape(archive: NpzFile) -> dict[str, tuple[int, ...]]:
-    """Shapes of both arrays of images, checked."""
+    """Shapes of the training and test images, checked."""
     shapes = {}
     for name in IMAGES:
         shape, dtype = read_header(archive, name)
@@ -297,7 +297,7 @@ def _num_classes(
 
 
 def _check_table(table: np.ndarray, names: list[str]) -> None:
-    """Make sure that every task tells at least two answers apart, numbered from 0 without a gap."""
+    """Check that every task has at least two classes, numbered from 0 without a gap."""
     if len(names) != len(table):
         raise _WrongError(f"has {len(names)} task_names and {len(table)} tasks")
     for name, row in zip(names, table, strict=True):
