@@ -8,8 +8,8 @@ python benchmarks/differences.py NAME [OPTION ...], where NAME is one of
 
 Both sides are trained with seeds 0 to 2 and compared seed by seed. The options go to main.py, for example
 --data_path DIR --epochs 1 --precision bf16. Runs are saved in --save_path (default runs/differences); the
-same command resumes them. With --save_path results/differences and the options from docs/answer.md, it prints the
-published results again without training.
+same command resumes them. With --save_path results/differences and the options from docs/answer.md, it prints
+the published results again without training.
 """
 
 import argparse

@@ -23,8 +23,8 @@ With --loss, steps of setting 5 with each given loss are timed in turn with thos
 is how many times as long a step takes.
 
 In its turn, a variant gets the C library's memory management as in a process of its own: as main.py sets it
-for A and C, the default for B. It is timed after a step to warm up, and A also after an evaluation, as A keeps
-the memory for its large batches but loses it in B's turn.
+for A and C, the default for B. It is timed after a step to warm up, and A also after an evaluation, as A
+keeps the memory for its large batches but loses it in B's turn.
 """
 
 import argparse
