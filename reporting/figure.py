@@ -72,13 +72,13 @@ def build(sections: Sequence[Section]) -> Figure:
     parts: list[Callable[[SubFigure], None]] = []
     heights: list[float] = []
     for section in sections:
-        study, transfers = section.study, [*task_by_task(section).items()][:PANELS]
-        labels = [in_lines(study, group, len(group.seeds), 34) for group in study.groups]
+        study, transfers = section.study, [*drawn_transfers(section).items()][:PANELS]
+        labels = [wrapped_label(study, group, len(group.seeds), 34) for group in study.groups]
         row = max(2.2, max(label.count("\n") for label in labels) + 1.8)
         parts.append(partial(draw_groups, section=section, labels=labels))
         heights.append(LINE * (row * len(labels) + 10))
         if transfers:
-            labels = [in_lines(study, group, each.tasks.seeds, 24) for group, each in transfers]
+            labels = [wrapped_label(study, group, each.tasks.seeds, 24) for group, each in transfers]
             panel = min(len(study.tasks), TASKS) + max(label.count("\n") for label in labels) + 4
             parts.append(partial(draw_tasks, section=section, labels=labels))
             heights.append(LINE * (math.ceil(len(labels) / COLUMNS) * panel + 6))
@@ -93,20 +93,20 @@ def build(sections: Sequence[Section]) -> Figure:
     return figure
 
 
-def task_by_task(section: Section) -> dict[Group, Transfer]:
+def drawn_transfers(section: Section) -> dict[Group, Transfer]:
     """Gains and losses of the groups whose tasks are drawn: not those with per-task statistics."""
     return {group: transfer for group, transfer in section.transfers.items() if not group.own}
 
 
-def in_lines(study: Study, group: Group, seeds: int, width: int) -> str:
+def wrapped_label(study: Study, group: Group, seeds: int, width: int) -> str:
     """Label and number of seeds of a group, wrapped between options where possible."""
-    label = f"{drawable(study.label(group))}, {seeds} seed{'s' * (seeds != 1)}"
+    label = f"{printable(study.label(group))}, {seeds} seed{'s' * (seeds != 1)}"
     if not group.is_complete:
         label += ", tasks missing"
     return fill(label.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", "), width)
 
 
-def drawable(text: str) -> str:
+def printable(text: str) -> str:
     """Escape what no font has: names of files and tasks may hold lone surrogates."""
     return text.encode(errors="backslashreplace").decode()
 
@@ -131,7 +131,7 @@ def draw_groups(place: SubFigure, section: Section, labels: Sequence[str]) -> No
         axes.tick_params(axis="y", which="both", length=0)
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
-    place.suptitle(drawable(study.title), fontsize=SIZE + 2, fontweight="bold")
+    place.suptitle(printable(study.title), fontsize=SIZE + 2, fontweight="bold")
 
 
 def marks(group: Group, own: Group | None) -> list[tuple[Group, str, float]]:
@@ -191,7 +191,7 @@ def draw_curves(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
 def draw_tasks(place: SubFigure, section: Section, labels: Sequence[str]) -> None:
     """Draw a panel per group with the change of each task, in the same order in every panel."""
     study = section.study
-    transfers = task_by_task(section)
+    transfers = drawn_transfers(section)
     differences = [transfer.tasks for transfer in transfers.values()][: len(labels)]
     columns = min(COLUMNS, len(labels))
     rows = math.ceil(len(labels) / columns)
@@ -208,7 +208,7 @@ def draw_tasks(place: SubFigure, section: Section, labels: Sequence[str]) -> Non
         axes.tick_params(axis="x", labelbottom=i + columns >= len(labels))
     for axes in panels[len(labels) :]:
         axes.remove()
-    names = [drawable(study.tasks[task])[:LETTERS] for task in order] if len(order) <= TASKS else []
+    names = [printable(study.tasks[task])[:LETTERS] for task in order] if len(order) <= TASKS else []
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(len(order) - 0.4, -0.6)
     panels[0].set_xlim(limits(differences, 0))

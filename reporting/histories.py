@@ -117,8 +117,8 @@ def find_histories(directory: Path) -> tuple[list[Path], list[str]]:
                     or (entry.name == HISTORY and not entry.is_symlink())
                 ]
                 names = {entry.name for entry in entries}
-                if HISTORY not in names and (there := [name for name in BESIDE if name in names]):
-                    left_out.append(f"{path}: has {' and '.join(there)} and no {HISTORY}")
+                if HISTORY not in names and (others := [name for name in BESIDE if name in names]):
+                    left_out.append(f"{path}: has {' and '.join(others)} and no {HISTORY}")
         except OSError as error:
             if path.name not in BESIDE:
                 left_out.append(f"{path}: cannot be read: {error.strerror}")
@@ -139,19 +139,8 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
         raise UserError(
             f"there is no {HISTORY} under {directory}: train with --save_history, or give --save_path"
         )
-    runs = []
-    for path in paths:
-        try:
-            history = read_history(path, table)
-        except ValueError as error:
-            left_out.append(f"{path}: {error}")
-            continue
-        if history.finished:
-            runs.append(Recorded(path, history, grouping(table, history.options) | {"code": history.code}))
-        else:
-            left_out.append(
-                f"{path}: unfinished: {len(history.epochs)} of {history.options['epochs']} epochs"
-            )
+    runs, unusable = _read_finished(paths, table)
+    left_out += unusable
     if not all(run.options["synthetic"] for run in runs):
         generated = [run for run in runs if run.options["synthetic"]]
         left_out += [f"{run.path}: generated images, beside runs on real ones" for run in generated]
@@ -168,6 +157,23 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
         if same is not run:
             left_out.append(f"{run.path}: same options and seed as {same.path}")
     return list(first.values()), [in_one_line(each) for each in left_out]
+
+
+def _read_finished(paths: Sequence[Path], table: Sequence[Option]) -> tuple[list[Recorded], list[str]]:
+    """Read the finished runs of some histories, and a line for each that is damaged or unfinished."""
+    runs, left_out = [], []
+    for path in paths:
+        try:
+            history = read_history(path, table)
+        except ValueError as error:
+            left_out.append(f"{path}: {error}")
+            continue
+        if history.finished:
+            runs.append(Recorded(path, history, grouping(table, history.options) | {"code": history.code}))
+        else:
+            done, asked = len(history.epochs), history.options["epochs"]
+            left_out.append(f"{path}: unfinished: {done} of {asked} epochs")
+    return runs, left_out
 
 
 def outvoted(runs: Sequence[Recorded]) -> list[Recorded]:

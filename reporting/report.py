@@ -10,7 +10,7 @@ from options import Option
 from reporting.comparisons import Section
 from reporting.histories import find_runs, studies
 from reporting.rows import comma_separated, comparison_rows, run_rows
-from reporting.text import written
+from reporting.text import report_text
 from running.streams import give, say
 from settings import UserError
 
@@ -25,7 +25,7 @@ def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
     """
     runs, left_out = find_runs(directory, table)
     sections = [Section(study) for study in studies(runs)]
-    text = written(sections, left_out, directory, table, verbose)
+    text = report_text(sections, left_out, directory, table, verbose)
     if not runs:
         give(text)
         raise UserError(f"no run under {directory} can be reported: see what was left out")

@@ -149,7 +149,7 @@ def delta_m(section: Section, group: Group) -> str:
     return f"{transfer.change.mean:+.2f} {interval(transfer.change)}"
 
 
-def explained(section: Section) -> list[str]:
+def explanations(section: Section) -> list[str]:
     """Lines that explain the table of a data set."""
     study = section.study
     settings = dict.fromkeys(group.setting for group in study.groups)
@@ -177,8 +177,8 @@ def explained(section: Section) -> list[str]:
     processors = set().union(*(run.processors for group in study.groups for run in group.runs))
     if len(processors) > 1:
         lines.append(
-            f"processors: {', '.join(sorted(processors))}; their seconds do not compare, and a run scores a "
-            "little differently on each"
+            f"processors: {', '.join(sorted(processors))}; their seconds are not comparable, and a run "
+            "scores a little differently on each"
         )
     lines += study.weights_explained()
     lines += [
@@ -359,11 +359,11 @@ def unanswered(section: Section, directory: Path, options: Sequence[Option]) -> 
     return lines
 
 
-def of_data_set(section: Section, directory: Path, options: Sequence[Option], verbose: bool) -> str:
+def section_text(section: Section, directory: Path, options: Sequence[Option], verbose: bool) -> str:
     """The text of one data set."""
     study = section.study
     lines = [f"{study.title}: {counted(len(study.tasks), 'task')}", "", *table(section), ""]
-    lines += explained(section)
+    lines += explanations(section)
     lines += ["", "What matters, in points of mean accuracy [95 % interval over seeds]:"]
     lines += [f"- {line}" for line in conclusions(section)]
     if section.transfers:
@@ -376,7 +376,7 @@ def of_data_set(section: Section, directory: Path, options: Sequence[Option], ve
     return "\n".join(map(in_one_line, lines))
 
 
-def written(
+def report_text(
     sections: Sequence[Section],
     left_out: Sequence[str],
     directory: Path,
@@ -395,5 +395,5 @@ def written(
     closing = [NOTES] if sections else []
     closing += [APART] if len(sections) > 1 else []
     closing += [f"left out: {each}" for each in left_out]
-    parts = [of_data_set(section, directory, options, verbose) for section in sections]
+    parts = [section_text(section, directory, options, verbose) for section in sections]
     return "\n\n".join([*parts, "\n".join(closing)])
