@@ -1,17 +1,17 @@
-"""The data sets as tensors in memory, and the images of each task.
+"""Load data sets into memory as tensors, and find the images of each task.
 
-A data set is two tensors, images and labels, for training and two for testing, and a table that gives
-each class its number within each task. All that differs between data sets is how their files are
-read; everything after that follows from the table.
+A data set has images and labels for training and for testing, and a table with the number of each class
+within each task. Data sets differ only in how their files are read; the rest follows from the table.
 """
 
 import contextlib
 import math
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,13 +26,16 @@ from storage.files import replacing
 from storage.locks import waiting_turn
 from tasks import CIFAR100_SUPERCLASSES, OMNIGLOT_ALPHABETS, DataSpec
 
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
+
 OMNIGLOT_SIDE = 105
 OMNIGLOT_DRAWINGS = 20
-UNPACK_AGAIN = "delete the folder omniglot-py and run again to have Omniglot downloaded and unpacked anew"
+UNPACK_AGAIN = "delete the folder omniglot-py and run again to download and unpack Omniglot again"
 
 
 class Split:
-    """The training images or the test images of a data set, with their labels, on one device.
+    """The training or test images of a data set and their labels, on one device.
 
     Attributes:
         images: uint8, N x C x H x W, values 0 to 255, in channels-last layout.
@@ -45,7 +48,7 @@ class Split:
         mean, std = (
             torch.tensor(each, device=images.device).view(-1, 1, 1) for each in (spec.mean, spec.std)
         )
-        # As large as an image: the same for each pixel, but several times as fast as numbers per channel.
+        # Expanded to the size of an image, which is several times as fast as broadcasting per channel.
         pixels = torch.ones_like(self.images[:1], dtype=torch.float32)
         self._scale, self._shift = pixels / (255 * std), pixels * (-mean / std)
 
@@ -53,7 +56,7 @@ class Split:
         return len(self.labels)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Some of the images, normalised, and their labels.
+        """Return a batch: normalised images and their labels.
 
         Args:
             indices: int64, B, on the device of the images.
@@ -71,9 +74,9 @@ class DataSet:
     """A data set in memory.
 
     Attributes:
-        spec: what it is by definition, mean and deviation included.
-        train: what is trained on.
-        test: what is scored: the test images, or those held out of the training images.
+        spec: its definition, with mean and standard deviation.
+        train: the images to train on.
+        test: the images to score: the test images, or held-out training images.
         tasks: int64, T x classes, on the CPU: the number of each class within each task, or -1.
     """
 
@@ -84,68 +87,67 @@ class DataSet:
 
     @property
     def device(self) -> torch.device:
-        """Where the images lie."""
+        """The device of the images."""
         return self.train.images.device
 
     def images_of(self, task: int) -> np.ndarray:
-        """Indices of the training images that belong to a task: int64, in ascending order."""
+        """Indices of a task's training images: int64, ascending."""
         return (self.tasks[task][self.train.labels.cpu()] >= 0).nonzero().flatten().numpy()
 
 
 def load(
     spec: DataSpec, data_path: Path, image_size: int, device: torch.device, task: int | None = None
 ) -> DataSet:
-    """Bring a data set into the memory of a device, downloading it first where it is not there yet.
+    """Load a data set onto a device, downloading it if necessary.
 
     Args:
-        spec: which data set.
+        spec: the data set.
         data_path: directory of the downloaded files; not used by synthetic data.
         image_size: side that the images are resized to.
-        task: the number of a task to leave the images of the others out; default: all images.
+        device: where to put the images.
+        task: number of the only task whose images are kept; default: keep all images.
 
     Raises:
-        UserError: the files can be neither read nor downloaded, or are not what they should be.
+        UserError: the files can be neither read nor downloaded, or have the wrong content.
     """
     if spec.synthetic:
         splits = synthetic(spec)
     elif spec.path is not None:
-        splits = own(spec)
+        splits = own(spec.path, spec.checksum)
     else:
         splits = find(globals(), spec.reader, "data.py", "DATA_SETS of tasks.py")(data_path)
     check(splits, spec)
-    train, test = splits
     if spec.path is not None:
-        mean, std = measured(train[0])
+        mean, std = measured(splits[0][0])
         if max(std) == 0:
             raise UserError(
                 f"{spec.path} has training images that are all of one colour: there is nothing to learn"
             )
         spec = replace(spec, mean=mean, std=tuple(each or 1.0 for each in std))  # a channel may be constant
     if spec.validation:
-        train, test = hold_out(train, spec.held_out)
+        splits = hold_out(splits[0], spec.held_out)
     tasks = torch.tensor(list(spec.tasks.values()))
     if task is not None:
-        train, test = (of_task(labelled, tasks[task]) for labelled in (train, test))
+        splits = (of_task(splits[0], tasks[task]), of_task(splits[1], tasks[task]))
     train, test = (
-        Split(resize(images, image_size).to(device), labels.to(device), spec)
-        for images, labels in (train, test)
+        Split(resize(images, image_size).to(device), labels.to(device), spec) for images, labels in splits
     )
     return DataSet(spec, train, test, tasks)
 
 
 def measured(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation per channel of uint8 images, N x C x H x W, with pixels scaled to [0, 1]."""
+    """Mean and standard deviation per channel of uint8 images, N x C x H x W, scaled to [0, 1]."""
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = [
         sum(part[:, channel].flatten().bincount(minlength=256) for part in images.split(1000))
         for channel in range(images.shape[1])
     ]
     means = [float(values @ count.double() / count.sum()) for count in counts]
-    deviations = [
+    stds = [
         float(((values - mean) ** 2 @ count.double() / count.sum()).sqrt())
         for mean, count in zip(means, counts, strict=True)
     ]
-    return tuple(means), tuple(deviations)
+    return tuple(means), tuple(stds)
 
 
 Labelled = tuple[Tensor, Tensor]
@@ -153,9 +155,9 @@ Labelled = tuple[Tensor, Tensor]
 
 
 def hold_out(labelled: Labelled, counts: Sequence[int]) -> tuple[Labelled, Labelled]:
-    """Part labelled images: those to train on, and a number of each class that is held out.
+    """Split labelled images into those to train on and a held-out number of each class.
 
-    Which are held out depends on nothing but the labels and the numbers.
+    The choice depends only on the labels and the numbers.
     """
     images, labels = labelled
     held_out = torch.zeros(len(labels), dtype=torch.bool)
@@ -167,11 +169,11 @@ def hold_out(labelled: Labelled, counts: Sequence[int]) -> tuple[Labelled, Label
 
 
 def of_task(labelled: Labelled, numbers: Tensor) -> Labelled:
-    """Those of labelled images that belong to a task, in order.
+    """Keep the images of one task, in order.
 
     Args:
-        labelled: the images.
-        numbers: int64, of each class within the task, or -1.
+        labelled: the images of all tasks.
+        numbers: int64, the number of each class within the task, or -1.
     """
     images, labels = labelled
     members = numbers[labels] >= 0
@@ -189,14 +191,14 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 Splits = tuple[Labelled, Labelled]
-"""What is there for training, then for testing."""
+"""The training images, then the test images."""
 
 
 def check(splits: Splits, spec: DataSpec) -> None:
-    """Hold what a reader has returned against the entry of its data set.
+    """Check what a reader returned against the definition of its data set.
 
     Raises:
-        UserError: images or labels are of another kind, or there are more or fewer of a class.
+        UserError: images or labels have the wrong type or shape, or a class the wrong number of images.
     """
     all_counts = (spec.train_counts, spec.test_counts)
     for use, (images, labels), counts in zip(("training", "testing"), splits, all_counts, strict=True):
@@ -207,42 +209,43 @@ def check(splits: Splits, spec: DataSpec) -> None:
 
 
 def _problem(images: Tensor, labels: Tensor, counts: Sequence[int], spec: DataSpec) -> str | None:
-    """What is wrong with labelled images, whose classes should have some numbers of images."""
+    """What is wrong with images and labels that should have `counts` images per class, or None."""
 
-    def kind(values: object) -> tuple:
+    def kind(values: object) -> tuple[object, tuple[int, ...]]:
         return getattr(values, "dtype", type(values).__name__), tuple(getattr(values, "shape", ()))
 
     shape = (spec.channels, spec.image_size, spec.image_size)
-    if kind(images) != (torch.uint8, (len(images), *shape)):
-        has, wanted = kind(images), " x ".join(map(str, ("N", *shape)))
-        return f"images of type {has[0]} and shape {has[1]}, not torch.uint8 and {wanted}"
-    if kind(labels) != (torch.int64, (len(images),)):
-        has, wanted = kind(labels), (len(images),)
-        return f"labels of type {has[0]} and shape {has[1]}, not torch.int64 and {wanted}"
+    dtype, found = kind(images)
+    if (dtype, found) != (torch.uint8, (len(images), *shape)):
+        wanted = " x ".join(map(str, ("N", *shape)))
+        return f"images of type {dtype} and shape {found}, not torch.uint8 and {wanted}"
+    dtype, found = kind(labels)
+    if (dtype, found) != (torch.int64, (len(images),)):
+        return f"labels of type {dtype} and shape {found}, not torch.int64 and {(len(images),)}"
     last = spec.num_classes - 1
     beyond = labels[(labels < 0) | (labels > last)]
     if len(beyond):
         from_1 = " (they seem to count from 1: subtract 1)" if labels.min() == 1 else ""
         return f"labels from {labels.min()} to {labels.max()}, not 0 to {last}{from_1}"
-    found = labels.bincount(minlength=spec.num_classes).tolist()
-    for label, (count, expected) in enumerate(zip(found, counts, strict=True)):
+    per_class = labels.bincount(minlength=spec.num_classes).tolist()
+    for label, (count, expected) in enumerate(zip(per_class, counts, strict=True)):
         if count != expected:
             return f"{count} images of class {label}, not {expected}"
     return None
 
 
-def own(spec: DataSpec) -> Splits:
-    """Read a data set of the user's own."""
-    arrays = {name: torch.from_numpy(array) for name, array in read_images(spec).items()}
+def own(path: Path, checksum: str) -> Splits:
+    """Read a FILE.npz that has been described by own_data.read_spec."""
+    arrays = {name: torch.from_numpy(array) for name, array in read_images(path, checksum).items()}
     return (arrays["train_images"], arrays["train_labels"]), (arrays["test_images"], arrays["test_labels"])
 
 
 def synthetic(spec: DataSpec) -> Splits:
     """Generate the stand-in of a data set.
 
-    Every class is a coarse pattern of random colours. An image is the pattern of its class, shifted
-    by a few pixels, under a pattern of its own and noise. Only integers from a generator with a
-    frozen stream are used, so that the images are the same on every machine.
+    Every class has a coarse pattern of random colours. An image is the pattern of its class, shifted by a few
+    pixels, mixed with a pattern of its own and noise. The arithmetic is in integers, with a generator whose
+    stream never changes, so the images are the same on every machine.
     """
     random = np.random.RandomState(2**31 - 1)
     size, cell = spec.image_size, 8
@@ -268,32 +271,33 @@ def synthetic(spec: DataSpec) -> Splits:
 @contextlib.contextmanager
 def _reading(
     name: str, data_path: Path, urls: dict[Path, str], checksums: dict[Path, str | None]
-) -> Iterator[None]:
-    """Let one process at a time download, and tell in one line what to do when it does not work.
+) -> Generator[None]:
+    """Let one process at a time download; turn failures into one line that says what to do.
 
     Args:
         name: of the data set.
-        data_path: directory of the data sets, made if missing.
-        urls: where each of its archives comes from.
-        checksums: of its files, with None for those that may be missing.
+        data_path: directory of the data sets, created if missing.
+        urls: address of each archive.
+        checksums: MD5 of each file, None where it is not known.
+
+    Raises:
+        UserError: reading or downloading failed.
     """
     from torchvision.datasets.utils import check_integrity
 
     try:
-        with contextlib.suppress(
-            OSError
-        ):  # where nothing can be written, everything may be there all the same
+        with contextlib.suppress(OSError):  # a read-only directory may have all files
             data_path.mkdir(parents=True, exist_ok=True)
         # Some versions of torchvision print to standard output.
         with contextlib.redirect_stdout(sys.stderr), waiting_turn(data_path):
             yield
     except UserError:
         raise
-    except Exception as error:  # of the network, of the disk, or what bytes that are no data set lead to
+    except Exception as error:  # network, disk, or any error that damaged files lead to
         if is_out_of_memory(error):
             raise MemoryError from error
         what = "its files cannot be read"
-        with contextlib.suppress(OSError):  # where not even this can be found out
+        with contextlib.suppress(OSError):  # the files cannot even be looked at
             there = [path for path in checksums if path.exists()]
             damaged = [path for path in there if not check_integrity(path, checksums[path])]
             missing = [path for path in checksums if path not in there and path not in urls]
@@ -309,7 +313,7 @@ def _reading(
         ) from error
 
 
-def _cifar(name: str, data_set: type, data_path: Path) -> Splits:
+def _cifar(name: str, data_set: "type[CIFAR10]", data_path: Path) -> Splits:
     """Read CIFAR-10 or CIFAR-100 with torchvision's class for it."""
     folder, archive = data_path / data_set.base_folder, data_path / data_set.filename
     checksums = {archive: data_set.tgz_md5}
@@ -325,7 +329,7 @@ def _cifar(name: str, data_set: type, data_path: Path) -> Splits:
 
 def cifar10(data_path: Path) -> Splits:
     """Read CIFAR-10 (Krizhevsky 2009)."""
-    from torchvision.datasets import CIFAR10  # takes a second, which other runs are spared
+    from torchvision.datasets import CIFAR10  # slow to import
 
     return _cifar("CIFAR-10", CIFAR10, data_path)
 
@@ -334,20 +338,20 @@ def cifar100(data_path: Path) -> Splits:
     """Read CIFAR-100 (Krizhevsky 2009).
 
     Raises:
-        UserError: also where the files put a class into another superclass than the tasks do.
+        UserError: the files cannot be loaded, or their superclasses are not those of the tasks.
     """
     from torchvision.datasets import CIFAR100
 
     splits = _cifar("CIFAR-100", CIFAR100, data_path)
     folder = data_path / CIFAR100.base_folder
     with open(folder / "test", "rb") as file:
-        entry = pickle.load(file, encoding="latin1")  # as torchvision has just done, dropping these labels
+        entry = pickle.load(file, encoding="latin1")  # verified by torchvision, which drops the coarse labels
     superclasses = list(CIFAR100_SUPERCLASSES.values())
     for fine, coarse in set(zip(entry["fine_labels"], entry["coarse_labels"], strict=True)):
         if fine not in superclasses[coarse]:
             raise UserError(
                 f"{folder} puts class {fine} into superclass {coarse}, where it does not belong; "
-                f"delete it and run again to have CIFAR-100 downloaded anew"
+                f"delete it and run again to download CIFAR-100 again"
             )
     return splits
 
@@ -355,7 +359,7 @@ def cifar100(data_path: Path) -> Splits:
 def omniglot(data_path: Path, parts: dict[str, dict[str, int]] = OMNIGLOT_ALPHABETS) -> Splits:
     """Read Omniglot (Lake, Salakhutdinov and Tenenbaum 2015).
 
-    The drawings are decoded once and kept in a file from which later runs read them.
+    The drawings are decoded once and cached in a file for later runs.
 
     Args:
         data_path: directory of the data sets.
@@ -373,7 +377,7 @@ def omniglot(data_path: Path, parts: dict[str, dict[str, int]] = OMNIGLOT_ALPHAB
         checksums = {path: Omniglot.zips_md5[part] for part, path in archives.items()}
         checksums |= {folder / part: None for part in parts}
         with _reading("Omniglot", data_path, urls, checksums):
-            drawings = _kept_drawings(kept, num_characters, say=True)  # by another process in the meantime
+            drawings = _kept_drawings(kept, num_characters, say=True)  # another process may have written it
             if drawings is None:
                 for part in parts:
                     Omniglot(data_path, background=part == "images_background", download=True)
@@ -382,7 +386,7 @@ def omniglot(data_path: Path, parts: dict[str, dict[str, int]] = OMNIGLOT_ALPHAB
                     with replacing(kept) as file:
                         np.savez(file, drawings=np.packbits(drawings))
                 except UserError as error:
-                    print(f"the next start will decode the drawings again: {error}", file=sys.stderr)
+                    print(f"the next run will decode the drawings again: {error}", file=sys.stderr)
     images = torch.from_numpy(drawings).mul_(255)
     labels = torch.arange(num_characters)[:, None].expand(-1, OMNIGLOT_DRAWINGS)
 
@@ -393,12 +397,12 @@ def omniglot(data_path: Path, parts: dict[str, dict[str, int]] = OMNIGLOT_ALPHAB
 
 
 def _kept_drawings(kept: Path, num_characters: int, say: bool = False) -> np.ndarray | None:
-    """The drawings that an earlier run has kept, as read_drawings returns them; None if there are none.
+    """Read the cached drawings, as read_drawings returns them; None if there are none.
 
     Args:
-        kept: the file.
+        kept: the cache file.
         num_characters: number of characters that it must hold.
-        say: whether to say so where the file is damaged.
+        say: whether to print a message if the file is damaged.
     """
     shape = (num_characters, OMNIGLOT_DRAWINGS, OMNIGLOT_SIDE, OMNIGLOT_SIDE)
     try:
@@ -408,7 +412,7 @@ def _kept_drawings(kept: Path, num_characters: int, say: bool = False) -> np.nda
             return np.unpackbits(archive["drawings"], count=math.prod(shape)).reshape(shape)
     except FileNotFoundError:
         return None
-    except Exception as error:  # of the disk, or what bytes that are no drawings lead to
+    except Exception as error:  # disk, or any error that a damaged file leads to
         if is_out_of_memory(error):
             raise MemoryError from error
         if say:
@@ -417,21 +421,19 @@ def _kept_drawings(kept: Path, num_characters: int, say: bool = False) -> np.nda
 
 
 def read_drawings(folder: Path, parts: dict[str, dict[str, int]]) -> np.ndarray:
-    """Decode the drawings of Omniglot, in an order that does not depend on the file system.
+    """Decode the drawings of Omniglot, in the same order on every file system.
 
     Args:
-        folder: directory that holds the parts.
+        folder: directory of the parts.
         parts: the alphabets of each part in order, each with its number of characters.
 
     Returns:
-        uint8, characters x 20 x 105 x 105: 0 where there is ink, 1 elsewhere. Alphabets are in the
-        order given, characters in name order within their alphabet, drawings in name order.
+        uint8, characters x 20 x 105 x 105: 0 where there is ink, 1 elsewhere. Alphabets are in the order
+        given, characters in name order within their alphabet, drawings in name order.
 
     Raises:
         UserError: an alphabet, a character or a drawing is missing, or a drawing cannot be read.
     """
-    from PIL import Image  # torchvision brings it
-
     num_characters = sum(sum(alphabets.values()) for alphabets in parts.values())
     drawings = np.empty((num_characters, OMNIGLOT_DRAWINGS, OMNIGLOT_SIDE, OMNIGLOT_SIDE), dtype=np.uint8)
     targets = iter(drawings)
@@ -439,25 +441,34 @@ def read_drawings(folder: Path, parts: dict[str, dict[str, int]]) -> np.ndarray:
         for part, alphabets in parts.items():
             for alphabet, size in alphabets.items():
                 for character in _entries(folder / part / alphabet, size, "characters"):
-                    target = next(targets)
-                    for i, path in enumerate(_entries(character, OMNIGLOT_DRAWINGS, "drawings")):
-                        try:
-                            with Image.open(path) as image:
-                                if image.size != target[i].shape:
-                                    raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels")
-                                target[i] = np.asarray(image.convert("1"))
-                        except Exception as error:  # whatever its bytes lead to
-                            if is_out_of_memory(error):
-                                raise MemoryError from error
-                            raise UserError(
-                                f"cannot read the drawing {path}: {error}; {UNPACK_AGAIN}"
-                            ) from error
+                    paths = _entries(character, OMNIGLOT_DRAWINGS, "drawings")
+                    for target, path in zip(next(targets), paths, strict=True):
+                        target[:] = _read_drawing(path)
                     bar.update()
     return drawings
 
 
+def _read_drawing(path: Path) -> np.ndarray:
+    """Decode one drawing of Omniglot.
+
+    Raises:
+        UserError: it cannot be read, or has another size.
+    """
+    from PIL import Image  # torchvision brings it
+
+    try:
+        with Image.open(path) as image:
+            if image.size != (OMNIGLOT_SIDE, OMNIGLOT_SIDE):
+                raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels")
+            return np.asarray(image.convert("1"))
+    except Exception as error:  # any error that a damaged file leads to
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        raise UserError(f"cannot read the drawing {path}: {error}; {UNPACK_AGAIN}") from error
+
+
 def _entries(folder: Path, count: int, noun: str) -> list[Path]:
-    """What a folder of Omniglot holds, in name order, checked to be `count` entries."""
+    """The entries of a folder of Omniglot in name order, checked to be `count`."""
     entries = sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
     if len(entries) != count:
         raise UserError(f"{folder} should hold {count} {noun} and holds {len(entries)}; {UNPACK_AGAIN}")

@@ -1,4 +1,4 @@
-"""A data set of the user's own, FILE.npz: what is in it, checked. Nothing in it is ever executed."""
+"""Read and check a data set of the user's own, FILE.npz. Nothing in it is ever executed."""
 
 import difflib
 import hashlib
@@ -6,11 +6,13 @@ import math
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, TypeVar
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from errors import UserError, is_out_of_memory
 from tasks import DataSpec
@@ -24,32 +26,38 @@ LARGEST_SIDE = 1024
 MOST_CLASSES = 100_000
 MOST_TASKS_WITHOUT_TABLE = 1000
 
+T = TypeVar("T")
+
 
 class _WrongError(Exception):
-    """What is wrong with the content of a file."""
+    """The content of a file is wrong; the text says how."""
 
 
 def read_spec(path: Path) -> DataSpec:
-    """What a file says of its data set. Reads the labels and the table, but no image.
+    """Read the definition of a data set from a file: labels and tasks, but no images.
 
     Raises:
-        UserError: there is no such file, or it is no data set; the text says what is wrong.
+        UserError: there is no such file, or it is not a valid data set.
     """
     return _open(path, lambda archive: _read_spec(archive, path))
 
 
-def read_images(spec: DataSpec) -> dict[str, np.ndarray]:
-    """The arrays of a file that read_spec has described.
+def read_images(path: Path, checksum: str) -> dict[str, np.ndarray]:
+    """Read the images and the labels of a file that read_spec has described.
+
+    Args:
+        path: the file.
+        checksum: what read_spec found.
 
     Returns:
         `train_images` and `test_images`, uint8, N x C x H x W; `train_labels` and `test_labels`, int64, N.
 
     Raises:
-        UserError: the file is damaged, or is another one by now.
+        UserError: the file is damaged, or has changed.
     """
 
-    def read(archive: Mapping) -> dict[str, np.ndarray]:
-        if _checksum(archive.zip) != spec.checksum:
+    def read(archive: NpzFile) -> dict[str, np.ndarray]:
+        if _checksum(archive) != checksum:
             raise _WrongError("has changed since the program started")
         labels = {name: _labels(archive, name) for name in LABELS}
         images = {name: _array(archive, name) for name in IMAGES}
@@ -58,17 +66,17 @@ def read_images(spec: DataSpec) -> dict[str, np.ndarray]:
         }
         return labels | {name: each.transpose(0, 3, 1, 2) for name, each in channels_last.items()}
 
-    return _open(spec.path, read)
+    return _open(path, read)
 
 
-def _open(path: Path, read: Callable[[Mapping], object]):
-    """Read from a file and tell in one line what is wrong with it."""
+def _open(path: Path, read: Callable[[NpzFile], T]) -> T:
+    """Read from a file; turn everything that is wrong with it into a UserError."""
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise _WrongError("is a single array, not an archive of several: make it with numpy.savez")
-        with archive:
-            _check_members(archive.zip)
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, NpzFile):
+                raise _WrongError("is a single array, not an archive of several: make it with numpy.savez")
+            _check_members(_members(archive), file)
             return read(archive)
     except FileNotFoundError:
         raise UserError(
@@ -76,7 +84,7 @@ def _open(path: Path, read: Callable[[Mapping], object]):
         ) from None
     except _WrongError as error:
         raise UserError(f"{path} {error}") from None
-    except Exception as error:  # of the disk, or what bytes that are no archive lead to
+    except Exception as error:  # disk, or any error that a damaged file leads to
         if is_out_of_memory(error):
             raise MemoryError from error
         if isinstance(error, OSError) and error.errno is not None:
@@ -84,12 +92,19 @@ def _open(path: Path, read: Callable[[Mapping], object]):
         raise UserError(f"{path} is damaged or no .npz file: make it with numpy.savez") from error
 
 
-def _check_members(archive: zipfile.ZipFile) -> None:
-    """Make sure that an archive holds nothing but arrays of known names, each once."""
-    # zipfile passes over members that a damaged length hides, but the end of the file has their number.
-    archive.fp.seek(-12 - len(archive.comment), os.SEEK_END)
-    (count,) = struct.unpack("<H", archive.fp.read(2))
-    if count not in (len(archive.infolist()), 0xFFFF):  # which stands for a number that is elsewhere
+def _members(archive: NpzFile) -> zipfile.ZipFile:
+    """The files in an open archive."""
+    if archive.zip is None:
+        raise ValueError("the archive is closed")
+    return archive.zip
+
+
+def _check_members(archive: zipfile.ZipFile, file: IO[bytes]) -> None:
+    """Check that an archive holds only arrays of known names, each once."""
+    # A damaged length hides members from zipfile, but the end of the file has their number.
+    file.seek(-12 - len(archive.comment), os.SEEK_END)
+    (count,) = struct.unpack("<H", file.read(2))
+    if count not in (len(archive.infolist()), 0xFFFF):  # 0xFFFF: the number is elsewhere
         raise _WrongError(f"is damaged: {len(archive.infolist())} of its {count} arrays can be found")
     known = REQUIRED + OPTIONAL
     seen = set()
@@ -106,15 +121,15 @@ def _check_members(archive: zipfile.ZipFile) -> None:
         seen.add(name)
 
 
-def _checksum(archive: zipfile.ZipFile) -> str:
-    """Of the content of the arrays; the same whether or not they are compressed."""
-    parts = sorted((entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist())
+def _checksum(archive: NpzFile) -> str:
+    """Checksum of the arrays, whether or not they are compressed."""
+    parts = sorted((entry.filename, entry.file_size, entry.CRC) for entry in _members(archive).infolist())
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Name the array that cannot be read, whatever its bytes lead to."""
+def _naming(name: str) -> Generator[None]:
+    """Turn any error that damaged bytes lead to into one that names the array."""
     try:
         yield
     except Exception as error:
@@ -125,36 +140,36 @@ def _naming(name: str) -> Iterator[None]:
         raise _WrongError(f"is damaged: {name} cannot be read ({reason})") from error
 
 
-def read_header(archive: Mapping, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array, without reading it.
+def read_header(archive: NpzFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Read the shape and the type of an array, but not its content.
 
     Raises:
-        Exception: it is damaged, or not as large as it says.
+        Exception: it is damaged, or its size does not match.
     """
-    with _naming(name), archive.zip.open(f"{name}.npy") as file:
+    with _naming(name), _members(archive).open(f"{name}.npy") as file:
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
         size = file.tell() + math.prod(shape) * dtype.itemsize
-    # Reading compares a member with its checksum at its end, so that nothing may come after the array.
-    if not dtype.hasobject and size != archive.zip.getinfo(f"{name}.npy").file_size:
+    # The checksum of a member is verified at its end, so nothing may follow the array.
+    if not dtype.hasobject and size != _members(archive).getinfo(f"{name}.npy").file_size:
         raise _WrongError(f"is damaged: {name} is not as large as it says")
     return shape, dtype
 
 
-def _array(archive: Mapping, name: str) -> np.ndarray:
+def _array(archive: NpzFile, name: str) -> np.ndarray:
     with _naming(name):
         return archive[name]
 
 
-def _plain(archive: Mapping, name: str, kinds: str, wanted: str) -> np.ndarray:
-    """An array of a wanted kind; an array of objects is not read."""
+def _plain(archive: NpzFile, name: str, kinds: str, wanted: str) -> np.ndarray:
+    """Read an array whose type is one of `kinds`; an array of objects is never read."""
     dtype = read_header(archive, name)[1]
     if dtype.kind not in kinds:
         raise _WrongError(f"has {name} of type {dtype}: it must be {wanted}")
     return _array(archive, name)
 
 
-def _labels(archive: Mapping, name: str) -> np.ndarray:
+def _labels(archive: NpzFile, name: str) -> np.ndarray:
     labels = _plain(archive, name, "iu", "whole numbers")
     if labels.ndim != 1 or not len(labels):
         raise _WrongError(f"has {name} of shape {labels.shape}: it must be a number per image")
@@ -167,8 +182,8 @@ def _labels(archive: Mapping, name: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _image_shape(archive: Mapping) -> dict[str, tuple[int, ...]]:
-    """Shapes of both arrays of images, checked."""
+def _image_shape(archive: NpzFile) -> dict[str, tuple[int, ...]]:
+    """Shapes of the training and test images, checked."""
     shapes = {}
     for name in IMAGES:
         shape, dtype = read_header(archive, name)
@@ -189,7 +204,7 @@ def _image_shape(archive: Mapping) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _read_spec(archive: Mapping, path: Path) -> DataSpec:
+def _read_spec(archive: NpzFile, path: Path) -> DataSpec:
     missing = [name for name in REQUIRED if name not in archive.files]
     if missing:
         raise _WrongError(f"lacks {', '.join(missing)}: it must hold {', '.join(REQUIRED)}")
@@ -225,8 +240,8 @@ def _read_spec(archive: Mapping, path: Path) -> DataSpec:
         table, names = np.eye(num_classes, dtype=np.int64), class_names
         question = "one per class: is it this class or another?"
     else:
-        names, question = _names(archive, "task_names"), "as given by its table"
-        names = [f"task {t}" for t in range(len(table))] if names is None else names
+        names = _names(archive, "task_names") or [f"task {t}" for t in range(len(table))]
+        question = "as given by its table"
     _check_table(table, names)
     side, channels = shapes["train_images"][1], (*shapes["train_images"], 1)[3]
     return DataSpec(
@@ -242,11 +257,11 @@ def _read_spec(archive: Mapping, path: Path) -> DataSpec:
         train_counts=tuple(counts["train_labels"]),
         test_counts=tuple(counts["test_labels"]),
         path=path,
-        checksum=_checksum(archive.zip),
+        checksum=_checksum(archive),
     )
 
 
-def _names(archive: Mapping, name: str) -> list[str] | None:
+def _names(archive: NpzFile, name: str) -> list[str] | None:
     if name not in archive.files:
         return None
     array = _plain(archive, name, "U", "text")
@@ -257,7 +272,9 @@ def _names(archive: Mapping, name: str) -> list[str] | None:
     return names
 
 
-def _num_classes(table: np.ndarray | None, class_names: list[str] | None, labels: Mapping) -> int:
+def _num_classes(
+    table: np.ndarray | None, class_names: list[str] | None, labels: Mapping[str, np.ndarray]
+) -> int:
     if table is not None and (table.ndim != 2 or 0 in table.shape):
         raise _WrongError(f"has tasks of shape {table.shape}: it must be tasks x classes")
     if table is None:
@@ -270,7 +287,7 @@ def _num_classes(table: np.ndarray | None, class_names: list[str] | None, labels
 
 
 def _check_table(table: np.ndarray, names: list[str]) -> None:
-    """Make sure that every task tells at least two answers apart, numbered from 0 without a gap."""
+    """Check that every task has at least two classes, numbered from 0 without a gap."""
     if len(names) != len(table):
         raise _WrongError(f"has {len(names)} task_names and {len(table)} tasks")
     for name, row in zip(names, table, strict=True):

@@ -1,15 +1,15 @@
-"""Measure what the differences from the original experiments do to the accuracy.
+"""Measure how differences from the original experiments affect accuracy.
 
 python benchmarks/differences.py NAME [OPTION ...], where NAME is one of
 
-  statistics  setting 5: the encoder's running normalisation statistics move once a step, there once a task
-  deviation   setting 5: CIFAR-10's pixels are divided by their deviation, there by smaller numbers
-  size        setting 2: Omniglot's drawings are resized to 32 x 32, or left at 105 x 105; five alphabets
+  statistics  setting 5: the encoder's running statistics move once a step, in the original once a task
+  deviation   setting 5: CIFAR-10 is divided by its standard deviation, in the original by smaller numbers
+  size        setting 2: Omniglot's drawings are 32 x 32, in the original 105 x 105; five alphabets
 
-Both sides are trained with the same seeds, 0 to 2, and compared seed by seed. The options go to main.py, for
-example --data_path DIR --epochs 1 --precision bf16. The runs are kept in --save_path (default
-runs/differences), so that the same command goes on where it was stopped. With --save_path results/differences
-and the options that docs/answer.md gives, it prints what came out of the published ones, and trains nothing.
+Both sides are trained with seeds 0 to 2 and compared seed by seed. The options go to main.py, for example
+--data_path DIR --epochs 1 --precision bf16. Runs are saved in --save_path (default runs/differences); the
+same command resumes them. With --save_path results/differences and the options from docs/answer.md, it prints
+the published results again without training.
 """
 
 import argparse
@@ -41,25 +41,25 @@ ORIGINAL_DEVIATION = (0.2023, 0.1994, 0.2010)
 
 
 class MovedOnceATask(Encoder):
-    """An encoder whose running statistics move as if every task had passed the batch through it by itself.
+    """An encoder whose running statistics move as if each task passed the batch through it separately.
 
-    The batch and the weights are the same each time, so that comes to one move with a larger momentum.
+    As batch and weights are the same for all tasks, this is one move with a larger momentum.
     """
 
     def __init__(self, in_channels: int) -> None:
         super().__init__(in_channels)
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
                 module.momentum = 1 - (1 - module.momentum) ** len(CIFAR10.tasks)
 
 
 class OtherDeviation(Encoder):
-    """An encoder of images that have been divided by the original's deviations instead of CIFAR-10's."""
+    """An encoder of images divided by the original's standard deviations, not CIFAR-10's."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__(in_channels)
         ratio = torch.tensor(CIFAR10.std) / torch.tensor(ORIGINAL_DEVIATION)
-        self.register_buffer("ratio", ratio[:, None, None])
+        self.ratio = nn.Buffer(ratio[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images * self.ratio)
@@ -67,12 +67,12 @@ class OtherDeviation(Encoder):
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that is done differently.
+    """A difference from the original experiments.
 
     Attributes:
-        runs: options of the runs of a seed, whose mean accuracy counts.
-        options: what they are given besides to be as the original.
-        encoder: what the original's images go through.
+        runs: options of the runs of a seed, whose accuracies are averaged.
+        options: further options that reproduce the original.
+        encoder: the encoder that reproduces the original.
     """
 
     runs: Sequence[str]
@@ -90,10 +90,10 @@ DIFFERENCES = {
 
 
 def accuracy(run: str, seed: int, options: Sequence[str], path: Path, encoder: Callable) -> float:
-    """Mean accuracy at the end of a run, which is trained if it has not been."""
+    """Mean accuracy at the end of a run, which is trained if necessary."""
     saving = ["--resume", "--save_history", "--save_path", str(path)]
     argv = ["--train", *run.split(), "--seed", str(seed), *options, *saving]
-    program.parse(argv, OPTIONS)  # which ends the program if they mean nothing
+    program.parse(argv, OPTIONS)  # exits if they are invalid
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         code = program.main(argv, network=functools.partial(Model, encoder=encoder))
@@ -104,24 +104,26 @@ def accuracy(run: str, seed: int, options: Sequence[str], path: Path, encoder: C
 
 
 def measure(name: str, options: Sequence[str], directory: Path) -> None:
-    """Train both sides of a difference with every seed, and print how far apart they end."""
+    """Train both sides of a difference with every seed and print the effect."""
     difference = DIFFERENCES[name]
     sides = {"here": ([], Encoder), name: (difference.options.split(), difference.encoder)}
-    scores = {side: [] for side in sides}
+    scores: dict[str, list[float]] = {side: [] for side in sides}
     for seed in SEEDS:
         for side, (besides, encoder) in sides.items():
             runs = []
             for run in difference.runs:
-                words = "".join(run.split()).replace("--", "-")  # so that `here` is trained once for all
+                words = "".join(run.split()).replace(
+                    "--", "-"
+                )  # the same path for all differences, so that `here` is trained once
                 path = directory / f"{side}{words}-seed{seed}"
                 runs.append(accuracy(run, seed, [*options, *besides], path, encoder))
-            scores[side].append(np.mean(runs))
+            scores[side].append(float(np.mean(runs)))
         print(f"seed {seed}:", *(f"{side} {scores[side][-1]:.4f}" for side in sides), flush=True)
     here, original = map(np.array, scores.values())
     effect = estimate(points(original, here))
     print(
-        f"{name}: the original's way scores {effect.mean:+.2f} {interval(effect)} points "
-        f"against this program's, {np.mean(original):.4f} and {np.mean(here):.4f}"
+        f"{name}: the original scores {effect.mean:+.2f} {interval(effect)} points "
+        f"against this program, {np.mean(original):.4f} and {np.mean(here):.4f}"
     )
 
 

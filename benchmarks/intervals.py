@@ -1,13 +1,11 @@
-"""See how often the intervals of a report contain the truth, and how long a large report takes.
+"""Measure the coverage of a report's intervals, and the time of a large report.
 
-Studies are made up, as if CIFAR-100 had been trained in settings 1 to 4 with some seeds each: every way has
-its true accuracy in every task, a run has these with noise, part of it common to all tasks of a run, and
-accuracies come in steps of a test set of 100 images a task. Settings 3 and 4 are equally good in truth. Each
-study is written as histories, and main.py reports on it; what is counted is what stands in its
-comparisons.csv.
+Simulated studies stand for CIFAR-100 trained in settings 1 to 4. Every setting has a true accuracy in each
+task. A run adds noise, part of it common to its tasks, and rounds to a test set of 100 images per task.
+Settings 3 and 4 are equally good. Each study is written as histories; main.py reports on them, and the
+intervals in comparisons.csv are counted.
 
-With --histories, one study of about as many histories is reported on instead, in a process of its own, and
-the time and the memory that it takes are printed.
+With --histories, the time and the memory of a report on about as many histories are printed instead.
 """
 
 import argparse
@@ -22,6 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -37,28 +36,28 @@ TOP = Path(program.__file__).parent
 SPEC = DATA_SETS[1]
 TASKS = list(SPEC.tasks)
 COMMON, OWN, ALONE = 0.02, 0.03, 0.003
-"""Deviations of the noise: common to the tasks of a run, of each task, and of the own statistics' effect."""
+"""Standard deviations of the noise: common to a run's tasks, of each task, of the per-task statistics."""
 
 
 def truths(random: np.random.Generator) -> dict[str, np.ndarray]:
-    """True accuracy of every task by label of the way of training, for one study."""
+    """Sample a study: the true accuracy of every task, by label of the configuration."""
     single = random.uniform(0.45, 0.7, len(TASKS))
     draws = single + random.uniform(-0.04, 0.08, len(TASKS))
     made = {1: draws + random.uniform(-0.05, 0.1, len(TASKS)), 2: single, 3: draws, 4: draws}
     by_label = {f"{setting} {SETTINGS[setting].name}": accuracy for setting, accuracy in made.items()}
     for setting in (3, 4):
         label = f"{setting} {SETTINGS[setting].name}"
-        by_label[f"{label}, own statistics"] = by_label[label] + 0.02
+        by_label[f"{label}, per-task statistics"] = by_label[label] + 0.02
     return by_label
 
 
 def write_run(
-    path: Path, setting: int, seed: int, accuracy: np.ndarray, own: np.ndarray, task: int | None
+    path: Path, setting: int, seed: int, accuracy: np.ndarray, own: np.ndarray, task: int | None = None
 ) -> None:
-    """A history of a run of four epochs that ended with these accuracies."""
+    """Write the history of a run of four epochs that ended with these accuracies."""
     given = {"setting": setting, "seed": seed, "task": task, "epochs": 4}
     run = make_run("train", given)
-    scored = [task] if setting == 2 else range(len(TASKS))
+    scored = [*range(len(TASKS))] if task is None else [task]
     steps = 390 if setting == 1 else 19 * len(scored)
     measured = [round(float(min(max(each, 0), 1)), 2) for each in accuracy[scored]]
     epoch = {
@@ -76,7 +75,7 @@ def write_run(
         History(
             options=run.recorded,
             data_set=describe(SPEC),
-            sittings=[{"epoch": 0, "step": 0, "environment": {}, "code": "made up"}],
+            sessions=[{"epoch": 0, "step": 0, "environment": {}, "code": "made up"}],
             tasks=[TASKS[i] for i in scored],
             constant_accuracy=[0.2] * len(scored),
             num_answers=[5] * len(scored),
@@ -89,12 +88,12 @@ def write_run(
 
 
 def write_study(folder: Path, seeds: int, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """The histories of a study; gives back the truth."""
+    """Write the histories of a study; returns its true accuracies."""
     truth = truths(random)
     for setting in (1, 2, 3, 4):
-        of_way = truth[f"{setting} {SETTINGS[setting].name}"]
+        true_accuracy = truth[f"{setting} {SETTINGS[setting].name}"]
         for seed in range(seeds):
-            accuracy = of_way + random.normal(0, COMMON) + random.normal(0, OWN, len(TASKS))
+            accuracy = true_accuracy + random.normal(0, COMMON) + random.normal(0, OWN, len(TASKS))
             own = accuracy + 0.02 + random.normal(0, ALONE, len(TASKS))
             for task in range(len(TASKS)) if setting == 2 else [None]:
                 write_run(folder / f"{setting}-{seed}-{task}", setting, seed, accuracy, own, task)
@@ -102,7 +101,7 @@ def write_study(folder: Path, seeds: int, random: np.random.Generator) -> dict[s
 
 
 def true_difference(row: dict[str, str], truth: dict[str, np.ndarray]) -> float:
-    """What a row of comparisons.csv would say if nothing were noisy."""
+    """The true value of a row of comparisons.csv."""
     first, second = truth[row["first"]], truth[row["second"]]
     measure, _, task = row["measure"].partition(" of ")
     if measure == "delta_m":
@@ -112,16 +111,19 @@ def true_difference(row: dict[str, str], truth: dict[str, np.ndarray]) -> float:
 
 
 def measure_coverage(studies: int, seeds: int) -> None:
-    """Report on made-up studies, and print how often the intervals contain the truth."""
+    """Report on simulated studies and print how often the intervals contain the true value."""
     random = np.random.default_rng(0)
     hits: dict[str, list[bool]] = defaultdict(list)
-    told: dict[str, list[bool]] = defaultdict(list)
+    wrong: dict[str, list[bool]] = defaultdict(list)
     os.environ["OMP_NUM_THREADS"] = "1"
-    sys.modules["matplotlib"] = None  # what is measured needs no figures
     for _ in range(studies):
         with tempfile.TemporaryDirectory() as folder:
             truth = write_study(Path(folder) / "runs", seeds, random)
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
+                mock.patch.dict(sys.modules, matplotlib=None),  # no figures
+            ):
                 assert program.main(["--report", "--save_path", f"{folder}/runs"]) == 0
             with open(f"{folder}/runs/comparisons.csv", newline="") as file:
                 for row in csv.DictReader(file):
@@ -131,19 +133,19 @@ def measure_coverage(studies: int, seeds: int) -> None:
                         difference = true_difference(row, truth)
                         hits[kind].append(float(row["low"]) <= difference <= float(row["high"]))
                         if row["question"] == "draws":
-                            told["equally good ways told apart"].append(row["verdict"] != "cannot be told")
-    print(f"{studies} studies of {seeds} seeds: share of the intervals that contain the truth")
-    for kind, contained in [*hits.items(), *told.items()]:
+                            wrong["equally good, yet conclusive"].append(row["verdict"] != "inconclusive")
+    print(f"{studies} studies of {seeds} seeds: share of the intervals that contain the true value")
+    for kind, contained in [*hits.items(), *wrong.items()]:
         print(f"  {kind:<32} {np.mean(contained):.3f} of {len(contained)}")
 
 
 def measure_time(histories: int) -> None:
-    """Report on one large study in a process of its own, and print what that takes."""
+    """Report on one large study in its own process and print its time and memory."""
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"
         write_study(runs, max(1, round(histories / 23)), np.random.default_rng(0))
         start = time.perf_counter()
-        command = [sys.executable, TOP / "main.py", "--report", "--save_path", runs]
+        command = [sys.executable, str(TOP / "main.py"), "--report", "--save_path", str(runs)]
         subprocess.run(command, check=True, capture_output=True)
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
@@ -155,9 +157,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--studies", type=int, default=150, help="to make up (150)")
-    parser.add_argument("--seeds", type=int, default=3, help="of each study (3)")
-    parser.add_argument("--histories", type=int, help="report on one study of as many instead")
+    parser.add_argument("--studies", type=int, default=150, help="number of simulated studies (150)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds per study (3)")
+    parser.add_argument("--histories", type=int, help="measure a report on this many instead")
     args = parser.parse_args()
     if args.histories:
         measure_time(args.histories)

@@ -1,30 +1,30 @@
-"""Time this program against the usual way of writing it, and against the bare arithmetic.
+"""Time this program against the usual implementation and against the bare arithmetic.
 
-For each setting three variants take turns in one process, on generated images as many as the real ones:
+For each setting three variants take turns in one process, on as many generated images as there are real ones:
 
   A  this program: the steps and the evaluation that main.py runs
-  B  the usual way: a data set and a DataLoader per task, each image transformed when it is asked for, one
-     pass of the whole network for each task and batch, the loss read after every step; where a step trains
-     all tasks (settings 5 and 6), one data set and DataLoader serves their training, so that a batch is
-     loaded once; where it trains several drawn tasks, each has a pass of its own on its share of the images
-  C  the floor: the same training step again and again on one batch that lies ready: one pass of the encoder,
-     and the heads that A trains
+  B  the usual way: a data set and a DataLoader per task, images transformed one by one on request, a pass of
+     the whole network for each task and batch, the loss read after every step. Where a step trains all tasks
+     (settings 5 and 6), they share one DataLoader, so that a batch is loaded once. Where it samples several
+     tasks, each has its own pass on its share of the images.
+  C  the floor: the same training step repeated on one batch in memory, with one pass of the encoder and the
+     heads that A trains
 
-Everything is printed as the median over rounds, with the lowest and the highest. Ratios are formed within a
-round, where the machine is in the same state: A/B says how much faster this program is, A/C how much of
-the possible speed it reaches. Images are counted once per step, however many tasks they train. FLOP/s are
-the multiplications and additions of the training's convolutions and matrix products in A. Peak memory is
-that of a process of its own for each variant (on a GPU what PyTorch took of its memory).
+Each number is the median over rounds, with the lowest and the highest. Ratios are formed within a round, when
+the machine is in the same state: A/B is the speed-up over B, A/C the share of the possible speed. Images
+count once per step, however many tasks they train. FLOP/s are the multiplications and additions in the
+convolutions and matrix products of A's training. Peak memory is measured in one process per variant (on a
+GPU, memory allocated by PyTorch).
 
-A lays out once what the steps of an epoch train on. That is timed apart, and the timed steps are charged
-their share of it.
+A plans an epoch once before its first step. The plan is timed separately, and the timed steps are charged
+their share.
 
-With --loss, A's steps of setting 5 with each of some losses are timed in turn with those with `mean` instead,
-and the ratio says how many times as long a step takes.
+With --loss, steps of setting 5 with each given loss are timed in turn with those of `mean` instead. The ratio
+is how many times as long a step takes.
 
-When its turn comes, a variant gets the C library's memory management as it is in a process of its own:
-as main.py sets it for A and C, as it is by default for B. Before it is timed, it does a step, and A also
-an evaluation, for A keeps the memory that it uses for many images at once, and lost it in B's turn.
+In its turn, a variant gets the C library's memory management as in a process of its own: as main.py sets it
+for A and C, the default for B. It is timed after a step to warm up, and A also after an evaluation, as A
+keeps the memory for its large batches but loses it in B's turn.
 """
 
 import argparse
@@ -36,6 +36,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -64,16 +65,16 @@ BATCH_SIZE = 128
 
 STEPS = {"cpu": 8, "cuda": 400}
 TEST_IMAGES = {"cpu": 2000, "cuda": 10_000}
-"""Defaults by type of device."""
+"""Defaults by device type."""
 
 
 def keep_memory_as_by_default() -> None:
-    """Bring glibc's memory management to where that of a program with tensors of these sizes settles.
+    """Set glibc's memory management to where it settles by itself in a program with tensors of these sizes.
 
-    Its threshold for memory that is mapped and unmapped each time moves up to the largest block below 32 MB
-    that was freed, here the first convolution's output of 17 MB, and that for trimming to twice as much.
+    Its mmap threshold rises to the largest freed block below 32 MB, here the first convolution's output of
+    17 MB, and its trim threshold to twice as much.
     """
-    max_mappings, mapping_threshold, trim_threshold = -4, -3, -1  # as mallopt numbers its parameters
+    max_mappings, mapping_threshold, trim_threshold = -4, -3, -1  # parameter numbers of mallopt
     largest = 16_781_312
     with suppress(OSError, TypeError, AttributeError):  # as in keep_freed_memory
         c_library = ctypes.CDLL(None)
@@ -84,7 +85,7 @@ def keep_memory_as_by_default() -> None:
 
 
 def generated(number: int, test_images: int, device: torch.device) -> DataSet:
-    """Random images with the shape, the classes and the number of training images of a data set."""
+    """Generate random images with the shape, classes and number of training images of a data set."""
     spec = DATA_SETS[number]
     random = np.random.default_rng(0)
     side = spec.default_image_size
@@ -99,7 +100,7 @@ def generated(number: int, test_images: int, device: torch.device) -> DataSet:
 
 
 class UsualImages(Dataset):
-    """The images of a task as they are usually served: one at a time, decoded and transformed."""
+    """The images of a task, decoded and transformed one at a time."""
 
     def __init__(self, split: Split, numbers: Tensor, spec: DataSpec) -> None:
         labels = numbers[split.labels.cpu()]
@@ -117,7 +118,7 @@ class UsualImages(Dataset):
 
 
 class Usual:
-    """The experiment of a run, written the usual way."""
+    """The experiment of a run, written the usual way (B)."""
 
     def __init__(self, data: DataSet, run: Run, device: torch.device) -> None:
         self.device = device
@@ -153,13 +154,14 @@ class Usual:
             self.optimizer.zero_grad()
             if self.shared_inputs:
                 images, labels = self._batch(0)
-                loss = sum(
+                losses = [
                     weight * self._loss(task, images, self.heads[task][labels])
                     for task, weight in enumerate(self.weights)
-                )
+                ]
+                loss = torch.stack(losses).sum()
             else:
-                drawn = np.random.choice(len(self.weights), self.tasks_per_step, p=self.weights)
-                loss = sum(self._loss(task, *self._batch(task)) for task in drawn) / len(drawn)
+                sampled = np.random.choice(len(self.weights), self.tasks_per_step, p=self.weights)
+                loss = torch.stack([self._loss(task, *self._batch(task)) for task in sampled]).mean()
             loss.backward()
             self.optimizer.step()
             total += loss.item()
@@ -181,7 +183,7 @@ class Usual:
         self.model.eval()
         accuracy = []
         for task, loader in enumerate(self.tests):
-            right = 0
+            right = count = 0
             for images, labels in loader:
                 numbers = self.scored[task]
                 answers = self._logits(images.to(self.device), 0 if self.by_task else task).cpu()
@@ -189,19 +191,20 @@ class Usual:
                     answers = numbers[answers.masked_fill(numbers < 0, -torch.inf).argmax(dim=1)]
                 else:
                     answers = answers.argmax(dim=1)
-                right += (answers == labels).sum().item()
-            accuracy.append(right / len(loader.dataset))
+                right += int((answers == labels).sum())
+                count += len(labels)
+            accuracy.append(right / count)
         return accuracy
 
 
 class Ours:
-    """The experiment of an agent, as main.py runs it."""
+    """The experiment of a run, as main.py runs it (A)."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent, self.model = agent, agent.model
 
     def train(self, steps: int) -> None:
-        """Do some training steps, of the first epoch again and again: that is laid out by the first step."""
+        """Do some training steps, repeating the first epoch, whose plan the first step makes."""
         agent, num_steps = self.agent, self.agent.plan.steps_per_epoch
         while steps:
             if agent.step == num_steps:
@@ -211,7 +214,7 @@ class Ours:
             steps -= count
 
     def lay_out(self) -> None:
-        """What is done once per epoch before its first step."""
+        """Plan an epoch, as is done once before its first step."""
         self.agent.plan.sampled(1)
         torch.from_numpy(self.agent.plan.images(1)).to(self.agent.data.device)
 
@@ -221,7 +224,7 @@ class Ours:
 
 
 class Floor:
-    """The training step of an agent on one batch, for the sources that it draws in its first epoch."""
+    """The training step of a run, repeated on one batch, with the tasks sampled in the first epoch (C)."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent, self.model = agent, agent.model
@@ -234,16 +237,16 @@ class Floor:
         self._weights = [torch.tensor(source.weights, device=device) for source in agent.plan.sources]
 
     def _step(self) -> None:
-        drawn = next(self._draws)
-        size = BATCH_SIZE // len(drawn)
+        sampled = next(self._draws)
+        size = BATCH_SIZE // len(sampled)
         losses, weights = [], []
         with computing_in(self.agent.run.precision, self._images.device):
             features, start = self.model.encoder(self._images), 0
-            for source in dict.fromkeys(drawn):
-                count = drawn.count(source)
+            for source in dict.fromkeys(sampled):
+                count = sampled.count(source)
                 here = slice(start, start + count * size)
                 start = here.stop
-                weights.append(self._weights[source] * (count / len(drawn)))
+                weights.append(self._weights[source] * (count / len(sampled)))
                 for head in self.agent.plan.sources[source].heads:
                     logits = self.model.heads[head](features[here]).float()
                     losses.append(F.cross_entropy(logits, self._targets[head][here]))
@@ -258,8 +261,8 @@ class Floor:
             self._step()
 
 
-def seconds(work, device: torch.device) -> float:
-    """How long a piece of work takes, the device's part included."""
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that some work takes, including the work queued on the device."""
     start = time.perf_counter()
     work()
     if device.type == "cuda":
@@ -268,7 +271,7 @@ def seconds(work, device: torch.device) -> float:
 
 
 def options_of(setting: int, args: argparse.Namespace, loss: str | None = None) -> Run:
-    """The run of this program that is timed."""
+    """The run that is timed."""
     given = {
         "setting": setting,
         "data": args.data,
@@ -283,7 +286,7 @@ def options_of(setting: int, args: argparse.Namespace, loss: str | None = None) 
 
 
 def flops_per_image(agent: Agent) -> float:
-    """Floating point operations of a training step per image, in convolutions and matrix products."""
+    """Floating-point operations per training image, in convolutions and matrix products."""
     trained = agent.heads()[list(agent.plan.sources[0].heads)]
     plain = Model(agent.data.spec.channels, (trained.amax(dim=1) + 1).tolist())
     inputs, _ = agent.data.train.batch(torch.arange(2, device=agent.data.device))
@@ -302,28 +305,28 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def measure(setting: int, args: argparse.Namespace, device: torch.device) -> None:
-    """Time the variants of a setting in turn and print what came out."""
+    """Time the variants of a setting in turn and print the results."""
     run = options_of(setting, args)
     data = generated(args.data, args.test_images, device)
     agent = make_agent(data, run)
     flops = flops_per_image(agent)
     ours = Ours(agent)
-    variants = {"A": ours, "B": Usual(data, run, device), "C": Floor(agent)}
+    variants: dict[str, Ours | Usual | Floor] = {"A": ours, "B": Usual(data, run, device), "C": Floor(agent)}
     training, evaluating = [], []
     for number in range(args.rounds + 1):  # the first round warms up
         trained, tested = {}, {}
         for name, variant in variants.items():
             (keep_memory_as_by_default if name == "B" else keep_freed_memory)()
-            seconds(lambda variant=variant: variant.train(1), device)
+            seconds(partial(variant.train, 1), device)
             if name == "A":
-                seconds(variant.evaluate, device)
-            took = seconds(lambda variant=variant: variant.train(args.steps), device)
+                seconds(ours.evaluate, device)
+            took = seconds(partial(variant.train, args.steps), device)
             if name == "A":
                 took += seconds(ours.lay_out, device) * args.steps / agent.plan.steps_per_epoch
             trained[name] = args.steps * BATCH_SIZE / took
-            if name != "C" and number:
+            if number and not isinstance(variant, Floor):
                 tested[name] = args.test_images / seconds(variant.evaluate, device)
-            variant.model.zero_grad()  # so that its memory can be given back
+            variant.model.zero_grad()  # frees the memory of its gradients
         if number:
             training.append(trained)
             evaluating.append(tested)
@@ -341,7 +344,7 @@ def measure(setting: int, args: argparse.Namespace, device: torch.device) -> Non
 
 
 def measure_losses(args: argparse.Namespace, device: torch.device) -> None:
-    """Time the steps of setting 5 with each loss in turn with those with `mean`, and print what came out."""
+    """Time steps of setting 5 with each loss in turn with those of `mean`, and print the results."""
     print(heading(args, device, "steps of setting 5"))
     print(f"{'loss':14}  {'mean ms/step':18}  {'loss ms/step':18}  loss/mean")
     data = generated(args.data, args.test_images, device)
@@ -353,8 +356,8 @@ def measure_losses(args: argparse.Namespace, device: torch.device) -> None:
         for _ in range(args.rounds):
             row = []
             for variant in variants:
-                seconds(lambda variant=variant: variant.train(1), device)
-                took = seconds(lambda variant=variant: variant.train(args.steps), device)
+                seconds(partial(variant.train, 1), device)
+                took = seconds(partial(variant.train, args.steps), device)
                 row.append(1000 * took / args.steps)
             rows.append(row)
         columns = [spread([row[i] for row in rows], 1) for i in range(2)]
@@ -363,7 +366,7 @@ def measure_losses(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def heading(args: argparse.Namespace, device: torch.device, what: str) -> str:
-    """Where something is timed, and how."""
+    """A heading with data set, version, device and options."""
     where = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -376,7 +379,7 @@ def heading(args: argparse.Namespace, device: torch.device, what: str) -> str:
 
 
 def measure_all(args: argparse.Namespace, device: torch.device) -> None:
-    """Print everything: the times of each setting, then the memory of each."""
+    """Print the times of each setting, then the peak memory of each."""
     print(heading(args, device, "A and C"))
     columns = ("A images/s", "B images/s", "C images/s", "A/B", "A/C", "A GFLOP/s")
     print(" " * 23 + "  ".join(f"{column:18}" for column in columns).rstrip())
@@ -392,7 +395,7 @@ def measure_all(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def peak_memory(variant: str, setting: int, args: argparse.Namespace) -> float:
-    """Peak memory in MB of a process that runs one variant alone, with a few steps and an evaluation."""
+    """Peak memory in MB of a process that runs a few steps and an evaluation of one variant."""
     command = [sys.executable, __file__, "--data", args.data, "--settings", setting, "--memory_of", variant]
     command += ["--device", args.device, "--precision", args.precision, *["--compile"] * args.compile]
     command += ["--tasks_per_step", args.tasks_per_step]
@@ -401,33 +404,34 @@ def peak_memory(variant: str, setting: int, args: argparse.Namespace) -> float:
 
 
 def measure_memory(args: argparse.Namespace, device: torch.device) -> None:
-    """Print the peak memory of this process in MB, having run one variant."""
+    """Run one variant and print the peak memory of this process in MB."""
     run = options_of(args.settings[0], args)
+    variant: Ours | Usual
     if args.memory_of == "A":
         data = generated(args.data, args.test_images, device)
         keep_freed_memory()
         variant = Ours(make_agent(data, run))
-    else:  # which keeps images of its own, not on the device
+    else:  # B keeps its images on the CPU
         variant = Usual(generated(args.data, args.test_images, torch.device("cpu")), run, device)
     variant.train(3)
     variant.evaluate()
     if device.type == "cuda":
         print(torch.cuda.max_memory_allocated(device) / 1e6)
         return
-    # Not getrusage, whose peak starts from that of the process which started this one.
+    # The peak of getrusage would include that of the parent process.
     (peak,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
     print(int(peak.split()[1]) * 1024 / 1e6)
 
 
 class Parser(argparse.ArgumentParser):
-    """Answers a wrong command line with one line and exit code 2."""
+    """Exits with status 2 and one line if the command line is invalid."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (--help explains the options)\n")
 
 
 def typed(read: Callable[[str], object]) -> Callable[[str], object]:
-    """How argparse reads a word as an option of the program is read, with the program's words for errors."""
+    """Adapt a reader of options.py to argparse, keeping its error messages."""
 
     def read_word(text: str) -> object:
         try:
@@ -444,18 +448,20 @@ def main() -> None:
     add = parser.add_argument
     numbers = range(len(SETTINGS))
     count = typed(COUNT)
-    add("--settings", type=int, nargs="+", choices=numbers, default=[0, 3, 5], help="to time (0 3 5)")
+    add(
+        "--settings", type=int, nargs="+", choices=numbers, default=[0, 3, 5], help="settings to time (0 3 5)"
+    )
     add("--data", type=int, default=0, choices=range(len(DATA_SETS)), help="as for main.py (0)")
-    add("--tasks_per_step", type=count, default=1, help="that settings 3 and 4 draw, as for main.py (1)")
-    add("--steps", type=count, help="training steps of a variant in a round (8, on a GPU 400)")
-    add("--rounds", type=count, default=3, help="rounds that are counted (3)")
-    add("--test_images", type=count, help="images of an evaluation (2000, on a GPU 10000)")
-    add("--precision", choices=PRECISIONS, default="fp32", help="of A and C (fp32)")
+    add("--tasks_per_step", type=count, default=1, help="in settings 3 and 4, as for main.py (1)")
+    add("--steps", type=count, help="training steps per variant and round (8, on a GPU 400)")
+    add("--rounds", type=count, default=3, help="number of rounds after the first, which warms up (3)")
+    add("--test_images", type=count, help="number of test images (2000, on a GPU 10000)")
+    add("--precision", choices=PRECISIONS, default="fp32", help="precision of A and C (fp32)")
     add(
         "--loss", type=typed(choice(LOSSES)), nargs="+", metavar="NAME",
-        help="time the steps of setting 5 with these losses against those with `mean`, and nothing else",
+        help="only time steps of setting 5 with these losses against those of `mean`",
     )  # fmt: skip
-    add("--compile", action="store_true", help="compile in A and C")
+    add("--compile", action="store_true", help="compile A and C")
     add("--device", type=typed(DEVICE), default="auto", help="as for main.py (auto)")
     add("--memory_of", choices="AB", help=argparse.SUPPRESS)
     args = parser.parse_args()

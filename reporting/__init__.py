@@ -1,1 +1,1 @@
-"""What runs say together: reading their histories, and comparing them in words, numbers and a figure."""
+"""The report: read the histories of runs and compare them in text, numbers and a figure."""

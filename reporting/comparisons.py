@@ -1,59 +1,59 @@
-"""The questions that runs can answer, and the groups that are compared to answer them."""
+"""The questions of a report, and the comparisons that answer them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from options import OPTIONS
 from reporting.histories import SINGLE_TASK, Group, Study
-from reporting.statistics import NO_DEVIATION, Estimate, estimate, points, relative_change
+from reporting.statistics import ROUNDING, Estimate, estimate, points, relative_change
 from settings import SETTINGS
 
 SEEDS = 3
-"""Seeds from which on the report says which tasks gain and lose."""
+"""Fewest seeds from which the report says which tasks gain or lose."""
 
 STEPS_ALIKE = 0.05
-"""Share by which the steps of two groups may differ for them to count as trained alike."""
+"""Relative difference in training steps up to which two groups count as trained alike."""
 
 RECIPE = {o.name: o.default for o in OPTIONS if o.name in ("lr", "momentum", "weight_decay", "schedule")}
-"""The recipe of the experiment as it is defined."""
+"""The default recipe."""
 
 Pair = tuple[Group, Group]
 
 
 @dataclass(frozen=True)
 class Question:
-    """Something that may matter, and the groups that tell.
+    """A choice in training that may matter.
 
     Attributes:
         name: of the question.
         words: what is varied.
-        pairs: the groups to compare.
-        sides: the options of each side of a comparison that tell it from the other, by the options of runs
-            that are there.
-        shared_inputs: whether it is asked where every task has every image, where not, or in both (None).
+        pairs: finds the groups to compare.
+        sides: given the options of existing runs, the options that each side of a comparison needs.
+        shared_inputs: asked only if every task has every image (True), only if not (False), or always (None).
     """
 
     name: str
     words: str
     pairs: Callable[[Study], list[Pair]]
-    sides: Callable[[Mapping[str, object]], list[dict[str, object]]]
+    sides: Callable[[Mapping[str, Any]], list[dict[str, Any]]]
     shared_inputs: bool | None = None
 
     def applies(self, study: Study) -> bool:
-        """Whether it can be asked of a data set."""
+        """Whether the question makes sense for a data set."""
         return self.shared_inputs in (None, study.shared_inputs)
 
 
-def agree(one: Group, other: Group, but: frozenset[str]) -> bool:
-    """Whether two groups share every option that goes with the settings of both, some excepted."""
+def agree(one: Group, other: Group, except_in: frozenset[str]) -> bool:
+    """Whether two groups agree in every option that goes with both settings, with some exceptions."""
     return all(
-        name in but or name not in other.shared or value == other.shared[name]
+        name in except_in or name not in other.shared or value == other.shared[name]
         for name, value in one.shared.items()
     )
 
 
 def are_alike(steps: float | None, others: float | None) -> bool:
-    """Whether two numbers of training steps count as the same; unknown ones do not."""
+    """Whether two numbers of training steps count as equal; unknown numbers do not."""
     if steps is None or others is None:
         return False
     return abs(steps - others) <= STEPS_ALIKE * max(steps, others)
@@ -62,7 +62,7 @@ def are_alike(steps: float | None, others: float | None) -> bool:
 def within_setting(
     first: Callable[[Group], bool], second: Callable[[Group], bool], *differ: str
 ) -> Callable[[Study], list[Pair]]:
-    """Pairs of groups of one setting that differ in some options at most."""
+    """Find pairs of groups that differ at most in some options."""
 
     def pairs(study: Study) -> list[Pair]:
         return [
@@ -78,7 +78,7 @@ def within_setting(
 def between_settings(
     first: Callable[[Group], bool], second: Callable[[Group], bool], *differ: str
 ) -> Callable[[Study], list[Pair]]:
-    """Pairs of groups of different settings: trained for as many steps; failing that, for as many epochs."""
+    """Find pairs of groups of two settings with equally many steps or, failing that, epochs."""
 
     def pairs(study: Study) -> list[Pair]:
         candidates = [
@@ -88,7 +88,7 @@ def between_settings(
             if agree(one, other, frozenset({"setting", "epochs", *differ}))
         ]
         matched = [pair for pair in candidates if are_alike(*(group.total("steps") for group in pair))]
-        # A group that has a partner of as many steps in a setting has no other one in that setting.
+        # A group with a partner of equally many steps in a setting takes no other partner there.
         taken = {(one, other.setting) for one, other in matched} | {(o, one.setting) for one, o in matched}
         return [
             (one, other)
@@ -103,14 +103,15 @@ def between_settings(
     return pairs
 
 
-def against_default(defaults: Mapping[str, object], *differ: str) -> Callable[[Study], list[Pair]]:
-    """Pairs of a group and the one of its setting that differs in some options and has their defaults.
+def against_default(defaults: Mapping[str, Any], *differ: str) -> Callable[[Study], list[Pair]]:
+    """Find pairs of the group with the default values of some options, and another of its setting.
 
     Args:
-        defaults: of the options that are asked about; where no group has them, the first group stands in.
-        differ: what else may differ.
+        defaults: values of the options that the question is about. Where no group has them, the first group
+            takes their place.
+        differ: other options that may differ.
     """
-    but = frozenset({*defaults, *differ})
+    except_in = frozenset({*defaults, *differ})
 
     def pairs(study: Study) -> list[Pair]:
         found = []
@@ -118,7 +119,7 @@ def against_default(defaults: Mapping[str, object], *differ: str) -> Callable[[S
             peers = [
                 other
                 for other in study.groups
-                if group.setting == other.setting and group.by_task and agree(group, other, but)
+                if group.setting == other.setting and group.by_task and agree(group, other, except_in)
             ]
             usual = [
                 peer for peer in peers if all(peer.shared[name] == value for name, value in defaults.items())
@@ -131,25 +132,25 @@ def against_default(defaults: Mapping[str, object], *differ: str) -> Callable[[S
 
 
 def is_mean(group: Group) -> bool:
-    """Whether a group minimises the plain mean of all tasks' losses."""
+    """Whether a group trains on the mean of all tasks' losses."""
     return group.setting == 5 and group.shared["loss"] == "mean"
 
 
-# What the other side could be trained with
+# Options for sides that have no runs yet, as close as possible to those of existing runs
 
 
-def way(options: Mapping[str, object]) -> int:
-    """A setting that shares an encoder: that of some runs, if it does."""
+def sharing_setting(options: Mapping[str, Any]) -> int:
+    """A setting in which tasks share an encoder: that of existing runs if it does."""
     return options["setting"] if options["setting"] not in (0, SINGLE_TASK) else 3
 
 
-def another_loss(options: Mapping[str, object]) -> str:
-    """A loss that is not the mean."""
+def another_loss(options: Mapping[str, Any]) -> str:
+    """A loss other than the mean."""
     return options["loss"] if options["loss"] not in (None, "mean") else "uw"
 
 
-def more_tasks_per_step(options: Mapping[str, object]) -> list[dict[str, object]]:
-    """One task a step, and more: as in some runs, or four, if they divide a batch."""
+def more_tasks_per_step(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One task a step, and several: as many as existing runs have, or four if they divide the batch."""
     setting = options["setting"] if SETTINGS[options["setting"]].samples_tasks else 3
     size, more = options["batch_size"], options["tasks_per_step"]
     if more in (None, 1):
@@ -157,8 +158,8 @@ def more_tasks_per_step(options: Mapping[str, object]) -> list[dict[str, object]
     return [{"setting": setting, "tasks_per_step": 1}, {"setting": setting, "tasks_per_step": more}]
 
 
-def another_recipe(options: Mapping[str, object]) -> list[dict[str, object]]:
-    """The recipe of the experiment, and another: that of some runs, or one of the usual ones."""
+def another_recipe(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The default recipe and another: that of existing runs, or momentum with a cosine schedule."""
     setting, other = options["setting"] or 3, {name: options[name] for name in RECIPE}
     if other == RECIPE:
         other = RECIPE | {"momentum": 0.9, "schedule": "cosine"}
@@ -168,15 +169,15 @@ def another_recipe(options: Mapping[str, object]) -> list[dict[str, object]]:
 QUESTIONS = (
     Question(
         "draws",
-        "how often a task is drawn",
+        "how often a task is sampled",
         between_settings(lambda g: g.setting == 3, lambda g: g.setting == 4, "weights"),
-        lambda options: [{"setting": 3}, {"setting": 4}],
+        lambda _: [{"setting": 3}, {"setting": 4}],
     ),
     Question(
         "weights",
         "how much the loss of a task weighs",
         between_settings(is_mean, lambda g: g.setting == 6, "weights"),
-        lambda options: [{"setting": 5, "loss": "mean"}, {"setting": 6}],
+        lambda _: [{"setting": 5, "loss": "mean"}, {"setting": 6}],
         shared_inputs=True,
     ),
     Question(
@@ -198,22 +199,22 @@ QUESTIONS = (
     ),
     Question(
         "all tasks",
-        "drawing tasks, or all of them on every image",
+        "sampling tasks, or training all of them on every image",
         between_settings(lambda g: g.setting == 3, is_mean),
-        lambda options: [{"setting": 3}, {"setting": 5, "loss": "mean"}],
+        lambda _: [{"setting": 3}, {"setting": 5, "loss": "mean"}],
         shared_inputs=True,
     ),
     Question(
         "heads",
-        "one head for all classes, or one for each task",
+        "one head for all classes, or one per task",
         between_settings(lambda g: g.setting == 1, lambda g: g.setting == 3),
-        lambda options: [{"setting": 1}, {"setting": 3}],
+        lambda _: [{"setting": 1}, {"setting": 3}],
     ),
     Question(
         "normalisation",
-        "scoring with the statistics of all tasks, or with those of the task",
+        "scoring with shared batch-norm statistics, or with per-task ones",
         lambda study: list(study.own.items()),
-        lambda options: [{"setting": 3}],
+        lambda _: [{"setting": 3}],
         shared_inputs=False,
     ),
     Question(
@@ -230,30 +231,30 @@ QUESTIONS = (
             for one, other in against_default({"note": ""}, "code")(study)
             if one.shared["note"] != other.shared["note"]
         ],
-        lambda options: [{}],  # no run of the program as it is answers it
+        lambda _: [{}],  # no command can: it takes other code
     ),
     Question(
         "single-task",
-        "sharing an encoder, or a network for each task",
+        "sharing an encoder, or one network per task",
         between_settings(
             lambda g: g.by_task and g.setting != SINGLE_TASK, lambda g: g.setting == SINGLE_TASK
         ),
-        lambda options: [{"setting": way(options)}, {"setting": SINGLE_TASK}],
+        lambda options: [{"setting": sharing_setting(options)}, {"setting": SINGLE_TASK}],
     ),
 )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One group against another: how much higher it scores.
+    """How much higher one group scores than another.
 
     Attributes:
-        question: its name.
-        first: what the difference is the score of,
-        second: minus that of.
-        measure: `accuracy` or `balanced_accuracy`, as a mean over tasks or `of` one, in points; or `delta_m`,
-            in per cent.
-        difference: over the seeds that both have, of no dimension.
+        question: name of the question.
+        first: the group whose score counts positive.
+        second: the group whose score is subtracted.
+        measure: `accuracy` or `balanced_accuracy` (mean over tasks) or `... of TASK`, in points; or
+            `delta_m`, in per cent.
+        difference: a scalar estimate over the common seeds.
     """
 
     question: str
@@ -264,21 +265,20 @@ class Comparison:
 
     @property
     def task(self) -> str:
-        """The task that it is of, empty where it is of their mean."""
+        """The task that is compared, empty for the mean over tasks."""
         return self.measure.partition(" of ")[2]
 
 
 def common_seeds(one: Group, other: Group) -> list[int]:
-    """The seeds that two groups have complete."""
-    return (
-        [seed for seed in one.seeds if seed in other.seeds] if one.is_complete and other.is_complete else []
-    )
+    """The seeds that have every task in both groups."""
+    complete = one.is_complete and other.is_complete
+    return [seed for seed in one.seeds if seed in other.seeds] if complete else []
 
 
 def scorings(pair: Pair, study: Study) -> list[Pair]:
-    """A pair, and where there is one the same pair scored with the tasks' own normalisation statistics.
+    """A pair, and the same pair scored with per-task statistics where these exist.
 
-    Ways that do not draw tasks are tested with the statistics they are trained with, and have no others.
+    Settings that do not sample tasks have one score, which stands on their side in both pairs.
     """
     first, second = (
         study.own.get(group, None if SETTINGS[group.setting].samples_tasks else group) for group in pair
@@ -287,7 +287,7 @@ def scorings(pair: Pair, study: Study) -> list[Pair]:
 
 
 def compare(question: Question, study: Study) -> list[Comparison]:
-    """The differences of mean accuracy that answer a question."""
+    """Compare the mean accuracies of all pairs that answer a question."""
     comparisons = []
     for first, second in (scoring for pair in question.pairs(study) for scoring in scorings(pair, study)):
         if seeds := common_seeds(first, second):
@@ -297,13 +297,13 @@ def compare(question: Question, study: Study) -> list[Comparison]:
 
 
 class Transfer:
-    """A way of training against single-task training, task by task.
+    """Gain or loss of each task relative to the single-task baseline.
 
     Attributes:
         comparison: of the means over tasks.
-        tasks: how many points higher each task scores, in the study's measure.
-        change: delta_m in that measure, or None where it has no meaning.
-        no_better: the tasks in which single-task training is no better than a constant answer.
+        tasks: difference of each task in points, by the study's measure.
+        change: delta_m by that measure, or None where it is undefined.
+        no_better: tasks in which the baseline is no better than a constant answer.
     """
 
     def __init__(self, comparison: Comparison, study: Study) -> None:
@@ -312,14 +312,14 @@ class Transfer:
         scores, baseline = (group.scores(study.measure, seeds) for group in (first, second))
         constant = study.constant[study.measure]
         levels = zip(first.tasks, baseline.mean(axis=0), strict=True)
-        self.no_better = [name for name, level in levels if level <= constant[name] + NO_DEVIATION]
+        self.no_better = [name for name, level in levels if level <= constant[name] + ROUNDING]
         self.comparison = comparison
         self.tasks = estimate(points(scores, baseline))
         self.change = None if self.no_better else estimate(relative_change(scores, baseline).mean(axis=1))
         self._measure = study.measure
 
     def comparisons(self) -> list[Comparison]:
-        """delta_m, where it has a meaning, and every task as comparisons."""
+        """delta_m where it is defined, and every task, as comparisons."""
         first, second, tasks = self.comparison.first, self.comparison.second, self.tasks
         question = self.comparison.question
         made = [Comparison(question, first, second, "delta_m", self.change)] if self.change else []
@@ -330,14 +330,14 @@ class Transfer:
 
 
 class Section:
-    """What the runs on one data set say.
+    """All comparisons on one data set.
 
     Attributes:
         study: the groups of runs.
-        answers: the differences of mean accuracy that answer each question that can be asked, by its name.
-        main: all of these.
-        transfers: for each group that can be compared with single-task training, how.
-        comparisons: those of `answers`, and with them delta_m and every task against single-task training.
+        answers: by question, the comparisons of mean accuracy that answer it.
+        main: all comparisons of mean accuracy.
+        transfers: for each group that has a single-task baseline, its gains and losses.
+        comparisons: `main`, and with them delta_m and every task relative to the baseline.
     """
 
     def __init__(self, study: Study) -> None:

@@ -1,46 +1,54 @@
-"""The figure of a report. Needs matplotlib, which nothing else does."""
+"""The figure of a report; the only module that needs matplotlib."""
 
 import io
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from textwrap import fill
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from reporting.comparisons import SEEDS, Section, Transfer
 from reporting.histories import Group, Study
-from reporting.statistics import CANNOT_BE_TOLD, CONFIDENCE, Estimate, estimate
+from reporting.statistics import CONFIDENCE, INCONCLUSIVE, Estimate, estimate
 
-os.environ["MPLBACKEND"] = "Agg"  # whatever else the user has there: nothing is shown on a screen
+os.environ["MPLBACKEND"] = "Agg"  # nothing is shown on a screen, whatever the user has set
 
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 WIDTH, LINE, SIZE = 9, 0.155, 8
-"""Width of the figure and height of a line, in inches, and size of letters, in points: 11 pixels of 900."""
+"""Width of the figure and height of a text line in inches; font size in points."""
 
 DPI, MOST_PIXELS = 150, 60_000
-"""Pixels to the inch, fewer where the figure would be higher than matplotlib can draw."""
+"""Pixels per inch, and the greatest height in pixels, as matplotlib draws no larger images."""
 
 COLUMNS, PANELS, TASKS, LETTERS = 4, 20, 80, 42
-"""Panels of tasks side by side, and in all; tasks that have a line and a name each; letters of a name."""
+"""Panels in a row; most panels; most tasks that are named; longest name."""
 
-STYLE = ["default", {"font.size": SIZE, "axes.titlesize": SIZE, "text.parse_math": False}]
-"""Not what the user has set for other figures; and what looks like a formula in a name is none."""
+STYLE: list[str | dict[str, Any]] = [
+    "default",
+    {"font.size": SIZE, "axes.titlesize": SIZE, "text.parse_math": False},
+]
+"""Independent of the user's style; names that look like formulas stay text."""
 
-MARKERS = {
-    "statistics of all tasks": {"fmt": "o", "color": "black", "ms": 5},
-    "each task's own statistics": {"fmt": "D", "color": "0.4", "ms": 4.5, "mfc": "white"},
-    "differs from single-task training": {"fmt": "s", "color": "black", "ms": 4},
-    CANNOT_BE_TOLD: {"fmt": "s", "color": "0.6", "ms": 4, "mfc": "white"},
+MARKERS: dict[str, dict[str, Any]] = {
+    "shared statistics": {"fmt": "o", "color": "black", "ms": 5},
+    "per-task statistics": {"fmt": "D", "color": "0.4", "ms": 4.5, "mfc": "white"},
+    "differs from the single-task baseline": {"fmt": "s", "color": "black", "ms": 4},
+    INCONCLUSIVE: {"fmt": "s", "color": "0.6", "ms": 4, "mfc": "white"},
 }
-SHARED, OWN, TOLD, NOT_TOLD = MARKERS
+SHARED, PER_TASK, DIFFERS, _ = MARKERS
 
-BARS = f"bars: {100 * CONFIDENCE:.0f} % intervals over seeds (none with one); without a cap they go on"
-LEGEND = {"loc": "outside lower center", "ncols": 3, "frameon": False}
+BARS = (
+    f"bars: {100 * CONFIDENCE:.0f} % intervals over seeds (none with one seed); those without a cap continue"
+)
+LEGEND: dict[str, Any] = {"loc": "outside lower center", "ncols": 3, "frameon": False}
 
 
 @style.context(STYLE)
@@ -50,32 +58,34 @@ def draw(sections: Sequence[Section]) -> bytes:
     dpi = min(DPI, MOST_PIXELS / figure.get_figheight())
     image = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks becomes a box
+        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
         figure.savefig(image, dpi=dpi, format="png", metadata={"Software": None})
     return image.getvalue()
 
 
 @style.context(STYLE)
 def build(sections: Sequence[Section]) -> Figure:
-    """For each data set the accuracies of its groups, under them the tasks against single-task training.
+    """Build the figure: for each data set the accuracies of its groups, then the changes of its tasks.
 
-    Each group has a row or a panel of its own, and the rest is filled or hollow: nothing needs colour.
+    Each group has its own row or panel, and markers are filled or hollow, so that nothing needs colour.
     """
-    parts = []
+    parts: list[Callable[[SubFigure], None]] = []
+    heights: list[float] = []
     for section in sections:
-        study, transfers = section.study, [*task_by_task(section).items()][:PANELS]
-        labels = [in_lines(study, group, len(group.seeds), 34) for group in study.groups]
-        lines = [max(2.2, label.count("\n") + 1.8) for label in labels]
-        parts.append((max(lines) * len(lines) + 10, draw_groups, section, labels))
+        study, transfers = section.study, [*drawn_transfers(section).items()][:PANELS]
+        labels = [wrapped_label(study, group, len(group.seeds), 34) for group in study.groups]
+        row = max(2.2, max(label.count("\n") for label in labels) + 1.8)
+        parts.append(partial(draw_groups, section=section, labels=labels))
+        heights.append(LINE * (row * len(labels) + 10))
         if transfers:
-            labels = [in_lines(study, group, each.tasks.seeds, 24) for group, each in transfers]
-            lines = min(len(study.tasks), TASKS) + max(label.count("\n") for label in labels) + 4
-            parts.append((math.ceil(len(labels) / COLUMNS) * lines + 6, draw_tasks, section, labels))
-    heights = [LINE * lines for lines, *_ in parts]
+            labels = [wrapped_label(study, group, each.tasks.seeds, 24) for group, each in transfers]
+            panel = min(len(study.tasks), TASKS) + max(label.count("\n") for label in labels) + 4
+            parts.append(partial(draw_tasks, section=section, labels=labels))
+            heights.append(LINE * (math.ceil(len(labels) / COLUMNS) * panel + 6))
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     places = figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for place, (_, draw_part, *given) in zip(places, parts, strict=True):
-        draw_part(place, *given)
+    for place, draw_part in zip(places, parts, strict=True):
+        draw_part(place)
         entries = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in place.axes]
         handles = {label: handle for axes in entries for handle, label in axes}
         names = sorted(handles, key=lambda name: [*MARKERS, name].index(name))
@@ -83,29 +93,29 @@ def build(sections: Sequence[Section]) -> Figure:
     return figure
 
 
-def task_by_task(section: Section) -> dict[Group, Transfer]:
-    """The groups whose tasks are drawn, with their changes: those scored with the statistics of all tasks."""
+def drawn_transfers(section: Section) -> dict[Group, Transfer]:
+    """Gains and losses of the groups whose tasks are drawn: not those with per-task statistics."""
     return {group: transfer for group, transfer in section.transfers.items() if not group.own}
 
 
-def in_lines(study: Study, group: Group, seeds: int, width: int) -> str:
-    """The label of a group and its number of seeds, broken between options alone as far as that goes."""
-    label = f"{drawable(study.label(group))}, {seeds} seed{'s' * (seeds != 1)}"
+def wrapped_label(study: Study, group: Group, seeds: int, width: int) -> str:
+    """Label and number of seeds of a group, wrapped between options where possible."""
+    label = f"{printable(study.label(group))}, {seeds} seed{'s' * (seeds != 1)}"
     if not group.is_complete:
         label += ", tasks missing"
     return fill(label.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", "), width)
 
 
-def drawable(text: str) -> str:
-    """A text without what no font has: the names of files and tasks may hold half characters."""
+def printable(text: str) -> str:
+    """Escape what no font has: names of files and tasks may hold lone surrogates."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def draw_groups(place: SubFigure, section: Section, labels: Sequence[str]) -> None:
-    """A row per group: its accuracy, its delta_m, and its accuracy from epoch to epoch."""
+    """Draw a row per group: accuracy, delta_m, and accuracy by epoch."""
     study = section.study
     changes = {group: each.change for group, each in section.transfers.items() if each.change}
-    # Setting 0 answers another question: where there is more, its row has a number in words alone.
+    # Setting 0 is scored on all classes: beside other settings its row has only text.
     scored = [group for group in study.groups if group.by_task] or study.groups
     epochs = max(group.options["epochs"] for group in scored)
     widths = [3] + [1.6] * bool(changes) + [0.8] * (epochs > 1)
@@ -121,30 +131,31 @@ def draw_groups(place: SubFigure, section: Section, labels: Sequence[str]) -> No
         axes.tick_params(axis="y", which="both", length=0)
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
-    place.suptitle(drawable(study.title), fontsize=SIZE + 2, fontweight="bold")
+    place.suptitle(printable(study.title), fontsize=SIZE + 2, fontweight="bold")
 
 
 def marks(group: Group, own: Group | None) -> list[tuple[Group, str, float]]:
-    """What stands in the row of a group, with the name of its marker and its shift from the row's middle."""
-    return [(group, SHARED, -0.17), (own, OWN, 0.17)] if own else [(group, SHARED, 0)]
+    """The points in the row of a group, each with its marker and its shift from the middle."""
+    return [(group, SHARED, -0.17), (own, PER_TASK, 0.17)] if own else [(group, SHARED, 0)]
 
 
 def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
-    """The mean accuracy of each group, that of every seed, and under it with each task's own statistics."""
-    drawn, of_seeds = [], []
+    """Draw the mean accuracy of each group and of its seeds, and below with per-task statistics."""
+    means: list[Estimate] = []
+    of_seeds: list[float] = []
     for row, group in enumerate(study.groups):
         if group not in scored:
-            text = f"{100 * group.means().mean():.1f} % over all classes at once: not to be compared"
-            place = {"transform": axes.get_yaxis_transform(), "va": "center"}
-            axes.text(0.02, row, text, bbox={"color": "white", "pad": 1}, **place)
+            text = f"{100 * group.means().mean():.1f} % over all classes at once: not comparable"
+            box = {"color": "white", "pad": 1}
+            axes.text(0.02, row, text, bbox=box, transform=axes.get_yaxis_transform(), va="center")
             continue
         for each, name, shift in marks(group, study.own.get(group)):
             seeds = 100 * each.means()
             axes.plot(seeds, [row + shift] * len(seeds), "|", color="0.65", ms=7, label="one seed")
             draw_points(axes, estimate(seeds), row + shift, name)
-            drawn.append(estimate(seeds))
+            means.append(estimate(seeds))
             of_seeds += [*seeds]
-    low, high = limits(drawn, *of_seeds)
+    low, high = limits(means, *of_seeds)
     constant, room = 100 * study.constant_answer("accuracy"), (high - low) / 2
     if low - room < constant < high + room:
         axes.axvline(constant, color="0.4", ls=":", lw=1.2, label="constant answer")
@@ -154,33 +165,33 @@ def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
 
 
 def draw_changes(axes: Axes, study: Study, changes: Mapping[Group, Estimate]) -> None:
-    """delta_m of each group that has one, and under it with each task's own statistics."""
+    """Draw delta_m of each group that has it, and below with per-task statistics."""
     for row, group in enumerate(study.groups):
         own = study.own.get(group)
         for each, _, shift in marks(group, own if own in changes else None):
             if change := changes.get(each):
-                draw_differences(axes, change, row + shift, change.verdict != CANNOT_BE_TOLD)
+                draw_differences(axes, change, row + shift, change.verdict != INCONCLUSIVE)
     axes.axvline(0, color="black", lw=0.8)
-    axes.set(title="delta_m: mean change relative\nto single-task training", xlabel="%")
+    axes.set(title="delta_m: mean change relative\nto the single-task baseline", xlabel="%")
     axes.set_xlim(limits([*changes.values()], 0))
 
 
 def draw_curves(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
-    """The mean accuracy of each group after every epoch, on the same scale in every row."""
+    """Draw the mean accuracy of each group by epoch, on the same scale in every row."""
     curves = {study.groups.index(group): 100 * group.curve.mean(axis=0) for group in scored}
     low, high = min(curve.min() for curve in curves.values()), max(curve.max() for curve in curves.values())
     for row, curve in curves.items():
         heights = 0.8 * (curve - low) / ((high - low) or 1)
         line = "." if len(curve) == 1 else "-"
         axes.plot(range(1, len(curve) + 1), row + 0.4 - heights, line, color="black", lw=1)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set(title=f"accuracy,\n{low:.0f} to {high:.0f} %", xlabel="epoch")
 
 
 def draw_tasks(place: SubFigure, section: Section, labels: Sequence[str]) -> None:
-    """A panel per group: how each task differs from single-task training, tasks in the same order in each."""
+    """Draw a panel per group with the change of each task, in the same order in every panel."""
     study = section.study
-    transfers = task_by_task(section)
+    transfers = drawn_transfers(section)
     differences = [transfer.tasks for transfer in transfers.values()][: len(labels)]
     columns = min(COLUMNS, len(labels))
     rows = math.ceil(len(labels) / columns)
@@ -188,8 +199,8 @@ def draw_tasks(place: SubFigure, section: Section, labels: Sequence[str]) -> Non
     order = np.argsort(-np.mean([each.mean for each in differences], axis=0), kind="stable")
     places = np.argsort(order)
     for i, (axes, each, label) in enumerate(zip(panels, differences, labels, strict=False)):
-        told = (each.verdict != CANNOT_BE_TOLD) & (each.seeds >= SEEDS)
-        draw_differences(axes, each, places, told)
+        conclusive = (each.verdict != INCONCLUSIVE) & (each.seeds >= SEEDS)
+        draw_differences(axes, each, places, conclusive)
         axes.axvline(0, color="black", lw=0.8)
         axes.set(title=label, xlabel="points" if i + columns >= len(labels) else "")
         axes.grid(axis="y", color="0.9", lw=0.5)
@@ -197,36 +208,38 @@ def draw_tasks(place: SubFigure, section: Section, labels: Sequence[str]) -> Non
         axes.tick_params(axis="x", labelbottom=i + columns >= len(labels))
     for axes in panels[len(labels) :]:
         axes.remove()
-    names = [drawable(study.tasks[task])[:LETTERS] for task in order] if len(order) <= TASKS else []
+    names = [printable(study.tasks[task])[:LETTERS] for task in order] if len(order) <= TASKS else []
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(len(order) - 0.4, -0.6)
     panels[0].set_xlim(limits(differences, 0))
     measure = study.measure.replace("_", " ")
-    title = f"Change of each task against single-task training, in points of {measure}"
+    title = f"Change of each task relative to the single-task baseline, in points of {measure}"
     if any(each.seeds < SEEDS for each in differences):
-        title += f" (told from {SEEDS} common seeds on)"
+        title += f" (conclusive from {SEEDS} common seeds on)"
     if len(labels) < len(transfers):
         title += f"\nThe first {len(labels)} of {len(transfers)} groups"
     place.suptitle(title, fontsize=SIZE)
 
 
-def draw_differences(axes: Axes, differences: Estimate, places: np.ndarray, told: np.ndarray) -> None:
-    """Differences from single-task training, hollow where they cannot be told."""
-    for name, which in ((TOLD, np.ravel(told)), (NOT_TOLD, ~np.ravel(told))):
+def draw_differences(axes: Axes, differences: Estimate, places: ArrayLike, conclusive: ArrayLike) -> None:
+    """Draw differences from the single-task baseline, hollow where inconclusive."""
+    filled = np.ravel(conclusive)
+    for name, which in ((DIFFERS, filled), (INCONCLUSIVE, ~filled)):
         if which.any():
             ends = (np.ravel(each)[which] for each in (differences.mean, differences.low, differences.high))
             draw_points(axes, Estimate(differences.seeds, *ends), np.ravel(places)[which], name)
 
 
-def draw_points(axes: Axes, estimated: Estimate, places: np.ndarray, name: str) -> None:
-    """Means with their intervals, as far as there are any."""
+def draw_points(axes: Axes, estimated: Estimate, places: ArrayLike, name: str) -> None:
+    """Draw means with their intervals, as far as these exist."""
     lengths = np.reshape([estimated.mean - estimated.low, estimated.high - estimated.mean], (2, -1))
-    look = {"elinewidth": 1.2, "capsize": 2, **MARKERS[name]}
-    axes.errorbar(estimated.mean, places, xerr=lengths, label=name, **look)
+    axes.errorbar(
+        estimated.mean, places, xerr=lengths, label=name, elinewidth=1.2, capsize=2, **MARKERS[name]
+    )
 
 
 def limits(estimates: Sequence[Estimate], *others: float) -> tuple[float, float]:
-    """Both ends of an axis, which shows all means and others, and intervals but for few far wider ones."""
+    """Ends of an axis that shows all means and other values, and all intervals but much wider ones."""
     means = np.concatenate([np.ravel(each.mean) for each in estimates])
     ends = np.concatenate([np.stack([np.ravel(each.low), np.ravel(each.high)], axis=1) for each in estimates])
     ends = ends[~np.isnan(ends[:, 0])]

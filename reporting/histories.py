@@ -1,4 +1,4 @@
-"""The runs that a report is about: found, read, and grouped by what they share."""
+"""Find the histories under a directory, read them, and group the runs that repeat each other."""
 
 import os
 import stat
@@ -6,12 +6,13 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from errors import UserError
 from options import Option, grouping, is_number
-from reporting.statistics import NO_DEVIATION
+from reporting.statistics import ROUNDING
 from running.released import known_as
 from running.streams import in_one_line
 from settings import SETTINGS
@@ -21,78 +22,67 @@ from tasks import DATA_SETS
 SINGLE_TASK = 2
 
 BESIDE = ("model.pt", "log.txt")
-"""What runs and studies leave beside a history, or in its place."""
+"""Other files of a run: where they stand without a history, it may be lost."""
 
 MEASURES = ("accuracy", "balanced_accuracy")
 
 AMOUNTS = ("steps", "images", "parameters", "seconds")
-"""What a run took: steps and images of its training, parameters of its model, seconds of training."""
+"""What a run took: training steps, training images, parameters of its model, seconds of training."""
 
-TOO_CONSTANT = 0.05
-"""How far a constant answer may score above an even guess for accuracy to be what tasks are compared in."""
+UNBALANCED = 0.05
+"""From this gap between a constant answer and an even guess on, tasks are compared by balanced accuracy."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished run and where its history was found.
+    """A finished run.
 
     Attributes:
-        path: of the history.
-        history: what it says.
-        shared: what it shares with the runs that repeat it: what counts of each option, and its code.
+        path: where its history was found.
+        history: its content.
+        shared: what runs that repeat each other have in common: the options but seed and task, and the code.
     """
 
     path: Path
     history: History
-    shared: dict[str, object]
+    shared: dict[str, Any]
 
     @property
-    def options(self) -> dict:
+    def options(self) -> dict[str, Any]:
         """The options of the run."""
         return self.history.options
 
     @property
-    def data_set(self) -> tuple:
-        """What tells its data set from others: those of different content differ, whatever their names."""
+    def data_set(self) -> tuple[str, bool, str]:
+        """Identity of its data set: the number or the checksum, and which images are scored."""
         return (str(self.shared["data"]), self.options["synthetic"], self.history.data_set["scored_on"])
 
     @property
     def by_task(self) -> bool:
-        """Whether it is scored on tasks, and not on all classes at once."""
+        """Whether it is scored task by task, not on all classes at once."""
         return self.history.tasks != [ALL_CLASSES]
 
     def amount(self, name: str) -> float | None:
-        """One of AMOUNTS, or None where an older program has not recorded it."""
+        """One of AMOUNTS, or None where an older program did not record it."""
         if name == "parameters":
             return sum(self.history.parameters.values()) or None
-        values = [epoch.get(name) for epoch in self.history.epochs]
-        return sum(values) if all(map(is_number, values)) else None
+        values = [epoch[name] for epoch in self.history.epochs if is_number(epoch.get(name))]
+        return sum(values) if len(values) == len(self.history.epochs) else None
 
     @property
     def processors(self) -> set[str]:
-        """Names of what it was trained on, CPUs or GPUs, as far as they are recorded."""
+        """Names of the CPUs or GPUs that it was trained on, as far as recorded."""
         names = [session["environment"].get("processor") for session in self.history.sessions]
         return {name for name in names if isinstance(name, str) and name}
 
 
-def read_run(path: Path, table: Sequence[Option]) -> Recorded:
-    """Read the history of a finished run.
-
-    Raises:
-        ValueError: it is none, or of a run that has not ended; the text says so.
-    """
-    history = read_history(path, table)
-    codes = dict.fromkeys(known_as(session["code"]) for session in history.sessions)
-    shared = grouping(table, history.options) | {"code": " ".join(codes)}
-    if not history.finished:
-        raise ValueError(f"unfinished: {len(history.epochs)} of {history.options['epochs']} epochs")
-    return Recorded(path, history, shared)
-
-
 def find_histories(directory: Path) -> tuple[list[Path], list[str]]:
-    """The histories at any depth under a directory, and what cannot be one or hides one, a line each.
+    """Find every history at any depth under a directory.
 
-    Links are followed, once everything else is looked through, and each place is looked through once.
+    Links are followed, after everything else; each directory is searched once.
+
+    Returns:
+        The paths of the histories, and a line for everything that is left out.
 
     Raises:
         UserError: the directory cannot be read.
@@ -103,10 +93,12 @@ def find_histories(directory: Path) -> tuple[list[Path], list[str]]:
         raise UserError(
             f"cannot look into {directory}: {error.strerror}; give another --save_path"
         ) from error
-    histories, left_out, seen = [], [], {}
-    places, links = deque([directory]), deque()
-    while places or links:
-        path = (places or links).popleft()
+    histories: list[Path] = []
+    left_out: list[str] = []
+    seen: dict[tuple[int, int], Path] = {}
+    paths, links = deque([directory]), deque[Path]()
+    while paths or links:
+        path = (paths or links).popleft()
         try:
             state = path.stat()
             if path.name == HISTORY and stat.S_ISREG(state.st_mode):
@@ -116,20 +108,20 @@ def find_histories(directory: Path) -> tuple[list[Path], list[str]]:
             elif stat.S_ISDIR(state.st_mode):
                 same = seen.setdefault((state.st_dev, state.st_ino), path)
                 if same is not path:
-                    left_out.append(f"{path}: leads to {same}, which is looked through already")
+                    left_out.append(f"{path}: leads to {same}, which is searched already")
                     continue
-                with os.scandir(path) as entries:
-                    entries = sorted(entries, key=lambda entry: entry.name)
+                with os.scandir(path) as scanned:
+                    entries = sorted(scanned, key=lambda entry: entry.name)
                 links += [path / entry.name for entry in entries if entry.is_symlink()]
-                places += [
+                paths += [
                     path / entry.name
                     for entry in entries
                     if entry.is_dir(follow_symlinks=False)
                     or (entry.name == HISTORY and not entry.is_symlink())
                 ]
                 names = {entry.name for entry in entries}
-                if HISTORY not in names and (there := [name for name in BESIDE if name in names]):
-                    left_out.append(f"{path}: has {' and '.join(there)} and no {HISTORY}")
+                if HISTORY not in names and (others := [name for name in BESIDE if name in names]):
+                    left_out.append(f"{path}: has {' and '.join(others)} and no {HISTORY}")
         except OSError as error:
             if path.name not in BESIDE:
                 left_out.append(f"{path}: cannot be read: {error.strerror}")
@@ -137,7 +129,10 @@ def find_histories(directory: Path) -> tuple[list[Path], list[str]]:
 
 
 def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded], list[str]]:
-    """The finished runs at any depth under a directory, and what was left out and why, a line each.
+    """Find the finished runs at any depth under a directory.
+
+    Returns:
+        The runs, and a line for each that is left out, which says why.
 
     Raises:
         UserError: the directory cannot be read, or there is no history in it.
@@ -147,22 +142,18 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
         raise UserError(
             f"there is no {HISTORY} under {directory}: train with --save_history, or give --save_path"
         )
-    runs = []
-    for path in paths:
-        try:
-            runs.append(read_run(path, table))
-        except ValueError as error:
-            left_out.append(f"{path}: {error}")
+    runs, unusable = _read_finished(paths, table)
+    left_out += unusable
     if not all(run.options["synthetic"] for run in runs):
         generated = [run for run in runs if run.options["synthetic"]]
         left_out += [f"{run.path}: generated images, beside runs on real ones" for run in generated]
         runs = [run for run in runs if not run.options["synthetic"]]
-    astray = at_odds(runs)
+    contradicting = outvoted(runs)
     left_out += [
-        f"{run.path}: its tasks or answers are not those of other runs on its data" for run in astray
+        f"{run.path}: its tasks or answers are not those of other runs on its data" for run in contradicting
     ]
-    runs = [run for run in runs if run not in astray]
-    first = {}
+    runs = [run for run in runs if run not in contradicting]
+    first: dict[tuple[object, ...], Recorded] = {}
     for run in runs:
         key = (run.data_set, str(run.shared), run.options["seed"], run.options["task"])
         same = first.setdefault(key, run)
@@ -171,42 +162,62 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
     return list(first.values()), [in_one_line(each) for each in left_out]
 
 
-def at_odds(runs: Sequence[Recorded]) -> list[Recorded]:
-    """Those of some runs that say of their data set what most runs on it do not: its tasks and answers."""
-    said: dict[tuple, Counter] = {}
+def _read_finished(paths: Sequence[Path], table: Sequence[Option]) -> tuple[list[Recorded], list[str]]:
+    """Read the finished runs of some histories, and a line for each that is damaged or unfinished."""
+    runs, left_out = [], []
+    for path in paths:
+        try:
+            history = read_history(path, table)
+        except ValueError as error:
+            left_out.append(f"{path}: {error}")
+            continue
+        if history.finished:
+            codes = dict.fromkeys(known_as(session["code"]) for session in history.sessions)
+            shared = grouping(table, history.options) | {"code": " ".join(codes)}
+            runs.append(Recorded(path, history, shared))
+        else:
+            done, asked = len(history.epochs), history.options["epochs"]
+            left_out.append(f"{path}: unfinished: {done} of {asked} epochs")
+    return runs, left_out
+
+
+def outvoted(runs: Sequence[Recorded]) -> list[Recorded]:
+    """Runs whose history describes the data set unlike most histories of it."""
+    votes: dict[tuple[object, ...], Counter[tuple[object, ...]]] = {}
     for run in runs:
-        for what, value in _of_data_set(run):
-            said.setdefault((run.data_set, what), Counter())[value] += 1
+        for subject, claim in _claims(run):
+            votes.setdefault((run.data_set, subject), Counter())[claim] += 1
     return [
         run
         for run in runs
-        if any(said[run.data_set, what].most_common(1)[0][0] != value for what, value in _of_data_set(run))
+        if any(votes[run.data_set, subject].most_common(1)[0][0] != claim for subject, claim in _claims(run))
     ]
 
 
-def _of_data_set(run: Recorded) -> list[tuple[tuple, tuple]]:
-    """What a history says of its data set, and of each task of it."""
+def _claims(run: Recorded) -> list[tuple[tuple[object, ...], tuple[object, ...]]]:
+    """What a history says about its data set: the names of the tasks, and facts about each."""
     history = run.history
     facts = zip(history.tasks, history.constant_accuracy, history.num_answers, strict=True)
-    whole = history.options["setting"] == 0  # a task may have the name of all classes together
+    all_classes = history.options["setting"] == 0  # a task may have the same name
     return [
         ((), tuple(history.data_set["tasks"])),
-        *(((name, whole), (constant, answers)) for name, constant, answers in facts),
+        *(((name, all_classes), (constant, answers)) for name, constant, answers in facts),
     ]
 
 
 class Group:
-    """Runs on one data set that differ in the seed alone, in setting 2 also in the task.
+    """Runs that differ only in the seed, in setting 2 also in the task.
 
     Attributes:
         setting: of the runs.
-        shared: what else they share, by option.
-        tasks: the names of what is scored.
-        by_task: whether that is the data set's tasks, and not all classes at once.
-        own: whether the scores are those with the tasks' own normalisation statistics.
-        seeds: those that scores are of: the ones that have every task, or all where none has.
-        is_complete: whether there is a seed that has every task.
-        lacking: the numbers of the tasks that a seed lacks, for each seed that lacks any.
+        options: of the first run.
+        shared: what all runs have in common, by option.
+        tasks: names of what is scored.
+        by_task: whether these are the data set's tasks, not all classes at once.
+        own: whether the scores are those with per-task statistics.
+        seeds: the seeds that are scored: those that have every task, or all where none has.
+        is_complete: whether some seed has every task.
+        lacking: numbers of the missing tasks, for each seed that lacks any.
     """
 
     def __init__(self, runs: Sequence[Recorded], own: bool = False) -> None:
@@ -230,76 +241,78 @@ class Group:
 
     @property
     def runs(self) -> list[Recorded]:
-        """The runs that scores are of."""
+        """The runs of the scored seeds."""
         return [run for runs in self._by_seed.values() for run in runs]
 
     def with_own_statistics(self) -> "Group | None":
-        """The same runs scored with the tasks' own normalisation statistics, or None without such scores."""
+        """The same runs scored with per-task statistics, or None without such scores."""
         runs = [run for run in self.runs if run.history.own_statistics]
         return Group(runs, own=True) if runs else None
 
     def scores(
         self, measure: str = "accuracy", seeds: Sequence[int] | None = None, epoch: int = -1
     ) -> np.ndarray:
-        """Scores after an epoch, seeds x tasks, NaN where there is no run.
+        """Scores after an epoch: seeds x tasks, NaN where a run is missing.
 
         Args:
             measure: one of MEASURES.
             seeds: of the rows; default: all.
-            epoch: from 0; the last one by default.
+            epoch: from 0; default: the last.
         """
         seeds = self.seeds if seeds is None else seeds
         scores = np.full((len(seeds), len(self.tasks)), np.nan)
         for row, seed in zip(scores, seeds, strict=True):
             for run in self._by_seed[seed]:
-                record = run.history.own_statistics if self.own else run.history.epochs[epoch]
+                own = run.history.own_statistics if self.own else None
+                record = own or run.history.epochs[epoch]
                 for name, score in zip(run.history.tasks, record[measure], strict=True):
                     row[self.tasks.index(name)] = score
         return scores
 
     def per_task(self) -> dict[str, float]:
-        """Accuracy of each task that there are runs of, averaged over seeds."""
+        """Accuracy of each task that has runs, averaged over seeds."""
         columns = zip(self.tasks, self.scores().T, strict=True)
         return {name: float(np.nanmean(column)) for name, column in columns if not np.isnan(column).all()}
 
     def means(self, measure: str = "accuracy", seeds: Sequence[int] | None = None) -> np.ndarray:
-        """Mean of a score over the tasks, per seed."""
+        """Mean score over the tasks, for each seed."""
         return np.nanmean(self.scores(measure, seeds), axis=1)
 
     @property
     def curve(self) -> np.ndarray:
-        """Mean accuracy over the tasks, seeds x epochs."""
+        """Mean accuracy over the tasks: seeds x epochs."""
         epochs = range(self.options["epochs"])
         return np.stack([np.nanmean(self.scores(epoch=epoch), axis=1) for epoch in epochs], axis=1)
 
     def amounts(self, name: str) -> list[float]:
-        """One of AMOUNTS of every run, as far as it is recorded."""
+        """One of AMOUNTS for every run that recorded it."""
         return [amount for run in self.runs if (amount := run.amount(name)) is not None]
 
     def total(self, name: str) -> float | None:
-        """One of AMOUNTS of all the models of a seed, averaged over seeds, or None if not recorded."""
+        """One of AMOUNTS summed over the models of a seed, averaged over seeds; None if not recorded."""
         amounts = self.amounts(name)
         return sum(amounts) / len(self.seeds) if len(amounts) == len(self.runs) else None
 
 
-def _place(group: Group) -> tuple:
-    """What groups are ordered by: setting, then option by option, numbers as numbers."""
+def _order(group: Group) -> tuple[object, ...]:
+    """Sort key of groups: the setting, then option by option, numbers as numbers."""
     values = [(v, "") if isinstance(v, int | float) else (-1, str(v)) for v in group.shared.values()]
     return (group.setting, values, group.by_task)
 
 
 class Study:
-    """The groups of runs on one data set, ordered by setting.
+    """The groups of runs on one data set.
 
     Attributes:
-        runs: all of them.
-        title: the data set in words.
-        tasks: the names of its tasks.
-        groups: of runs that repeat each other.
-        own: for each group that has them, its scores with the tasks' own normalisation statistics.
-        constant: what always giving the commonest answer scores in each task, by measure.
-        measure: that tasks are compared with single-task training in.
-        shared_inputs: whether every task has every image, as far as is known.
+        runs: all runs.
+        title: name of the data set, and which images are scored.
+        tasks: names of its tasks.
+        groups: ordered by setting.
+        own: for each group that has per-task statistics, the same group scored with them.
+        constant: by measure, what a constant answer scores in each task.
+        measure: by which tasks are compared with the single-task baseline.
+        shared_inputs: whether every task has every image, as far as known.
+        shown: names of the options that labels state, as the groups differ in them.
     """
 
     def __init__(self, runs: Sequence[Recorded]) -> None:
@@ -311,18 +324,19 @@ class Study:
         if history.data_set["scored_on"] == "validation":
             self.title += ", scored on validation images"
         self.tasks = history.data_set["tasks"]
-        groups: dict[tuple, list[Recorded]] = {}
+        groups: dict[tuple[object, ...], list[Recorded]] = {}
         for run in runs:
             groups.setdefault((run.options["setting"], str(run.shared), run.by_task), []).append(run)
-        self.groups = sorted(map(Group, groups.values()), key=_place)
+        self.groups = sorted(map(Group, groups.values()), key=_order)
         self.own = {group: own for group in self.groups if (own := group.with_own_statistics())}
-        commonest, even = {}, {}
+        commonest: dict[str, float] = {}
+        even: dict[str, float] = {}
         for each in [run.history for run in runs if run.by_task] or [history]:
             commonest |= dict(zip(each.tasks, each.constant_accuracy, strict=True))
             even |= {name: 1 / count for name, count in zip(each.tasks, each.num_answers, strict=True)}
         self.constant = {"accuracy": commonest, "balanced_accuracy": even}
         gap = self.constant_answer("accuracy") - self.constant_answer("balanced_accuracy")
-        self.measure = "balanced_accuracy" if gap > TOO_CONSTANT + NO_DEVIATION else "accuracy"
+        self.measure = "balanced_accuracy" if gap > UNBALANCED + ROUNDING else "accuracy"
         data = history.options["data"]
         self.shared_inputs = (
             DATA_SETS[data].shared_inputs
@@ -334,50 +348,43 @@ class Study:
         self.shown = [name for name in in_order if name in names and len(self.values(name)) > 1]
 
     def constant_answer(self, measure: str) -> float:
-        """What always giving the commonest answer scores, as a mean over tasks."""
+        """Score of always giving the commonest answer, as a mean over tasks."""
         return float(np.mean(list(self.constant[measure].values())))
 
-    def values(self, name: str) -> list:
-        """The different values of an option among the groups that it goes with."""
-        values = [group.shared[name] for group in self.groups if name in group.shared]
+    def values(self, name: str, setting: int | None = None) -> list[Any]:
+        """Distinct values of an option among all groups, or those of one setting."""
+        groups = [group for group in self.groups if setting in (None, group.setting)]
+        values = [group.shared[name] for group in groups if name in group.shared]
         return [value for i, value in enumerate(values) if value not in values[:i]]
 
     def label(self, group: Group) -> str:
-        """Setting in words, with the options that tell it from other groups."""
-        told = [_told(name, group.shared[name]) for name in self.shown if name in group.shared]
-        weightings = self._weightings(group.setting)
+        """Label of a group: its setting, and the options in which groups differ."""
+        parts = [_stated(name, group.shared[name]) for name in self.shown if name in group.shared]
+        weightings = self.values("weights", group.setting)
         if len(weightings) > 1:
-            told.append(f"weights {weightings.index(group.shared.get('weights')) + 1}")
+            parts.append(f"weights {weightings.index(group.shared['weights']) + 1}")
         if group.own:
-            told.append("own statistics")
-        return ", ".join([f"{group.setting} {SETTINGS[group.setting].name}", *told])
-
-    def _weightings(self, setting: int) -> list[list[float]]:
-        """The different weights among the groups of a setting."""
-        weightings = []
-        for group in self.groups:
-            if group.setting == setting and group.shared.get("weights") not in weightings:
-                weightings.append(group.shared.get("weights"))
-        return weightings
+            parts.append("per-task statistics")
+        return ", ".join([f"{group.setting} {SETTINGS[group.setting].name}", *parts])
 
     def weights_explained(self) -> list[str]:
-        """A line per weighting that a label calls by a number."""
+        """A line for each weighting that labels call by a number."""
         return [
             f"weights {number} of setting {setting}: {' '.join(f'{weight:.4g}' for weight in weights)}"
             for setting in sorted({group.setting for group in self.groups})
-            if len(self._weightings(setting)) > 1
-            for number, weights in enumerate(self._weightings(setting), 1)
+            if len(weightings := self.values("weights", setting)) > 1
+            for number, weights in enumerate(weightings, 1)
         ]
 
 
-def _told(name: str, value: object) -> str:
-    """An option in a label."""
+def _stated(name: str, value: object) -> str:
+    """An option as labels state it."""
     return f"no {name}" if value in (None, "") else f"{name} {value}"
 
 
 def studies(runs: Sequence[Recorded]) -> list[Study]:
-    """Runs parted by data set, by content of a file and by what they are scored on, in order."""
-    data_sets: dict[tuple, list[Recorded]] = {}
+    """Group runs into a study per data set, content of a file, and scored images."""
+    data_sets: dict[tuple[str, bool, str], list[Recorded]] = {}
     for run in sorted(runs, key=lambda run: run.data_set):
         data_sets.setdefault(run.data_set, []).append(run)
     return [Study(runs) for runs in data_sets.values()]

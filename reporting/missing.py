@@ -1,4 +1,4 @@
-"""The runs that would answer questions which are open, as commands for a shell."""
+"""Shell commands for the runs that would answer open questions."""
 
 import re
 import shlex
@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from options import Option, make_run
 from reporting.comparisons import SEEDS, Question, Section, are_alike, common_seeds
@@ -16,7 +17,7 @@ from tasks import DATA_SETS, DataSpec
 
 @dataclass(frozen=True)
 class Missing:
-    """Runs that differ in the seed alone, in setting 2 also in the task.
+    """Missing runs that differ only in the seed, in setting 2 also in the task.
 
     Attributes:
         options: of the runs.
@@ -24,16 +25,16 @@ class Missing:
         tasks: in setting 2 the numbers of the tasks to train; None for all.
     """
 
-    options: Mapping[str, object]
+    options: Mapping[str, Any]
     seeds: Sequence[int]
     tasks: tuple[int, ...] | None = None
 
     def command(self, directory: Path, table: Sequence[Option]) -> str:
-        """A line for the shell that does these runs.
+        """A shell command that trains these runs.
 
         Args:
-            directory: that they are saved under, each in one of its own.
-            table: the options that there are.
+            directory: each run is saved in a directory of its own under this one.
+            table: all options.
         """
         spec, setting = data_set(self.options), self.options["setting"]
         words, name = ["python main.py --train"], str(setting)
@@ -41,8 +42,7 @@ class Missing:
             value = self.options.get(option.name)
             if option.decides == "nothing" or option.repeats or setting not in option.settings:
                 continue
-            default = option.default_for(spec) if spec or not callable(option.default) else None
-            usual = value is None or value is False or value == default
+            usual = value is None or value is False or value == _default(option, spec)
             if option.name == "data":
                 value = value.rpartition("#")[0] if isinstance(value, str) else value
             elif option.name != "setting" and usual:
@@ -52,7 +52,7 @@ class Missing:
             if option.name not in ("setting", "data"):
                 short = "-".join(map(str, values))
                 if len(values) > 1 or not re.fullmatch(r"[\w.-]*", short):
-                    short = zlib.crc32(repr(values).encode())
+                    short = str(zlib.crc32(repr(values).encode()))
                 name += f"_{option.name}-{short}".rstrip("-")
         loop = f"for seed in {' '.join(map(str, self.seeds))}; do "
         if setting == SINGLE_TASK:
@@ -66,16 +66,23 @@ class Missing:
         return loop + " ".join(words) + "; done" * loop.count(" do ")
 
 
+def _default(option: Option, spec: DataSpec | None) -> object:
+    """Default of an option; None where it depends on the data set, which is an unread file."""
+    if spec:
+        return option.default_for(spec)
+    return None if callable(option.default) else option.default
+
+
 def quoted(word: str) -> str:
-    """A word for a shell, in one line."""
+    """Quote a word for a shell, in one line."""
     if in_one_line(word) == word:
         return shlex.quote(word)
     escaped = word.replace("\\", "\\\\").replace("'", "\\'")
     return f"$'{in_one_line(escaped)}'"
 
 
-def data_set(options: Mapping[str, object]) -> DataSpec | None:
-    """The data set of some options, None for a file, which need not be there any more."""
+def data_set(options: Mapping[str, Any]) -> DataSpec | None:
+    """The data set that options name; None for a file, which may be gone."""
     if isinstance(options["data"], str):
         return None
     spec = DATA_SETS[options["data"]]
@@ -83,24 +90,24 @@ def data_set(options: Mapping[str, object]) -> DataSpec | None:
 
 
 def missing_runs(question: Question, section: Section, table: Sequence[Option]) -> list[Missing]:
-    """The runs that a question lacks for an interval of as many seeds as tasks are told from.
+    """The runs that an answer to a question with SEEDS seeds lacks.
 
-    None are missing where the only side is there already, so that runs alone do not answer it.
+    None are missing where the only side exists already: then more runs do not help.
 
     Raises:
-        CommandError: no run of these options can answer it.
+        CommandError: no run with these options can answer the question.
     """
     groups = section.study.groups
     pairs = question.pairs(section.study)
-    here = max(pairs, key=lambda pair: len(common_seeds(*pair))) if pairs else _one_side(question, groups)
-    there = [group for group in here if group]
-    template = (there + [group for group in groups if group.setting] + groups)[0]
+    best = max(pairs, key=lambda pair: len(common_seeds(*pair))) if pairs else _one_side(question, groups)
+    existing = [group for group in best if group]
+    template = (existing + [group for group in groups if group.setting] + groups)[0]
     sides = question.sides(template.options)
-    if len(sides) == 1 and there and not pairs:
+    if len(sides) == 1 and existing and not pairs:
         return []
     runs = []
-    wanted = _seeds(there or [template], groups)
-    for group, changes in zip(here[: len(sides)], sides, strict=True):
+    wanted = _seeds(existing or [template], groups)
+    for group, changes in zip(best[: len(sides)], sides, strict=True):
         options = group.options if group else _changed(template, changes, table)
         lacking: dict[tuple[int, ...] | None, list[int]] = {}
         for seed in wanted:
@@ -112,15 +119,15 @@ def missing_runs(question: Question, section: Section, table: Sequence[Option]) 
     return runs
 
 
-def _seeds(there: Sequence[Group], groups: Sequence[Group]) -> list[int]:
-    """Seeds to have on both sides: those of some groups, else of any, else new ones, until they suffice."""
-    some, rest = ({seed for group in each for seed in group.seeds} for each in (there, groups))
-    others = [*sorted(rest - some), *(seed for seed in range(SEEDS + len(rest)) if seed not in rest)]
-    return sorted([*some, *others[: max(0, SEEDS - len(some))]])
+def _seeds(existing: Sequence[Group], groups: Sequence[Group]) -> list[int]:
+    """Seeds that both sides need: those of existing groups, filled up to SEEDS from all groups, then new."""
+    own, known = ({seed for group in each for seed in group.seeds} for each in (existing, groups))
+    others = [*sorted(known - own), *(seed for seed in range(SEEDS + len(known)) if seed not in known)]
+    return sorted([*own, *others[: max(0, SEEDS - len(own))]])
 
 
 def _one_side(question: Question, groups: Sequence[Group]) -> list[Group | None]:
-    """For a question that has no pair: the group of one side, where there is one, and None for the other."""
+    """For a question without a pair: the group of one side if there is one, None for the other."""
     for group in groups:
         sides = question.sides(group.options)
         for side, changes in enumerate(sides):
@@ -129,8 +136,8 @@ def _one_side(question: Question, groups: Sequence[Group]) -> list[Group | None]
     return [None] * len(question.sides(groups[0].options))
 
 
-def _changed(template: Group, changes: Mapping[str, object], table: Sequence[Option]) -> dict[str, object]:
-    """The options of a side that has no runs: those of another group, trained for as many steps.
+def _changed(template: Group, changes: Mapping[str, Any], table: Sequence[Option]) -> dict[str, Any]:
+    """Options for a side that has no runs: those of another group, for equally many steps.
 
     Raises:
         CommandError: the program would refuse them.
@@ -149,14 +156,14 @@ def _changed(template: Group, changes: Mapping[str, object], table: Sequence[Opt
     return options
 
 
-def _epochs(spec: DataSpec, old: Mapping[str, object], new: Mapping[str, object]) -> int:
-    """Epochs with which other options take as many steps, or where no number does, as many epochs."""
+def _epochs(spec: DataSpec, old: Mapping[str, Any], new: Mapping[str, Any]) -> int:
+    """Epochs for equally many steps with new options; the old number where none matches."""
     steps = old["epochs"] * _steps_per_epoch(spec, old)
     of_epoch = _steps_per_epoch(spec, new)
     epochs = max(1, round(steps / max(1, of_epoch)))
     return epochs if are_alike(steps, epochs * of_epoch) else old["epochs"]
 
 
-def _steps_per_epoch(spec: DataSpec, options: Mapping[str, object]) -> int:
-    """Steps of an epoch, in setting 2 of all its models together."""
+def _steps_per_epoch(spec: DataSpec, options: Mapping[str, Any]) -> int:
+    """Training steps of an epoch; in setting 2 those of all models together."""
     return sum(size // options["batch_size"] for size in spec.training_sets(options["setting"]).values())

@@ -1,4 +1,4 @@
-"""A report: what the runs under a directory say together, written and printed."""
+"""Entry point of --report: compare the runs under a directory."""
 
 import io
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from options import Option
 from reporting.comparisons import Section
 from reporting.histories import find_runs, studies
 from reporting.rows import comma_separated, comparison_rows, run_rows
-from reporting.text import written
+from reporting.text import report_text
 from running.streams import give, say
 from storage.files import remove, replacing
 
@@ -18,14 +18,14 @@ PRINTED, ROWS, COMPARISONS, FIGURE = "report.txt", "report.csv", "comparisons.cs
 
 
 def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
-    """Compare the runs under a directory, in files there, with a figure if it can be drawn, and in print.
+    """Compare the runs under a directory; write the report there and print it.
 
     Raises:
-        UserError: there is nothing to report on, or a file cannot be written; it was printed all the same.
+        UserError: there is nothing to report on, or a file cannot be written; the text is printed first.
     """
     runs, left_out = find_runs(directory, table)
     sections = [Section(study) for study in studies(runs)]
-    text = written(sections, left_out, directory, table, verbose)
+    text = report_text(sections, left_out, directory, table, verbose)
     if not runs:
         give(text)
         raise UserError(f"no run under {directory} can be reported: see what was left out")
@@ -45,17 +45,20 @@ def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
 
 
 def _write(directory: Path, files: dict[str, bytes], sections: Sequence[Section]) -> str:
-    """Write the files and the figure; returns why there is no figure, if there is none.
+    """Write the files and the figure.
+
+    Returns:
+        Why there is no figure, empty where there is one.
 
     Raises:
-        UserError: one cannot be written.
+        UserError: a file cannot be written.
     """
     for name, content in files.items():
         with replacing(directory / name) as file:
             file.write(content)
     figure, why_not = _draw(sections)
     if figure is None:
-        remove(directory / FIGURE)  # an older one would show something else
+        remove(directory / FIGURE)  # an old one would show other runs
     else:
         with replacing(directory / FIGURE) as file:
             file.write(figure)
@@ -63,9 +66,9 @@ def _write(directory: Path, files: dict[str, bytes], sections: Sequence[Section]
 
 
 def _draw(sections: Sequence[Section]) -> tuple[bytes | None, str]:
-    """The figure, or why there is none: whatever is wrong with matplotlib costs the figure alone."""
+    """Draw the figure; returns why not where matplotlib is missing or fails."""
     try:
-        with redirect_stderr(io.StringIO()):  # it tells of its caches and settings
+        with redirect_stderr(io.StringIO()):  # matplotlib reports on its caches and settings
             from reporting import figure
 
             return figure.draw(sections), ""

@@ -1,4 +1,4 @@
-"""The report as files of comma-separated values: a row per run and task, and a row per comparison."""
+"""The CSV files of a report: a row per run and task, and a row per comparison."""
 
 import csv
 import io
@@ -36,14 +36,14 @@ COMPARISON_COLUMNS = (
 
 
 def comma_separated(rows: Iterable[Sequence[object]]) -> bytes:
-    """Rows as they stand in a file."""
+    """Encode rows as CSV."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer).writerows(rows)
     return buffer.getvalue().encode(errors="backslashreplace")
 
 
 def run_rows(studies: Sequence[Study]) -> list[Sequence[object]]:
-    """A row per run and task with its scores, what the run took and every option, under the headings."""
+    """Rows of report.csv: for each run and task its scores, amounts of training and options."""
     runs = [(study.title, run) for study in studies for run in study.runs]
     names = sorted({name for _, run in runs for name in run.options} - {"task"})
     rows: list[Sequence[object]] = [[*RUN_COLUMNS, *names]]
@@ -61,7 +61,7 @@ def run_rows(studies: Sequence[Study]) -> list[Sequence[object]]:
 
 
 def comparison_rows(sections: Sequence[Section]) -> list[Sequence[object]]:
-    """A row per comparison under the headings, with numbers to four digits after the point."""
+    """Rows of comparisons.csv, with numbers to four decimals."""
     rows: list[Sequence[object]] = [COMPARISON_COLUMNS]
     for section in sections:
         for comparison in section.comparisons:

@@ -1,4 +1,4 @@
-"""The report in words: a table, what can be concluded from it, and every comparison."""
+"""The text of a report: a table, conclusions, and every comparison."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from options import Option
 from reporting.comparisons import QUESTIONS, SEEDS, Comparison, Section
 from reporting.histories import AMOUNTS, SINGLE_TASK, Group, Study
 from reporting.missing import Missing, missing_runs
-from reporting.statistics import CANNOT_BE_TOLD, CONFIDENCE, Estimate, estimate, expected_range
+from reporting.statistics import CONFIDENCE, INCONCLUSIVE, Estimate, estimate, expected_range
 from running.streams import in_one_line
 from settings import SETTINGS
 
@@ -31,33 +31,33 @@ HEADINGS = (
     "seconds",
 )
 
-SHARED_BY_WAYS = ("code", "precision", "validation", "image_size", "batch_size")
-"""What ways of training have in common where the best and the worst of them are named."""
+RANKED_TOGETHER = ("code", "precision", "validation", "image_size", "batch_size")
+"""Configurations that agree in these options are ranked from best to worst."""
 
 NOTES = """\
-accuracy: mean over tasks after the last epoch, and over seeds; balanced: likewise, of the mean recall over a
-task's classes; delta_m: mean over tasks of the change relative to single-task training (setting 2); own
-statistics: the same weights, scored with each task's own normalisation statistics. Steps, images, parameters
-and seconds are of one run. Differences are formed seed by seed; their intervals (t distribution) contain the
-truth in 95 of 100 studies, each by itself. They are over seeds: another test set would give other numbers.
-docs/report.md says more."""
+accuracy: mean over tasks after the last epoch, then over seeds; balanced: the same for the mean recall over a
+task's classes; delta_m: mean over tasks of the change relative to the single-task baseline (setting 2);
+per-task statistics: the same weights, scored with each task's own batch-norm statistics. Steps, images,
+parameters and seconds are per run. Differences are formed seed by seed; each interval (t distribution)
+contains the true value in 95 of 100 studies. Intervals are over seeds: another test set would give other
+numbers. See docs/report.md."""
 
 APART = (
-    "Data sets, files of different content, and test and validation images are reported apart; nothing is "
-    "averaged or compared across them."
+    "Data sets, files of different content, and test and validation images are reported separately; nothing "
+    "is averaged or compared across them."
 )
 
 
-# Numbers in words
+# Numbers as text
 
 
 def interval(difference: Estimate, sign: str = "+", digits: int = 2) -> str:
     """The ends of an interval in brackets.
 
     Args:
-        difference: of no dimension.
-        sign: `+` to write one before positive numbers, too.
-        digits: after the point.
+        difference: a scalar estimate.
+        sign: `+` to write the sign of positive numbers.
+        digits: number of decimals.
     """
     if math.isnan(difference.low):
         return "[-]"
@@ -65,12 +65,12 @@ def interval(difference: Estimate, sign: str = "+", digits: int = 2) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things."""
+    """A number with its noun."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def span(amounts: Sequence[float]) -> str:
-    """One number where amounts are the same, else the least and the most."""
+    """The amount if all are equal, else the range."""
     if not amounts:
         return "-"
     least, most = f"{min(amounts):,.0f}", f"{max(amounts):,.0f}"
@@ -78,12 +78,12 @@ def span(amounts: Sequence[float]) -> str:
 
 
 def sides(comparison: Comparison, study: Study) -> str:
-    """What is compared."""
+    """The labels of the two sides of a comparison."""
     return f"{study.label(comparison.first)} against {study.label(comparison.second)}"
 
 
 def one_line(comparison: Comparison, study: Study) -> str:
-    """A comparison as it is printed."""
+    """A comparison with its interval and verdict."""
     difference = comparison.difference
     unit = "% (delta_m)" if comparison.measure == "delta_m" else "points"
     task = f" in {comparison.task}" if comparison.task else ""
@@ -94,7 +94,7 @@ def one_line(comparison: Comparison, study: Study) -> str:
 
 
 def unlike(comparison: Comparison) -> str | None:
-    """In what the two sides were not trained alike, or None."""
+    """The amounts of training in which the two sides differ, or None."""
     differ = []
     for name in ("steps", "images", "parameters"):
         first, second = comparison.first.total(name), comparison.second.total(name)
@@ -109,8 +109,8 @@ def unlike(comparison: Comparison) -> str | None:
 
 
 def table(section: Section) -> list[str]:
-    """A line per group under a line of headings."""
-    rows = [HEADINGS]
+    """The table: a line of headings, then a line per group."""
+    rows: list[tuple[str, ...]] = [HEADINGS]
     for group in section.study.groups:
         rows.append(row(section, group))
         if own := section.study.own.get(group):
@@ -122,7 +122,7 @@ def table(section: Section) -> list[str]:
 
 
 def row(section: Section, group: Group) -> tuple[str, ...]:
-    """What stands in the table about a group."""
+    """The cells of a group in the table."""
     ranked = sorted((score, name) for name, score in group.per_task().items())
     (worst, worst_name), (best, best_name) = ranked[0], ranked[-1]
     seconds = group.amounts("seconds")
@@ -141,7 +141,7 @@ def row(section: Section, group: Group) -> tuple[str, ...]:
 
 
 def delta_m(section: Section, group: Group) -> str:
-    """delta_m as it stands in the table."""
+    """The cell of delta_m in the table."""
     if group.setting == SINGLE_TASK:
         return "0 by definition" if group.is_complete else "-"
     transfer = section.transfers.get(group)
@@ -150,8 +150,8 @@ def delta_m(section: Section, group: Group) -> str:
     return f"{transfer.change.mean:+.2f} {interval(transfer.change)}"
 
 
-def explained(section: Section) -> list[str]:
-    """What has to be known to read the table of this data set."""
+def explanations(section: Section) -> list[str]:
+    """Lines that explain the table of a data set."""
     study = section.study
     settings = dict.fromkeys(group.setting for group in study.groups)
     lines = [f"{setting} {SETTINGS[setting].name}: {SETTINGS[setting].words}" for setting in settings]
@@ -167,18 +167,19 @@ def explained(section: Section) -> list[str]:
         lines.append(
             "delta_m, gains and losses are in balanced accuracy, as a constant answer has a high accuracy"
         )
-    if known := [group for group in study.groups if group.runs[0].amount("parameters")]:
-        largest = max(known, key=lambda group: group.runs[0].amount("parameters"))
+    sizes = {group: size for group in study.groups if (size := group.runs[0].amount("parameters"))}
+    if sizes:
+        largest = max(sizes, key=sizes.__getitem__)
         encoder = largest.runs[0].history.parameters["encoder"] / 1e6
-        every = largest.runs[0].amount("parameters") / 1e6
         lines.append(
-            f"parameters: {encoder:.2f} of the {every:.2f} million of {study.label(largest)} are shared"
+            f"parameters: {encoder:.2f} of the {sizes[largest] / 1e6:.2f} million of "
+            f"{study.label(largest)} are shared"
         )
     processors = set().union(*(run.processors for group in study.groups for run in group.runs))
     if len(processors) > 1:
         lines.append(
-            f"processors: {', '.join(sorted(processors))}; their seconds do not compare, and a run scores a "
-            "little differently on each"
+            f"processors: {', '.join(sorted(processors))}; their seconds are not comparable, and a run "
+            "scores a little differently on each"
         )
     lines += study.weights_explained()
     lines += [
@@ -199,7 +200,7 @@ def explained(section: Section) -> list[str]:
 
 
 def conclusions(section: Section) -> list[str]:
-    """Question by question what matters, by how much, and what cannot be told; then over all ways."""
+    """A line per question on what matters and how much, then the best and worst configurations."""
     lines = []
     for question in QUESTIONS:
         if comparisons := section.answers.get(question.name):
@@ -212,35 +213,34 @@ def conclusions(section: Section) -> list[str]:
 
 
 def answer(comparisons: Sequence[Comparison], study: Study) -> str:
-    """What the comparisons for a question say about it."""
-    told = [c for c in comparisons if c.difference.verdict != CANNOT_BE_TOLD]
-    told.sort(key=lambda comparison: -abs(comparison.difference.mean))
+    """What the comparisons for a question conclude."""
+    conclusive = [c for c in comparisons if c.difference.verdict != INCONCLUSIVE]
+    conclusive.sort(key=lambda comparison: -abs(comparison.difference.mean))
+    inconclusive = [c for c in comparisons if c.difference.verdict == INCONCLUSIVE]
     parts = []
-    if len(told) == 1:
-        parts.append(apart(told[0], study))
-    elif told:
+    if len(conclusive) == 1:
+        parts.append(more_than(conclusive[0], study))
+    elif conclusive:
         parts.append(
-            f"{len(told)} of {len(comparisons)} comparisons tell a difference, the largest: "
-            f"{apart(told[0], study)}; the smallest: {apart(told[-1], study)}"
+            f"{len(conclusive)} of {len(comparisons)} comparisons are conclusive, the largest: "
+            f"{more_than(conclusive[0], study)}; the smallest: {more_than(conclusive[-1], study)}"
         )
-    untold = [c for c in comparisons if c.difference.verdict == CANNOT_BE_TOLD]
-    bounded = [c for c in untold if not math.isnan(c.difference.low)]
-    if bounded:
+    if bounded := [c for c in inconclusive if not math.isnan(c.difference.low)]:
         low, high = min(c.difference.low for c in bounded), max(c.difference.high for c in bounded)
         which = f"{len(bounded)} comparisons, whose intervals all lie"
         if len(bounded) == 1:
             which = f"{sides(bounded[0], study)},"
-        parts.append(f"cannot be told: {which} between {low:+.2f} and {high:+.2f} points")
-    if unbounded := [c for c in untold if math.isnan(c.difference.low)]:
+        parts.append(f"inconclusive: {which} between {low:+.2f} and {high:+.2f} points")
+    if unbounded := [c for c in inconclusive if math.isnan(c.difference.low)]:
         which = sides(unbounded[0], study) if len(unbounded) == 1 else f"{len(unbounded)} comparisons"
         parts.append(
-            f"cannot be told, as one seed or seeds that agree to the last digit give no interval: {which}"
+            f"inconclusive, as one seed or seeds that agree to the last digit give no interval: {which}"
         )
     return "; ".join(parts)
 
 
-def apart(comparison: Comparison, study: Study) -> str:
-    """A difference that can be told, in words."""
+def more_than(comparison: Comparison, study: Study) -> str:
+    """A conclusive difference: the better side first."""
     higher, lower, difference = comparison.first, comparison.second, comparison.difference
     if difference.mean < 0:
         higher, lower = lower, higher
@@ -252,20 +252,20 @@ def apart(comparison: Comparison, study: Study) -> str:
 
 
 def extremes(study: Study) -> list[str]:
-    """The best way of training and the worst, and how far apart seeds alone would put as many equal ones."""
-    ways: dict[str, list[Group]] = {}
+    """The best and the worst configuration, and the distance between them expected by chance."""
+    rankings: dict[str, list[Group]] = {}
     for group in study.groups:
         if group.by_task and group.is_complete:
-            ways.setdefault(str([group.shared[name] for name in SHARED_BY_WAYS]), []).append(group)
+            rankings.setdefault(str([group.shared[name] for name in RANKED_TOGETHER]), []).append(group)
     lines = []
-    for groups in ways.values():
+    for groups in rankings.values():
         if len(groups) < 2:
             continue
         seeds = [seed for seed in groups[0].seeds if all(seed in group.seeds for group in groups)]
         means = [group.means(seeds=seeds or None).mean() for group in groups]
         best, worst = int(np.argmax(means)), len(means) - 1 - int(np.argmin(means[::-1]))
         text = (
-            f"of {len(groups)} ways of training the best is {study.label(groups[best])}, {means[best]:.4f}, "
+            f"of {len(groups)} configurations the best is {study.label(groups[best])}, {means[best]:.4f}, "
             f"and the worst {study.label(groups[worst])}, {means[worst]:.4f}, "
             f"{100 * (means[best] - means[worst]):.2f} points apart"
         )
@@ -274,42 +274,42 @@ def extremes(study: Study) -> list[str]:
         if len(seeds) > 1:
             chance = 100 * expected_range(np.array([group.means(seeds=seeds) for group in groups]))
             text += (
-                f"; were all equally good, {len(seeds)} seeds would put them {chance:.2f} apart on average"
+                f"; if all were equally good, {len(seeds)} seeds would put them {chance:.2f} apart on average"
             )
         else:
-            text += "; how far apart seeds alone would put them takes two seeds that all of them have"
+            text += "; how far apart chance alone would put them takes two seeds that all of them have"
         steps = [total for group in groups if (total := group.total("steps"))]
         if len(set(steps)) > 1:
             text += f" (steps: {span(steps)})"
         lines.append(text)
-    return lines or ["there are no two ways of training, with every task, that can be compared"]
+    return lines or ["no two configurations that have every task can be compared"]
 
 
 def gains_and_losses(section: Section) -> list[str]:
-    """How many tasks gain and lose against single-task training."""
+    """How many tasks gain and lose relative to the single-task baseline."""
     lines = []
     for group, transfer in section.transfers.items():
         label, seeds = section.study.label(group), transfer.tasks.seeds
         if transfer.no_better:
             lines.append(
-                f"{label}: no delta_m, as single-task training is no better than a constant answer in "
+                f"{label}: no delta_m, as the single-task baseline is no better than a constant answer in "
                 f"{', '.join(transfer.no_better)}"
             )
         if seeds < SEEDS:
-            lines.append(f"{label}: which tasks gain and lose takes {SEEDS} common seeds, not {seeds}")
+            lines.append(f"{label}: which tasks gain or lose takes {SEEDS} common seeds, not {seeds}")
             continue
         verdicts = transfer.tasks.verdict.tolist()
         by_chance = (1 - CONFIDENCE) * np.count_nonzero(~np.isnan(transfer.tasks.low))
         lines.append(
             f"{label}: {verdicts.count('higher')} of {counted(len(verdicts), 'task')} gain, "
-            f"{verdicts.count('lower')} lose (negative transfer), {verdicts.count(CANNOT_BE_TOLD)} cannot be "
-            f"told; were none different, chance alone would tell {by_chance:.1f} apart"
+            f"{verdicts.count('lower')} lose (negative transfer), {verdicts.count(INCONCLUSIVE)} "
+            f"inconclusive; if none differed, chance alone would make {by_chance:.1f} conclusive"
         )
     return lines
 
 
 def every_comparison(section: Section, verbose: bool) -> list[str]:
-    """The comparisons, a line each, under their questions; those of single tasks if asked for."""
+    """A line per comparison under its question; those of single tasks only if verbose."""
     lines, last = [], None
     for comparison in section.comparisons:
         if comparison.task and not verbose:
@@ -323,16 +323,16 @@ def every_comparison(section: Section, verbose: bool) -> list[str]:
     intervals = sum(not math.isnan(comparison.difference.low) for comparison in section.main)
     if intervals:
         lines.append(
-            f"{counted(intervals, 'interval')} of mean accuracy; were all equally good, chance alone would "
-            f"tell {(1 - CONFIDENCE) * intervals:.1f} apart"
+            f"{counted(intervals, 'interval')} of mean accuracy; if all were equally good, chance alone "
+            f"would make {(1 - CONFIDENCE) * intervals:.1f} conclusive"
         )
     return lines
 
 
 def unanswered(section: Section, directory: Path, options: Sequence[Option]) -> list[str]:
-    """The questions that lack runs for an interval, and the commands that would do these."""
+    """The questions that lack runs for an interval, and the commands for these runs."""
     lines: list[str] = []
-    commands: dict[str, Missing] = {}  # by what each would be without seeds
+    commands: dict[str, Missing] = {}  # by the command without its seeds
     for question in QUESTIONS:
         comparisons = section.answers.get(question.name)
         if comparisons is None or any(comparison.difference.seeds > 1 for comparison in comparisons):
@@ -360,15 +360,15 @@ def unanswered(section: Section, directory: Path, options: Sequence[Option]) -> 
     return lines
 
 
-def of_data_set(section: Section, directory: Path, options: Sequence[Option], verbose: bool) -> str:
-    """What is said of one data set."""
+def section_text(section: Section, directory: Path, options: Sequence[Option], verbose: bool) -> str:
+    """The text of one data set."""
     study = section.study
     lines = [f"{study.title}: {counted(len(study.tasks), 'task')}", "", *table(section), ""]
-    lines += explained(section)
+    lines += explanations(section)
     lines += ["", "What matters, in points of mean accuracy [95 % interval over seeds]:"]
     lines += [f"- {line}" for line in conclusions(section)]
     if section.transfers:
-        lines += ["", "Tasks that gain and lose against single-task training:"]
+        lines += ["", "Tasks that gain and lose relative to the single-task baseline:"]
         lines += [f"- {line}" for line in gains_and_losses(section)]
     if section.comparisons:
         lines += ["", "Every comparison:", *every_comparison(section, verbose)]
@@ -377,24 +377,24 @@ def of_data_set(section: Section, directory: Path, options: Sequence[Option], ve
     return "\n".join(map(in_one_line, lines))
 
 
-def written(
+def report_text(
     sections: Sequence[Section],
     left_out: Sequence[str],
     directory: Path,
     options: Sequence[Option],
     verbose: bool,
 ) -> str:
-    """The whole report.
+    """The whole text.
 
     Args:
-        sections: what there is to say, data set by data set.
-        left_out: the histories that are not reported on, and why.
-        directory: that is reported on.
-        options: those that there are.
+        sections: the comparisons on each data set.
+        left_out: a line for everything that is not reported on.
+        directory: directory of the runs, for the commands of missing ones.
+        options: all options.
         verbose: whether to list every task.
     """
     closing = [NOTES] if sections else []
     closing += [APART] if len(sections) > 1 else []
     closing += [f"left out: {each}" for each in left_out]
-    parts = [of_data_set(section, directory, options, verbose) for section in sections]
+    parts = [section_text(section, directory, options, verbose) for section in sections]
     return "\n\n".join([*parts, "\n".join(closing)])

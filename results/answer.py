@@ -128,7 +128,7 @@ def configuration(label: str, common: Mapping[str, str]) -> Configuration:
 
 def withdrawn(row: Mapping[str, str]) -> bool:
     """Whether a row of comparisons.csv no longer counts: docs/answer.md says why."""
-    own_statistics = any(row[side].endswith("own statistics") for side in ("first", "second"))
+    own_statistics = any(row[side].endswith("per-task statistics") for side in ("first", "second"))
     unsettled = (row["data_set"], row["question"]) == ("Omniglot", "single-task")
     return own_statistics or unsettled or row["question"] == "loss"
 

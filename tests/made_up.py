@@ -20,7 +20,7 @@ CIFAR10 = tuple(DATA_SETS[0].tasks)
 CONSTANT = {0: (0.9, 2), 1: (0.2, 5), 2: (1 / 14, 14)}
 """What a constant answer scores in a task of each data set, and how many answers there are."""
 
-# Published quantiles of Student's t by the number of seeds, expected ranges by the number of ways (Tippett
+# Published quantiles of Student's t by the number of seeds, expected ranges of k variables (Tippett
 # 1925), and biases of the root of a variance by degrees of freedom (c4 in tables for control charts)
 STUDENT = {2: 12.70620, 3: 4.302653, 4: 3.182446, 5: 2.776445}
 TIPPETT = {2: 1.128379, 3: 1.692569, 4: 2.058751}
@@ -73,7 +73,7 @@ def write(
 
     Args:
         balanced: balanced accuracies; default: lower by 0.02.
-        own: accuracies with the tasks' own statistics; the balanced ones are lower by 0.02.
+        own: accuracies with per-task statistics; the balanced ones are lower by 0.02.
         tasks: of a data set of one's own.
         constant: what a constant answer scores in each task.
         answers: how many answers a task has.
@@ -134,7 +134,7 @@ PAIR = {0: (0.6, 0.7), 1: (0.6, 0.8)}
 
 
 def write_way(path: Path, setting: int, scores: Scores, missing: Sequence = (), **how: object) -> None:
-    """Histories of a way of training, by seed; in setting 2 all but `missing`, (seed, task)."""
+    """Write the histories of a configuration, by seed; in setting 2 all but `missing`, (seed, task)."""
     name = "-".join(map(str, [setting, len(list(path.glob("*")))]))
     for seed, accuracy in scores.items():
         if setting != 2:
@@ -212,14 +212,14 @@ def interval(values: Sequence[float]) -> tuple[float, float, float] | None:
 
 
 def between(low: float, high: float) -> str:
-    return "higher" if low > 0 else "lower" if high < 0 else "cannot be told"
+    return "higher" if low > 0 else "lower" if high < 0 else "inconclusive"
 
 
 def line_of(values: Sequence[float], unit: str = "points") -> str:
     """The end of the printed line of a difference, by its values for some seeds."""
     mean, low, high = interval(values)
     if stdev(values) < 1e-9:
-        return f": {mean:+.2f} [-] {unit}, {len(values)} seeds: cannot be told"
+        return f": {mean:+.2f} [-] {unit}, {len(values)} seeds: inconclusive"
     return f": {mean:+.2f} [{low:+.2f}, {high:+.2f}] {unit}, {len(values)} seeds: {between(low, high)}"
 
 
@@ -240,16 +240,16 @@ def delta_m(first: Scores, baseline: Scores) -> list[float]:
     ]
 
 
-def range_by_chance(ways: Sequence[Sequence[float]]) -> float:
-    """Points between the best and the worst of equal ways, from their means: a list of seeds for each way."""
-    ways = [list(way) for way in ways]
-    seeds = range(len(ways[0]))
-    overall = fmean(fmean(way) for way in ways)
+def range_by_chance(means: Sequence[Sequence[float]]) -> float:
+    """Expected range in points of equally good configurations, given their means: one list of seeds each."""
+    rows = [list(row) for row in means]
+    seeds = range(len(rows[0]))
+    overall = fmean(fmean(row) for row in rows)
     left = [
-        way[seed] - fmean(way) - fmean(other[seed] for other in ways) + overall
-        for way in ways
+        row[seed] - fmean(row) - fmean(other[seed] for other in rows) + overall
+        for row in rows
         for seed in seeds
     ]
-    freedom = (len(ways) - 1) * (len(seeds) - 1)
-    deviation = sqrt(sum(each**2 for each in left) / freedom / len(seeds))
-    return 100 * TIPPETT[len(ways)] * deviation / C4[freedom]
+    freedom = (len(rows) - 1) * (len(seeds) - 1)
+    std = sqrt(sum(each**2 for each in left) / freedom / len(seeds))
+    return 100 * TIPPETT[len(rows)] * std / C4[freedom]

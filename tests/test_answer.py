@@ -112,8 +112,8 @@ def test_what_is_withdrawn_is_not_read(tmp_path):
         steps,
         single,
         {**single, "data_set": "Omniglot"},
-        {**single, "first": f"{one}, own statistics"},
-        {**steps, "first": f"{one}, own statistics", "second": f"{four}, own statistics"},
+        {**single, "first": f"{one}, per-task statistics"},
+        {**steps, "first": f"{one}, per-task statistics", "second": f"{four}, per-task statistics"},
         {**steps, "measure": "delta_m"},
         loss,
     )

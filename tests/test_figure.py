@@ -27,7 +27,7 @@ from reporting.comparisons import Section
 from reporting.histories import find_runs, studies
 
 T2, T1 = 4.302653, 12.706205
-"""How many standard errors an interval of 95 % reaches either way, for 2 and 1 degrees of freedom."""
+"""How many standard errors an interval of 95 % reaches to each side, for 2 and 1 degrees of freedom."""
 
 TASKS = ("elm", "ash", "oak", "fir")
 GAINS = {"oak": (8, 10, 12), "elm": (-2, 2, 3), "ash": (-5, -5, -5), "fir": (-9, -10, -11)}
@@ -70,7 +70,7 @@ def write(
 
 
 def write_study(path: Path, seeds: int, baseline: bool = True) -> None:
-    """Setting 2 scores 0.6, 0.62, 0.64 by seed, setting 3 GAINS more, with own statistics 0.79, 0.8, 0.81."""
+    """Setting 2 scores 0.6, 0.62, 0.64, setting 3 GAINS more, with per-task statistics 0.79, 0.8, 0.81."""
     for seed in range(seeds):
         alone = 0.6 + 0.02 * seed
         scores = [alone + GAINS[task][seed] / 100 for task in TASKS]
@@ -121,11 +121,11 @@ def test_accuracies_stand_with_their_intervals_seeds_and_own_statistics(three):
     # Setting 3 by seed: 0.6 - 0.02, 0.62 - 0.0075, 0.64 - 0.0025.
     scores = np.array([58.0, 61.25, 63.75])
     half = T2 * scores.std(ddof=1) / 3**0.5
-    assert found["statistics of all tasks"] == {
+    assert found["shared statistics"] == {
         "2 single task, 3 seeds": pytest.approx((62, 62 - T2 * 2 / 3**0.5, 62 + T2 * 2 / 3**0.5)),
         "3 uniform draws, 3 seeds": pytest.approx((61, 61 - half, 61 + half)),
     }
-    assert found["each task's own statistics"] == {
+    assert found["per-task statistics"] == {
         "3 uniform draws, 3 seeds": pytest.approx((80, 80 - T2 / 3**0.5, 80 + T2 / 3**0.5))
     }
     seeds = [line.get_xdata() for line in axes.lines if line.get_label() == "one seed"]
@@ -141,7 +141,7 @@ def test_setting_0_has_its_number_in_words_alone_where_there_is_more(three, tmp_
     assert axes.get_xlim()[0] > 40  # and does not press the others into a corner
     write(tmp_path / "0", 0, 0, [0.1])
     found = points(panel(figure.build(sections(tmp_path)), "mean accuracy"))
-    assert found == {"statistics of all tasks": {"0 standard, 1 seed": pytest.approx((10,))}}
+    assert found == {"shared statistics": {"0 standard, 1 seed": pytest.approx((10,))}}
 
 
 def test_delta_m_stands_with_its_interval(three):
@@ -150,41 +150,41 @@ def test_delta_m_stands_with_its_interval(three):
     half = T2 * changes.std(ddof=1) / 3**0.5
     own, own_half = 18 / 0.62, T2 / 0.62 / 3**0.5  # 19, 18, 17 points
     assert points(panel(three, "delta_m")) == {
-        "cannot be told": {
+        "inconclusive": {
             "3 uniform draws, 3 seeds": pytest.approx((changes.mean(), *(changes.mean() + [-half, half])))
         },
-        "differs from single-task training": {
+        "differs from the single-task baseline": {
             "3 uniform draws, 3 seeds": pytest.approx((own, own - own_half, own + own_half))
         },
     }
 
 
-def test_tasks_stand_with_their_intervals_hollow_where_they_cannot_be_told(three):
+def test_tasks_stand_with_their_intervals_hollow_where_they_are_inconclusive(three):
     axes = panel(three, "3 uniform draws")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["oak", "elm", "ash", "fir"]
     low, high = (1 + sign * T2 * 7**0.5 / 3**0.5 for sign in (-1, 1))  # -2, 2, 3: mean 1, variance 7
     assert points(axes) == {
-        "differs from single-task training": {
+        "differs from the single-task baseline": {
             "oak": pytest.approx((10, 10 - T2 * 2 / 3**0.5, 10 + T2 * 2 / 3**0.5)),
             "fir": pytest.approx((-10, -10 - T2 / 3**0.5, -10 + T2 / 3**0.5)),
         },
-        "cannot be told": {"elm": pytest.approx((1, low, high)), "ash": pytest.approx((-5,))},
+        "inconclusive": {"elm": pytest.approx((1, low, high)), "ash": pytest.approx((-5,))},
     }
     faces = {each.get_label(): each[0].get_markerfacecolor() for each in axes.containers}
-    assert faces == {"differs from single-task training": "black", "cannot be told": "white"}
+    assert faces == {"differs from the single-task baseline": "black", "inconclusive": "white"}
 
 
 def test_two_seeds_tell_of_no_task_and_one_seed_has_no_bars(tmp_path):
     write_study(tmp_path / "two", 2)
     write_study(tmp_path / "one", 1)
     tasks = points(panel(figure.build(sections(tmp_path / "two")), "3 uniform draws"))
-    assert tasks.keys() == {"cannot be told"}
-    assert tasks["cannot be told"]["fir"] == pytest.approx((-9.5, -9.5 - T1 / 2, -9.5 + T1 / 2))
+    assert tasks.keys() == {"inconclusive"}
+    assert tasks["inconclusive"]["fir"] == pytest.approx((-9.5, -9.5 - T1 / 2, -9.5 + T1 / 2))
     drawn = figure.build(sections(tmp_path / "one"))
     for title in ("mean accuracy", "delta_m", "3 uniform draws"):
         found = points(panel(drawn, title))
         assert all(len(point) == 1 for kind in found.values() for point in kind.values())
-    assert points(panel(drawn, "3 uniform draws"))["cannot be told"]["oak"] == pytest.approx((8,))
+    assert points(panel(drawn, "3 uniform draws"))["inconclusive"]["oak"] == pytest.approx((8,))
 
 
 def test_without_a_baseline_there_are_accuracies_alone_and_curves_from_two_epochs_on(tmp_path):
@@ -241,7 +241,7 @@ def test_with_many_groups_each_has_a_row_and_no_text_lies_on_another(tmp_path):
     drawn.set_dpi(100)  # as a page shows it: 900 pixels wide
     drawn.draw_without_rendering()
     above, below = drawn.subfigs
-    assert len(points(above.axes[0])["statistics of all tasks"]) == 42
+    assert len(points(above.axes[0])["shared statistics"]) == 42
     assert len(below.axes) == 20
     assert below.get_suptitle().endswith("The first 20 of 21 groups")
     texts = []

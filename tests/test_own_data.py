@@ -737,7 +737,7 @@ def test_one_wrong_bit_is_refused_or_changes_nothing(tmp_path, save):
     arrays = content(side=2) | {"tasks": np.array(TABLE), "class_names": np.array(list("abc"))}
     path = written(tmp_path / "mine.npz", arrays, save)
     whole, spec = path.read_bytes(), read_spec(path)
-    images = read_images(spec)
+    images = read_images(spec.path, spec.checksum)
     places = np.random.default_rng(0).integers(0, 8 * len(whole), 300).tolist()
     for entry in re.finditer(b"PK\x01\x02", whole):  # where each says how long it is itself
         places += range(8 * (entry.start() + 28), 8 * (entry.start() + 34))
@@ -748,7 +748,7 @@ def test_one_wrong_bit_is_refused_or_changes_nothing(tmp_path, save):
         path.write_bytes(flipped)
         try:
             got = read_spec(path)
-            got_images = read_images(got)
+            got_images = read_images(got.path, got.checksum)
         except UserError:
             refused += 1
             continue

@@ -217,7 +217,7 @@ def test_the_tasks_own_statistics_are_a_row_and_compared(report, tmp_path, setti
     write_way(tmp_path, 2, alone)
     printed = report()
     label = f"{setting} {SETTINGS[setting].name}"
-    cells = printed.cells(f"{label}, own statistics")
+    cells = printed.cells(f"{label}, per-task statistics")
     mean, low, high = interval([fmean(each) for each in own.values()])
     assert cells["accuracy [95 % CI]"] == f"{mean:.4f} [{low:.4f}, {high:.4f}]"
     assert cells["balanced"] == f"{mean - 0.02:.4f}"
@@ -226,13 +226,16 @@ def test_the_tasks_own_statistics_are_a_row_and_compared(report, tmp_path, setti
     assert cells["delta_m % [95 % CI]"] == f"{change:+.2f} [{low:+.2f}, {high:+.2f}]"
     assert (cells["runs"], cells["seeds"]) == ("3", "3")
     values = differences(shared, own)
-    assert f"{label} against {label}, own statistics{line_of(values)}\n" in printed.out
-    assert printed.compared("normalisation") == [(label, f"{label}, own statistics")]
+    assert f"{label} against {label}, per-task statistics{line_of(values)}\n" in printed.out
+    assert printed.compared("normalisation") == [(label, f"{label}, per-task statistics")]
     assert printed.compared("single-task") == [
         (label, "2 single task"),
-        (f"{label}, own statistics", "2 single task"),
+        (f"{label}, per-task statistics", "2 single task"),
     ]
-    assert f"{label}, own statistics against 2 single task{line_of(differences(own, alone))}\n" in printed.out
+    assert (
+        f"{label}, per-task statistics against 2 single task{line_of(differences(own, alone))}\n"
+        in printed.out
+    )
     for row in printed.rows("report.csv"):
         expected = ""
         if row["setting"] != "2" and row["seed"] != "3":
@@ -240,7 +243,7 @@ def test_the_tasks_own_statistics_are_a_row_and_compared(report, tmp_path, setti
         assert row["own_statistics_accuracy"] == str(expected)
 
 
-def test_ways_that_draw_tasks_are_compared_in_either_scoring_and_never_across(report, tmp_path):
+def test_settings_that_sample_tasks_are_compared_in_either_scoring_and_never_across(report, tmp_path):
     own = {3: (0.65, 0.72), 4: (0.66, 0.77)}
     for setting, scores in own.items():
         write_way(tmp_path, setting, PAIR, own=scores)
@@ -252,8 +255,8 @@ def test_ways_that_draw_tasks_are_compared_in_either_scoring_and_never_across(re
     weighted, alike = "4 weighted draws, tasks_per_step 1", "1 standard by task"
 
     def scored(pair: tuple[str, str]) -> tuple[str, ...]:
-        """A pair with the own statistics, which a way that draws no tasks does not have."""
-        return tuple(each if each == alike else f"{each}, own statistics" for each in pair)
+        """A pair with per-task statistics, which a setting that samples no tasks does not have."""
+        return tuple(each if each == alike else f"{each}, per-task statistics" for each in pair)
 
     expected = {
         "draws": [(one, weighted), scored((one, weighted))],

@@ -34,36 +34,36 @@ def coverage(estimated, truth: np.ndarray) -> float:
 def test_intervals_contain_the_truth_as_often_as_they_say(seeds, num_tasks, noise):
     random = np.random.RandomState(seeds)
     base = random.uniform(0.45, 0.7, (num_tasks, STUDIES))
-    way = base + random.uniform(-0.04, 0.08, base.shape)
-    alone, shared = scores(random, base, seeds, noise), scores(random, way, seeds, noise)
+    sharing = base + random.uniform(-0.04, 0.08, base.shape)
+    alone, shared = scores(random, base, seeds, noise), scores(random, sharing, seeds, noise)
     differences = points(shared, alone)
     kinds = {
-        "a mean accuracy": (estimate(shared.mean(axis=1)), way.mean(axis=0)),
-        "a difference": (estimate(differences.mean(axis=1)), 100 * (way - base).mean(axis=0)),
+        "a mean accuracy": (estimate(shared.mean(axis=1)), sharing.mean(axis=0)),
+        "a difference": (estimate(differences.mean(axis=1)), 100 * (sharing - base).mean(axis=0)),
         "delta_m": (
             estimate(relative_change(shared, alone).mean(axis=1)),
-            (100 * (way - base) / base).mean(axis=0),
+            (100 * (sharing - base) / base).mean(axis=0),
         ),
     }
     if seeds > 2:  # below, nothing is said of a task by itself
-        kinds["a task's difference"] = (estimate(differences), 100 * (way - base))
+        kinds["a task's difference"] = (estimate(differences), 100 * (sharing - base))
     for kind, (estimated, truth) in kinds.items():
         assert 0.93 <= coverage(estimated, truth) <= 0.97, kind
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
-def test_equally_good_ways_are_rarely_told_apart(seeds):
+def test_equally_good_configurations_are_rarely_told_apart(seeds):
     random = np.random.RandomState(seeds)
     truth = random.uniform(0.45, 0.7, (20, STUDIES))
     one, other = scores(random, truth, seeds, 0.03), scores(random, truth, seeds, 0.03)
     for values in (points(one, other).mean(axis=1), relative_change(one, other).mean(axis=1)):
-        assert (estimate(values).verdict != "cannot be told").mean() <= 0.07
+        assert (estimate(values).verdict != "inconclusive").mean() <= 0.07
     if seeds > 2:
-        assert (estimate(points(one, other)).verdict != "cannot be told").mean() <= 0.07
+        assert (estimate(points(one, other)).verdict != "inconclusive").mean() <= 0.07
 
 
 @pytest.mark.parametrize("seeds", [5, 10])
-def test_ways_five_standard_errors_apart_are_told_apart(seeds):
+def test_configurations_five_standard_errors_apart_are_told_apart(seeds):
     random = np.random.RandomState(seeds)
     truth = random.uniform(0.45, 0.6, (20, STUDIES))
     error = math.sqrt(2 * (0.02**2 + 0.03**2 / 20) / seeds)
@@ -72,16 +72,16 @@ def test_ways_five_standard_errors_apart_are_told_apart(seeds):
     assert (verdicts == "higher").mean() >= 0.95
 
 
-@pytest.mark.parametrize("ways", [2, 3, 10])
+@pytest.mark.parametrize("count", [2, 3, 10])
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_the_distance_that_seeds_alone_give_is_what_they_give_on_average(ways, seeds):
-    random = np.random.RandomState(10 * ways + seeds)
-    made = 0.6 + random.normal(0, 0.05, (4000, 1, seeds)) + random.normal(0, 0.01, (4000, ways, seeds))
+def test_the_distance_that_seeds_alone_give_is_what_they_give_on_average(count, seeds):
+    random = np.random.RandomState(10 * count + seeds)
+    made = 0.6 + random.normal(0, 0.05, (4000, 1, seeds)) + random.normal(0, 0.01, (4000, count, seeds))
     ranges = np.ptp(made.mean(axis=2), axis=1)
     expected = np.array([expected_range(means) for means in made])
     assert expected.mean() == pytest.approx(ranges.mean(), rel=0.05)
-    # How much each seed does to all ways alike, and how good the ways are, changes nothing.
-    shifted = made[0] + random.uniform(0, 1, (1, seeds)) + random.uniform(0, 1, (ways, 1))
+    # How much each seed does to all configurations, and how good these are, changes nothing.
+    shifted = made[0] + random.uniform(0, 1, (1, seeds)) + random.uniform(0, 1, (count, 1))
     assert expected_range(shifted) == pytest.approx(expected[0])
 
 
@@ -112,8 +112,8 @@ def test_the_quantiles_of_the_t_distribution_are_the_published_ones(freedom, pub
 
 def test_an_interval_is_that_of_the_mean():
     made = estimate(np.array([1.0, 2.0, 6.0]))
-    half_width = 4.3027 * math.sqrt(7) / math.sqrt(3)  # the deviation is the root of (4 + 1 + 9) / 2
-    assert (made.seeds, float(made.mean), str(made.verdict)) == (3, 3.0, "cannot be told")
+    half_width = 4.3027 * math.sqrt(7) / math.sqrt(3)  # the standard deviation is the root of (4 + 1 + 9) / 2
+    assert (made.seeds, float(made.mean), str(made.verdict)) == (3, 3.0, "inconclusive")
     assert [made.low, made.high] == pytest.approx([3 - half_width, 3 + half_width], abs=1e-3)
     assert str(estimate(np.array([2.9, 3.0, 3.1])).verdict) == "higher"
     assert str(estimate(np.array([-2.9, -3.0, -3.1])).verdict) == "lower"
@@ -124,7 +124,7 @@ def test_one_seed_or_seeds_that_agree_to_the_last_digit_give_no_interval(values)
     made = estimate(np.array(values))
     assert made.mean == pytest.approx(values[0])
     assert np.isnan([made.low, made.high]).all()
-    assert made.verdict == "cannot be told"
+    assert made.verdict == "inconclusive"
 
 
 def test_the_change_is_relative_to_the_baseline_averaged_over_its_seeds():
