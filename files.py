@@ -104,11 +104,15 @@ def lock_of(directory: Path) -> BaseFileLock:
 
 
 @contextmanager
-def reserved(directory: Path) -> Iterator[None]:
-    """Keep a directory, made if missing, for this process.
+def reserved(directory: Path, taken: str = "another training is writing to") -> Iterator[None]:
+    """Lock a directory, made if missing, or refuse.
+
+    Args:
+        directory: to lock; one that was made and has nothing in it at the end is deleted.
+        taken: what another process that has locked it does, for the refusal.
 
     Raises:
-        UserError: it cannot be made or written to, or another process has reserved it.
+        UserError: it cannot be made or written to, or another process has locked it.
     """
     try:
         made = not directory.exists()
@@ -117,7 +121,7 @@ def reserved(directory: Path) -> Iterator[None]:
         lock.acquire(timeout=0.2)  # time to try again once the marker of a killed process is removed
     except Timeout as error:
         raise UserError(
-            f"another training is writing to {directory}: wait for it to end, or give another --save_path; "
+            f"{taken} {directory}: wait for it to end, or give another --save_path; "
             f"if there is none on any machine, delete {directory / LOCK}"
         ) from error
     except OSError as error:
