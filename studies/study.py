@@ -1,4 +1,4 @@
-"""Run what is left of a study, or print the commands of that."""
+"""Run what is left of a study, or print its commands."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ every run has saved: 129 by a closed terminal (SIGHUP, which nohup ignores), 130
 143 by SIGTERM."""
 
 LOG = "log.txt"
-"""What a run has printed, in its directory."""
+"""Output of a run, in its directory."""
 
 BYTES_PER_RUN = 2 * 10**9
-"""Of memory; a run on CIFAR takes up to 1.5 GB."""
+"""Memory; a run on CIFAR takes up to 1.5 GB."""
 
 BINDINGS = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
-"""Variables that bind threads to cores, those of runs side by side to the same ones."""
+"""Variables that bind threads to cores; with them, runs side by side would share the same cores."""
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that set the number of threads; the second overrules the first."""
 
 LOST = 255
-"""What multiprocessing gives as the exit code of a run whose fork server was killed."""
+"""What multiprocessing returns as the exit code of a run whose server was killed."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class Entry:
     """A run of a list.
 
     Attributes:
-        name: that of its directory.
-        arguments: the options of the program.
-        run: what these mean.
+        name: of its directory.
+        arguments: of main.py.
+        run: the parsed arguments.
     """
 
     name: str
@@ -89,18 +89,18 @@ class Entry:
 
     @property
     def command(self) -> list[str]:
-        """The program and its options."""
+        """Command that starts it."""
         return [*python(), str(TOP / "main.py"), *self.arguments]
 
     @property
     def directory(self) -> Path:
-        """Where it saves."""
+        """Where it saves, `--save_path`."""
         return self.run.save_path
 
     def work(self) -> int:
-        """About how many images are left to train on; 0 if it is finished.
+        """Number of images left to train on, roughly; 0 if it is finished.
 
-        A run whose history cannot be gone on from counts as one that has not begun: run, it says why.
+        A run that cannot resume counts as not started: once run, it reports why.
         """
         try:
             history = earlier_history(self.run)
@@ -113,7 +113,7 @@ class Entry:
 
 
 def python() -> list[str]:
-    """Command that starts a Python program.
+    """Command that starts Python: PYTHON, or else this interpreter.
 
     Raises:
         CommandError: PYTHON cannot be split into words.
@@ -129,7 +129,7 @@ def python() -> list[str]:
 
 
 def read_path(text: str) -> Path:
-    """Path of a word of the command line, which a shell may have left with its `~`.
+    """Path of an argument, with `~` expanded: shells leave it in `--save_path=~/DIR`.
 
     Raises:
         argparse.ArgumentTypeError: it is empty.
@@ -140,10 +140,10 @@ def read_path(text: str) -> Path:
 
 
 def find_list(name: str) -> Path:
-    """The file of a list.
+    """Path of a list.
 
     Raises:
-        CommandError: there is none.
+        CommandError: there is no such list.
     """
     path = Path(os.path.expanduser(name)) if name.endswith(".txt") else TOP / "studies" / f"{name}.txt"
     if not path.is_file():
@@ -153,15 +153,15 @@ def find_list(name: str) -> Path:
 
 
 def read_list(path: Path, directory: Path, options: Sequence[str] = ()) -> list[Entry]:
-    """The runs of a list, checked as the program checks its command line.
+    """Read a list and check its runs as main.py checks its command line.
 
     Args:
         path: of the list.
         directory: of the study.
-        options: that every run has besides, which count more than those of the list.
+        options: of every run in addition; they override those of the list.
 
     Raises:
-        CommandError: there is something wrong with it; the text says in which line.
+        CommandError: the list is invalid; the text names the line.
     """
     entries: dict[str, Entry] = {}
     try:
@@ -192,10 +192,10 @@ def read_list(path: Path, directory: Path, options: Sequence[str] = ()) -> list[
 
 
 def parsed(arguments: list[str], where: str) -> Run:
-    """What a command line means.
+    """Parse the command line of a run.
 
     Raises:
-        CommandError: nothing; the text begins with where it stands.
+        CommandError: it is invalid; the text begins with `where`.
     """
     said = io.StringIO()
     try:
@@ -205,13 +205,13 @@ def parsed(arguments: list[str], where: str) -> Run:
         problem = str(error)
     except OSError as error:
         problem = in_words(error)
-    except SystemExit:  # as the parser ends the program
+    except SystemExit:  # from argparse
         problem = said.getvalue().partition("\n")[0].removeprefix("main.py: error: ")
     raise CommandError(f"{where}: {problem}")
 
 
 def find_gpus(options: Sequence[str]) -> list[str]:
-    """The GPUs to share out, as CUDA names them; none where the options name a device."""
+    """GPUs to share out, as CUDA names them; none if the options name a device."""
     if any(word.partition("=")[0] == "--device" for word in options):
         return []
     listed = _listed_gpus()
@@ -223,38 +223,38 @@ def find_gpus(options: Sequence[str]) -> list[str]:
         known = not listed or name in numbers or f"(UUID: {name}" in listed
         return known and re.fullmatch("[0-9]+|(GPU|MIG)-.+", name) is not None
 
-    # As CUDA reads it: up to the first that does not exist, and none if one comes twice.
+    # As CUDA reads it: up to the first that does not exist, and none if one is repeated.
     words = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
     visible = list(itertools.takewhile(exists, (word.strip() for word in words)))
     return visible if len(set(visible)) == len(visible) else []
 
 
 def _listed_gpus() -> str:
-    """What nvidia-smi lists, a line for each GPU; empty where it cannot."""
+    """Output of `nvidia-smi --list-gpus`, a line for each GPU; empty if it fails."""
     command = ["nvidia-smi", "--list-gpus"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
         return listed.stdout.strip()
     except subprocess.TimeoutExpired:
-        say("nvidia-smi does not answer, and goes unheard: CUDA_VISIBLE_DEVICES says which GPUs to use")
+        say("nvidia-smi does not answer and is ignored: CUDA_VISIBLE_DEVICES says which GPUs to use")
         return ""
     except OSError:  # no such program
         return ""
 
 
 def default_processes(gpus: Sequence[str]) -> int:
-    """How many runs go on at once."""
+    """Number of runs at once."""
     return len(gpus) or max(1, int(min(num_cores(), free_memory() / BYTES_PER_RUN)))
 
 
 def in_words(error: OSError) -> str:
-    """What is wrong with a file, or with the system."""
+    """An error of the file system, or another one of the system, in words."""
     reason = error.strerror or str(error)
     return f"cannot use {error.filename}: {reason}" if error.filename else reason
 
 
 def killed_by(number: int) -> str:
-    """What is said of a process that a signal has ended."""
+    """How a process ended that a signal killed, in words."""
     try:
         name = signal.Signals(number).name
     except ValueError:
@@ -265,7 +265,7 @@ def killed_by(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in words."""
+    """Seconds in words."""
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"
@@ -273,7 +273,7 @@ def duration(seconds: float) -> str:
 
 
 class Crew:
-    """Runs entries side by side, and reports progress.
+    """Run entries side by side, and report progress.
 
     Attributes:
         done: number of finished runs.
@@ -316,7 +316,7 @@ class Crew:
         if self._left:
             say(f"{self._progress()}: {self._slots} at once, {threads} threads each")
         loop = asyncio.get_running_loop()
-        for number in obeyed():
+        for number in stop_signals():
             loop.add_signal_handler(number, self._stop, number)
         await asyncio.gather(*map(self._work_in, range(self._slots)))
 
@@ -358,9 +358,11 @@ class Crew:
         seconds = time.monotonic() - begun
         if code < 0:
             return 128 - code, killed_by(-code), seconds
-        if code == LOST:
-            return code, "the server that starts the runs was killed, and this run may still go on", seconds
-        said = next((line for line in reversed(lines) if line.strip()), "it has said nothing")
+        if code == LOST and process.pid is not None:
+            with suppress(ProcessLookupError):  # it has ended, with that code
+                os.kill(process.pid, signal.SIGTERM)  # or it would go on unattended
+                return code, "the server that starts the runs was killed; this run saves and ends", seconds
+        said = next((line for line in reversed(lines) if line.strip()), "it printed nothing")
         return code, said, seconds
 
     def delete_model(self, entry: Entry) -> None:
@@ -393,7 +395,7 @@ class Crew:
         return text
 
 
-def obeyed() -> list[signal.Signals]:
+def stop_signals() -> list[signal.Signals]:
     """The signals that stop a study: not SIGHUP where it is ignored, as by nohup."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in SIGNALS if number != signal.SIGHUP or not ignored]
@@ -410,8 +412,8 @@ async def exit_code(process: BaseProcess) -> int:
 
 
 def say(line: str, passing: bool = False) -> None:
-    """Print a line to standard error; on a terminal one that is `passing` makes room for the next."""
-    with suppress(OSError):  # a study does not end because nobody hears of it
+    """Print a line to standard error; on a terminal the next line replaces one that is `passing`."""
+    with suppress(OSError):  # a study goes on when nobody reads its messages
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{line}" + "\n" * (not passing))
         else:
@@ -422,7 +424,7 @@ def say(line: str, passing: bool = False) -> None:
 def run_study(
     entries: Sequence[Entry], directory: Path, processes: int | None, delete: bool, gpus: Sequence[str]
 ) -> int:
-    """Run what is left, and report; returns the exit code."""
+    """Run what is left and print the report; returns the exit code."""
     with reserved(directory, "another studies/run.sh is at work in"):
         crew = Crew(entries, processes or default_processes(gpus), gpus, delete)
         asyncio.run(crew.work())
@@ -454,18 +456,18 @@ def report_on(directory: Path) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises what is wrong with a command line."""
+    """Raises CommandError instead of ending the program."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
+        """Reject the command line."""
         raise CommandError(f"{message} (--help explains the options)")
 
 
-def obey(argv: Sequence[str]) -> int:
-    """Do what the command line says; returns the exit code.
+def execute(argv: Sequence[str]) -> int:
+    """Execute the command line; returns the exit code.
 
     Raises:
-        UserError: there is something wrong with it, or in the way.
+        UserError: it is invalid, or the study cannot be run.
         OSError: a file or the output cannot be used.
     """
     name, *words = argv
@@ -498,18 +500,18 @@ def give(text: str) -> None:
     """Print to standard output, paths byte for byte.
 
     Raises:
-        UserError: it cannot be written to.
+        UserError: it cannot be written.
     """
     try:
         sys.stdout.buffer.write(os.fsencode(text))
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the end of Python does not try once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again as it ends
         raise UserError(f"standard output cannot be written to: {error.strerror}") from None
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do what the command line says, or say what is wrong; returns the exit code."""
+    """Execute the command line, or print what is wrong with it; returns the exit code."""
     if not argv:
         say(HELP)
         return 2
@@ -517,7 +519,7 @@ def main(argv: Sequence[str]) -> int:
         if {"-h", "--help"} & set(argv):
             give(f"{HELP}\n")
             return 0
-        return obey(argv)
+        return execute(argv)
     except UserError as error:
         problem, code = str(error), 2 if isinstance(error, CommandError) else 1
     except OSError as error:
