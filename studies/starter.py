@@ -13,6 +13,7 @@ import os
 import runpy
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -50,7 +51,11 @@ def start(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> 
     try:
         start_tracker()  # which unblocks signals
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited; a run unblocks them
-        process.start()
+        try:
+            process.start()
+        except (EOFError, ConnectionError):  # the server is dying, and will be replaced once it has ended
+            time.sleep(1)
+            process.start()
     except EOFError:
         raise OSError("the server that starts the runs was killed") from None
     finally:
