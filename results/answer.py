@@ -1,39 +1,44 @@
 """Draw the answer, results/answer.png, from the published studies: python results/answer.py
 
-It takes their comparisons.csv and report.csv, and matplotlib.
+It compares their histories as `main.py --report` does, and needs matplotlib.
 """
 
-import csv
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from options import OPTIONS
+from reporting import comparisons as reported
+from reporting.histories import Group, find_runs, studies
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
 STUDIES = ("cifar100", "omniglot", "cifar10", "losses")
 
 
 class Configuration(NamedTuple):
-    """A setting with the options that tell the rows of the figure apart, as the report writes them."""
+    """A setting with the options that tell the rows of the figure apart; None where one does not apply."""
 
     setting: int
-    lr: str = "0.1"
-    momentum: str = "0.0"
-    tasks_per_step: str | None = None
+    lr: float = 0.1
+    momentum: float = 0.0
+    tasks_per_step: int | None = None
     loss: str | None = None
 
 
-NAMED = {3: ("tasks_per_step",), 4: ("tasks_per_step",), 5: ("loss",)}
-"""Options that a configuration of a setting names besides the learning rate and momentum."""
-
 PLAIN, SINGLE = Configuration(1), Configuration(2)
-ONE, FOUR, SIXTEEN = (Configuration(3, tasks_per_step=number) for number in ("1", "4", "16"))
+ONE, FOUR, SIXTEEN = (Configuration(3, tasks_per_step=number) for number in (1, 4, 16))
 ALL = Configuration(5, loss="mean")
-UNEQUAL_DRAWS, UNEQUAL_LOSSES = Configuration(4, tasks_per_step="1"), Configuration(6)
+UNEQUAL_DRAWS, UNEQUAL_LOSSES = Configuration(4, tasks_per_step=1), Configuration(6)
 PLAIN_MOMENTUM, ONE_MOMENTUM, FOUR_MOMENTUM = (
-    each._replace(lr="0.03", momentum="0.9") for each in (PLAIN, ONE, FOUR)
+    each._replace(lr=0.03, momentum=0.9) for each in (PLAIN, ONE, FOUR)
 )
 
 
@@ -79,11 +84,11 @@ GROUPS = {
         Row("with one task a step", ONE_MOMENTUM, ONE),
         Row("with a plain classifier", PLAIN_MOMENTUM, PLAIN),
     ),
-    "Learning rate 0.5, instead of 0.1": (Row("with all tasks on every image", ALL._replace(lr="0.5"), ALL),),
+    "Learning rate 0.5, instead of 0.1": (Row("with all tasks on every image", ALL._replace(lr=0.5), ALL),),
 }
 """Every comparison that still counts, by headings that say what a row changes."""
 
-LOOKS = {
+LOOKS: dict[str, dict[str, Any]] = {
     "CIFAR-10": {"fmt": "o", "color": "#0072b2"},
     "CIFAR-100": {"fmt": "s", "color": "#000000"},
     "Omniglot": {"fmt": "^", "color": "#d55e00"},
@@ -108,52 +113,42 @@ class Comparison(NamedTuple):
     effect: Effect
 
 
-def configuration(label: str, common: Mapping[str, str]) -> Configuration:
-    """The configuration that a label of a report stands for.
+def configuration(group: Group) -> Configuration:
+    """The configuration of some runs."""
+    options: dict[str, Any] = {
+        name: group.shared[name] for name in Configuration._fields if name in group.shared
+    }
+    return Configuration(**options)
+
+
+def withdrawn(data_set: str, question: str, own_statistics: bool) -> bool:
+    """Whether a comparison no longer counts: docs/answer.md says why.
 
     Args:
-        common: the options that all runs of the report share, which its labels leave out.
-
-    Raises:
-        SystemExit: the label and `common` leave an option of the configuration open.
+        data_set: its title.
+        question: its name in the report.
+        own_statistics: whether a side was tested with per-task batch-norm statistics.
     """
-    setting, *named = label.split(", ")
-    number = int(setting.split()[0])
-    options = {**common, **dict(each.split(" ", 1) for each in named)}
-    names = ("lr", "momentum", *NAMED.get(number, ()))
-    if missing := [name for name in names if name not in options]:
-        sys.exit(f"results/answer.py: no {missing[0]} in {label!r}, and the runs of its report differ in it")
-    return Configuration(number, **{name: options[name] for name in names})
+    return own_statistics or question == "loss" or (data_set, question) == ("Omniglot", "single-task")
 
 
-def withdrawn(row: Mapping[str, str]) -> bool:
-    """Whether a row of comparisons.csv no longer counts: docs/answer.md says why."""
-    own_statistics = any(row[side].endswith("per-task statistics") for side in ("first", "second"))
-    unsettled = (row["data_set"], row["question"]) == ("Omniglot", "single-task")
-    return own_statistics or unsettled or row["question"] == "loss"
+def read(directory: Path) -> list[Comparison]:
+    """Compute the comparisons of mean accuracy in a study that are not withdrawn."""
+    runs, _ = find_runs(directory, OPTIONS)
+    found = []
+    for study in studies(runs):
+        for each in reported.Section(study).main:
+            if not withdrawn(study.title, each.question, each.first.own or each.second.own):
+                sides = (configuration(each.first), configuration(each.second))
+                found.append(Comparison(study.title, *sides, effect(each)))
+    return found
 
 
-def read(study: Path) -> list[Comparison]:
-    """Read the comparisons of mean accuracy in a study that are not withdrawn."""
-    values: dict[str, set[str]] = {}
-    for run in rows(study / "report.csv"):
-        for name, value in run.items():
-            values.setdefault(name, set()).update({value} - {""})  # empty: not an option of the run's setting
-    common = {name: min(found) for name, found in values.items() if len(found) == 1}
-    comparisons = []
-    for row in rows(study / "comparisons.csv"):
-        if row["measure"] == "accuracy" and not withdrawn(row):
-            sides = (configuration(row[side], common) for side in ("first", "second"))
-            numbers = (float(row[name]) for name in ("difference", "low", "high"))
-            effect = Effect(*numbers, row["verdict"] in ("higher", "lower"))
-            comparisons.append(Comparison(row["data_set"], *sides, effect))
-    return comparisons
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, by heading."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def effect(comparison: reported.Comparison) -> Effect:
+    """The difference of a comparison, to four digits after the point as in comparisons.csv."""
+    each = comparison.difference
+    mean, low, high = (round(float(number), 4) for number in (each.mean, each.low, each.high))
+    return Effect(mean, low, high, each.verdict in ("higher", "lower"))
 
 
 def effects(row: Row, comparisons: Iterable[Comparison]) -> dict[str, Effect]:
@@ -163,13 +158,13 @@ def effects(row: Row, comparisons: Iterable[Comparison]) -> dict[str, Effect]:
         SystemExit: a data set has two comparisons of its configurations.
     """
     found: dict[str, Effect] = {}
-    for data_set, first, second, effect in comparisons:
+    for data_set, first, second, each in comparisons:
         if {first, second} != {row.choice, row.reference}:
             continue
         if data_set in found:
             sys.exit(f"results/answer.py: two comparisons for {row.words!r} on {data_set}")
-        mean, low, high, conclusive = effect
-        found[data_set] = effect if first == row.choice else Effect(-mean, -high, -low, conclusive)
+        swapped = Effect(-each.mean, -each.high, -each.low, each.conclusive)
+        found[data_set] = each if first == row.choice else swapped
     return found
 
 
@@ -180,7 +175,8 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     except ImportError:
         sys.exit("results/answer.py needs matplotlib: pip install matplotlib")
 
-    labels, headings = [], []
+    labels: list[str] = []
+    headings: list[int] = []
     figure = Figure(layout="constrained")
     axes = figure.subplots()
     for heading, choices in GROUPS.items():
@@ -198,8 +194,8 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     axes.set_axisbelow(True)
     axes.set_xticks(range(-6, 11, 2))
     axes.set_yticks(range(len(labels)), labels)
-    for heading in headings:
-        axes.get_yticklabels()[heading].set_fontweight("bold")
+    for place in headings:
+        axes.get_yticklabels()[place].set_fontweight("bold")
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.set_title("What each choice changes", fontweight="bold")
@@ -215,11 +211,11 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
-def draw_effects(axes, found: Sequence[tuple[str, Effect]], row: int) -> None:
+def draw_effects(axes: "Axes", found: Sequence[tuple[str, Effect]], row: int) -> None:
     """A point with its interval for each effect, one below the other."""
     for i, (name, each) in enumerate(found):
         place = row + 0.24 * (i - (len(found) - 1) / 2)
-        look = {"ms": 5, "capsize": 2.5, "elinewidth": 1.25, **LOOKS[name]}
+        look: dict[str, Any] = {"ms": 5, "capsize": 2.5, "elinewidth": 1.25, **LOOKS[name]}
         lengths = [[each.mean - each.low], [each.high - each.mean]]
         axes.errorbar(each.mean, place, xerr=lengths, mfc=None if each.conclusive else "white", **look)
 

@@ -21,10 +21,10 @@ LOCK = ".lock"
 
 
 def lock_of(directory: Path) -> BaseFileLock:
-    """Lock of a directory, not acquired yet: flock, or a marker file on file systems without flock.
+    """The lock of a directory, not acquired yet: flock, or a marker file on file systems without flock.
 
-    The end of a process frees a flock in any case. A marker file of a killed process stays; some versions of
-    filelock take it over on the same machine.
+    A flock is released when its process ends, however that happens. A marker file of a killed process stays,
+    but some versions of filelock take it over on the same machine.
 
     Raises:
         OSError: nothing can be written to the directory.
@@ -39,11 +39,15 @@ def lock_of(directory: Path) -> BaseFileLock:
 
 
 @contextmanager
-def reserved(directory: Path) -> Iterator[None]:
-    """Keep a directory, made if missing, for this process.
+def reserved(directory: Path, taken: str = "another training is writing to") -> Iterator[None]:
+    """Lock a directory, creating it if it is missing.
+
+    Args:
+        directory: to lock; one that was created and is empty at the end is deleted.
+        taken: what another process that has locked it does, for the error.
 
     Raises:
-        UserError: it cannot be made or written to, or another process has reserved it.
+        UserError: it cannot be created or written to, or another process has locked it.
     """
     try:
         made = not directory.exists()
@@ -52,7 +56,7 @@ def reserved(directory: Path) -> Iterator[None]:
         lock.acquire(timeout=0.2)  # time to try again once the marker of a killed process is removed
     except Timeout as error:
         raise UserError(
-            f"another training is writing to {directory}: wait for it to end, or give another --save_path; "
+            f"{taken} {directory}: wait for it to end, or give another --save_path; "
             f"if there is none on any machine, delete {directory / LOCK}"
         ) from error
     except OSError as error:
@@ -71,9 +75,9 @@ def reserved(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def waiting_turn(directory: Path) -> Iterator[None]:
-    """Lock a directory; where another process has locked it, say so once and wait.
+    """Lock a directory; if another process has locked it, print a line and wait.
 
-    Where nothing can be written, there is nothing to wait for either.
+    A directory that cannot be written to is not locked.
     """
     lock = None
     with suppress(OSError, NotImplementedError):  # the latter from file systems without locks

@@ -24,4 +24,4 @@ if ! (start -c 'import sys; sys.exit(sys.version_info < (3, 10))') 2>/dev/null; 
         "(. .venv/bin/activate), or set PYTHON" >&2
     exit 1
 fi
-start "$(dirname "$script")/study.py" "$@"
+start "$(dirname "$script")" "$@" # its __main__.py

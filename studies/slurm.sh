@@ -17,13 +17,7 @@ fail() {
 
 script=$0
 [ -e "$script" ] || script=$(command -v -- "$script") # as bash has found it on the PATH
-while [ -L "$script" ]; do # called through a link; not every readlink has -f
-    link=$(readlink "$script")
-    case $link in
-    /*) script=$link ;;
-    *) script=$(dirname "$script")/$link ;;
-    esac
-done
+script=$(readlink -f -- "$script")                    # where there is SLURM, readlink has -f
 
 usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$script"; }
 case ${1:-} in

@@ -1,103 +1,98 @@
-"""Starts the runs of a study with the libraries loaded, which takes seconds, once for all of them.
+"""Start runs as processes forked from a server that has imported the libraries.
 
-It reads a run a line from standard input, as JSON, and answers with its exit code. A run is a process of its
-own, forked from this one, and reads the program's files then: it is what `python main.py ...` would be, and a
-change of the program holds for the next run. SIGTERM goes on to the run. The other signals to stop, as of
-a terminal, reach it themselves, and this process lives on to answer; one that is ignored stays ignored.
+A run is what `python main.py ...` would be: it reads the program's files when it starts, so a change of the
+program holds for the next run. The server is that of multiprocessing. It blocks the signals that ask a run to
+stop, so it survives those that a terminal or a scheduler sends to the whole process group.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import multiprocessing
 import os
 import runpy
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from importlib import import_module
+import time
+from collections.abc import Mapping, Sequence
+from multiprocessing import resource_tracker
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from running.stopping import SIGNALS
 
 TOP = Path(__file__).resolve().parents[1]
 
-LIBRARIES = ("torch", "torch._dynamo", "torchvision.datasets")
-"""What takes long to import; the second is imported by PyTorch's optimisers."""
-
-SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Those that ask a run, and a study, to save and end."""
-
-
-def obeyed() -> list[signal.Signals]:
-    """The signals to stop, without SIGHUP where it is ignored, as nohup has it."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [number for number in SIGNALS if number != signal.SIGHUP or not ignored]
+CONTEXT: ForkServerContext | SpawnContext = (
+    multiprocessing.get_context("forkserver")
+    if sys.platform == "linux"
+    else multiprocessing.get_context("spawn")  # libraries may not survive a fork, so each run imports them
+)
+CONTEXT.set_forkserver_preload(["studies.libraries"])
 
 
-def run(argv: Sequence[str], log: str) -> None:
-    """Be the program.
+def start(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> BaseProcess:
+    """Start a run, and the server if none is alive, with this process's environment.
+
+    The server reads what decides the number of threads, so set it in `os.environ` before the first run.
 
     Args:
-        argv: its command line.
-        log: file that what it prints is added to.
+        arguments: of main.py.
+        log: existing file to append its output to.
+        variables: of its environment, in addition to those of the server.
+
+    Raises:
+        OSError: no process can be started.
     """
+    directory = os.getcwd()
+    process = CONTEXT.Process(target=run, args=(arguments, directory, log, variables))
+    os.chdir(TOP)  # where the server looks for modules first, as the program does
+    try:
+        start_tracker()  # which unblocks signals
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited; a run unblocks them
+        try:
+            process.start()
+        except (EOFError, ConnectionError):  # the server is dying, and will be replaced once it has ended
+            time.sleep(1)
+            process.start()
+    except EOFError:
+        raise OSError("the server that starts the runs was killed") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        os.chdir(directory)
+    return process
+
+
+def start_tracker() -> None:
+    """Start multiprocessing's tracker of semaphores; otherwise it would warn of those of killed runs."""
+    given = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        del os.environ["PYTHONWARNINGS"]
+        if given is not None:
+            os.environ["PYTHONWARNINGS"] = given
+
+
+def run(arguments: Sequence[str], directory: str, log: Path, variables: Mapping[str, str]) -> None:
+    """Become `python main.py ARGUMENTS >>LOG 2>&1`.
+
+    Args:
+        arguments: of main.py.
+        directory: to work in.
+        log: existing file.
+        variables: to set in the environment.
+    """
+    os.chdir(directory)
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)
-    for number in obeyed():
-        signal.signal(number, signal.SIG_DFL)
+    os.environ.update(variables)
+    gc.freeze()  # or each collection would look through the libraries' objects again
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    sys.argv = [str(TOP / "main.py"), *argv]
-    sys.path.insert(0, str(TOP))
+    sys.argv = [str(TOP / "main.py"), *arguments]
     runpy.run_path(sys.argv[0], run_name="__main__")
-
-
-def main() -> None:
-    """Start the runs that standard input names, one after the other."""
-    process: multiprocessing.Process | None = None
-    stopped = False
-
-    def stop(number: int, _: object) -> None:
-        nonlocal stopped
-        if number != signal.SIGTERM:
-            return
-        stopped = True
-        if process is not None:
-            process.terminate()
-
-    for number in obeyed():
-        signal.signal(number, stop)
-    for name in LIBRARIES:
-        with suppress(Exception):  # a run that needs it says what is wrong
-            import_module(name)
-    gc.collect()
-    gc.freeze()  # or the runs would look through the libraries' objects again and again
-    # Elsewhere libraries may not bear to be forked, and each run loads them.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    for line in sys.stdin:
-        request = json.loads(line)
-        started = context.Process(target=run, kwargs=request)
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the run answers them itself
-        process, code = None, 1
-        try:
-            started.start()
-            process = started
-        except OSError as error:  # too many processes, or too little memory
-            with open(request["log"], "a") as log:
-                log.write(f"cannot start a process: {error.strerror}\n")
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        if process is not None:
-            if stopped:
-                process.terminate()
-            process.join()
-            code = process.exitcode
-        try:
-            print(code, flush=True)
-        except BrokenPipeError:  # who asked has been killed
-            os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,51 +1,34 @@
-"""Run what is left of a study, or print the commands of that."""
+"""Run what is left of a study, or print its commands."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import io
 import itertools
-import json
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
-TOP = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TOP))
-
-PACKAGES = ("torch", "torchvision", "numpy", "tqdm", "filelock")
-"""What the program cannot run without."""
-
-if missing := [name for name in PACKAGES if find_spec(name) is None]:
-    sys.exit(
-        f"studies/run.sh: error: {sys.executable} has no {', '.join(missing)}: activate the environment "
-        "(. .venv/bin/activate), or pip install -r requirements.txt"
-    )
-
-from filelock import SoftFileLock, Timeout  # noqa: E402
-
-from errors import CommandError, UserError  # noqa: E402
-from main import parse  # noqa: E402
-from options import OPTIONS, Run  # noqa: E402
-from running.directory import MODEL, earlier_history, is_done  # noqa: E402
-from running.machine import free_memory, num_cores  # noqa: E402
-from running.streams import open_streams, settle_streams  # noqa: E402
-from storage.locks import LOCK  # noqa: E402
-from studies.starter import SIGNALS, obeyed  # noqa: E402
+from errors import CommandError, UserError
+from main import parse
+from options import OPTIONS, Run
+from running.directory import MODEL, earlier_history, is_done
+from running.machine import free_memory, num_cores
+from running.stopping import SIGNALS
+from storage.locks import reserved
+from studies.starter import TOP, start
 
 HELP = """\
 Run what is left of a study, that is, of a list of runs.
@@ -75,16 +58,19 @@ every run has saved: 129 by a closed terminal (SIGHUP, which nohup ignores), 130
 143 by SIGTERM."""
 
 LOG = "log.txt"
-"""What a run has printed, in its directory."""
+"""Output of a run, in its directory."""
 
 BYTES_PER_RUN = 2 * 10**9
-"""Of memory; a run on CIFAR takes up to 1.5 GB."""
+"""Memory; a run on CIFAR takes up to 1.5 GB."""
 
 BINDINGS = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
-"""Variables that bind threads to cores, those of runs side by side to the same ones."""
+"""Variables that bind threads to cores; with them, runs side by side would share the same cores."""
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that set the number of threads; the second overrules the first."""
+
+LOST = 255
+"""What multiprocessing returns as the exit code of a run whose server was killed."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +78,9 @@ class Entry:
     """A run of a list.
 
     Attributes:
-        name: that of its directory.
-        arguments: the options of the program.
-        run: what these mean.
+        name: of its directory.
+        arguments: of main.py.
+        run: the parsed arguments.
     """
 
     name: str
@@ -103,18 +89,18 @@ class Entry:
 
     @property
     def command(self) -> list[str]:
-        """The program and its options."""
+        """Command that starts it."""
         return [*python(), str(TOP / "main.py"), *self.arguments]
 
     @property
     def directory(self) -> Path:
-        """Where it saves."""
+        """Where it saves, `--save_path`."""
         return self.run.save_path
 
     def work(self) -> int:
-        """About how many images are left to train on; 0 if it is finished.
+        """Number of images left to train on, roughly; 0 if it is finished.
 
-        A run whose history cannot be gone on from counts as one that has not begun: run, it says why.
+        A run that cannot resume counts as not started: once run, it reports why.
         """
         try:
             history = earlier_history(self.run)
@@ -127,7 +113,7 @@ class Entry:
 
 
 def python() -> list[str]:
-    """Command that starts a Python program.
+    """Command that starts Python: PYTHON, or else this interpreter.
 
     Raises:
         CommandError: PYTHON cannot be split into words.
@@ -143,7 +129,7 @@ def python() -> list[str]:
 
 
 def read_path(text: str) -> Path:
-    """Path of a word of the command line, which a shell may have left with its `~`.
+    """Path of an argument, with `~` expanded: shells leave it in `--save_path=~/DIR`.
 
     Raises:
         argparse.ArgumentTypeError: it is empty.
@@ -154,10 +140,10 @@ def read_path(text: str) -> Path:
 
 
 def find_list(name: str) -> Path:
-    """The file of a list.
+    """Path of a list.
 
     Raises:
-        CommandError: there is none.
+        CommandError: there is no such list.
     """
     path = Path(os.path.expanduser(name)) if name.endswith(".txt") else TOP / "studies" / f"{name}.txt"
     if not path.is_file():
@@ -167,15 +153,15 @@ def find_list(name: str) -> Path:
 
 
 def read_list(path: Path, directory: Path, options: Sequence[str] = ()) -> list[Entry]:
-    """The runs of a list, checked as the program checks its command line.
+    """Read a list and check its runs as main.py checks its command line.
 
     Args:
         path: of the list.
         directory: of the study.
-        options: that every run has besides, which count more than those of the list.
+        options: of every run in addition; they override those of the list.
 
     Raises:
-        CommandError: there is something wrong with it; the text says in which line.
+        CommandError: the list is invalid; the text names the line.
     """
     entries: dict[str, Entry] = {}
     try:
@@ -206,10 +192,10 @@ def read_list(path: Path, directory: Path, options: Sequence[str] = ()) -> list[
 
 
 def parsed(arguments: list[str], where: str) -> Run:
-    """What a command line means.
+    """Parse the command line of a run.
 
     Raises:
-        CommandError: nothing; the text begins with where it stands.
+        CommandError: it is invalid; the text begins with `where`.
     """
     said = io.StringIO()
     try:
@@ -219,13 +205,13 @@ def parsed(arguments: list[str], where: str) -> Run:
         problem = str(error)
     except OSError as error:
         problem = in_words(error)
-    except SystemExit:  # as the parser ends the program
+    except SystemExit:  # from argparse
         problem = said.getvalue().partition("\n")[0].removeprefix("main.py: error: ")
     raise CommandError(f"{where}: {problem}")
 
 
 def find_gpus(options: Sequence[str]) -> list[str]:
-    """The GPUs to share out, as CUDA names them; none where the options name a device."""
+    """GPUs to share out, as CUDA names them; none if the options name a device."""
     if any(word.partition("=")[0] == "--device" for word in options):
         return []
     listed = _listed_gpus()
@@ -237,38 +223,38 @@ def find_gpus(options: Sequence[str]) -> list[str]:
         known = not listed or name in numbers or f"(UUID: {name}" in listed
         return known and re.fullmatch("[0-9]+|(GPU|MIG)-.+", name) is not None
 
-    # As CUDA reads it: up to the first that does not exist, and none if one comes twice.
+    # As CUDA reads it: up to the first that does not exist, and none if one is repeated.
     words = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
     visible = list(itertools.takewhile(exists, (word.strip() for word in words)))
     return visible if len(set(visible)) == len(visible) else []
 
 
 def _listed_gpus() -> str:
-    """What nvidia-smi lists, a line for each GPU; empty where it cannot."""
+    """Output of `nvidia-smi --list-gpus`, a line for each GPU; empty if it fails."""
     command = ["nvidia-smi", "--list-gpus"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
         return listed.stdout.strip()
     except subprocess.TimeoutExpired:
-        say("nvidia-smi does not answer, and goes unheard: CUDA_VISIBLE_DEVICES says which GPUs to use")
+        say("nvidia-smi does not answer and is ignored: CUDA_VISIBLE_DEVICES says which GPUs to use")
         return ""
     except OSError:  # no such program
         return ""
 
 
 def default_processes(gpus: Sequence[str]) -> int:
-    """How many runs go on at once."""
+    """Number of runs at once."""
     return len(gpus) or max(1, int(min(num_cores(), free_memory() / BYTES_PER_RUN)))
 
 
 def in_words(error: OSError) -> str:
-    """What is wrong with a file, or with the system."""
+    """An error of the file system, or another one of the system, in words."""
     reason = error.strerror or str(error)
     return f"cannot use {error.filename}: {reason}" if error.filename else reason
 
 
 def killed_by(number: int) -> str:
-    """What is said of a process that a signal has ended."""
+    """How a process ended that a signal killed, in words."""
     try:
         name = signal.Signals(number).name
     except ValueError:
@@ -279,158 +265,105 @@ def killed_by(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in words."""
+    """Seconds in words."""
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-class Slot:
-    """A place for one run at a time, with a process of its own that starts them, see starter.py.
-
-    Attributes:
-        begun: when the run that goes on now has begun, or None.
-    """
-
-    def __init__(self, threads: int, gpu: str | None, alone: bool, inherited: Sequence[int]) -> None:
-        """
-        Args:
-            threads: number that each run has.
-            gpu: that they have, as CUDA names it; default: any.
-            alone: whether no other run goes on beside them.
-            inherited: file descriptors for the runs to inherit.
-        """
-        self.begun: float | None = None
-        dropped = () if alone else BINDINGS
-        self._environment = {name: value for name, value in os.environ.items() if name not in dropped}
-        self._environment |= dict.fromkeys(THREADS, str(threads))
-        if gpu is not None:
-            self._environment["CUDA_VISIBLE_DEVICES"] = gpu
-        self._inherited = inherited
-        self._starter: asyncio.subprocess.Process | None = None
-        self._stopped = False
-
-    async def run(self, entry: Entry) -> tuple[int, str, float]:
-        """Run an entry; gives back its exit code, the last line that it printed, and the seconds it took."""
-        try:
-            entry.directory.mkdir(parents=True, exist_ok=True)
-            with open(entry.directory / LOG, "a+", errors="replace") as log:
-                print(f"$ {shlex.join(entry.command)}", file=log, flush=True)
-                start = log.tell()
-                if self._starter is None or self._starter.returncode is not None:
-                    self._starter = await self._start(log)
-                code, seconds = await self._ask(self._starter, entry)
-                log.seek(start)
-                lines = log.read().split("\n")
-        except OSError as error:
-            return 1, in_words(error), 0.0
-        if code < 0:
-            return 128 - code, killed_by(-code), seconds
-        said = next((line for line in reversed(lines) if line.strip()), "it has said nothing")
-        return code, said, seconds
-
-    async def _start(self, log: TextIO) -> asyncio.subprocess.Process:
-        """Start what starts the runs; it ends with its standard input."""
-        return await asyncio.create_subprocess_exec(
-            *python(),
-            str(TOP / "studies" / "starter.py"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            env=self._environment,
-            pass_fds=self._inherited,
-        )
-
-    async def _ask(self, starter: asyncio.subprocess.Process, entry: Entry) -> tuple[int, float]:
-        """Have an entry run; returns its exit code, negative after a signal, and the seconds it took."""
-        request = {"argv": entry.arguments, "log": str(entry.directory / LOG)}
-        begun = self.begun = time.monotonic()
-        with suppress(ConnectionError):
-            starter.stdin.write(f"{json.dumps(request)}\n".encode())
-            await starter.stdin.drain()
-        if self._stopped:  # meanwhile
-            starter.terminate()
-        while (answer := await starter.stdout.readline()) and not re.fullmatch(rb"-?[0-9]+\n", answer):
-            pass  # what a library has printed
-        self.begun = None
-        return int(answer or await starter.wait() or 1), time.monotonic() - begun
-
-    def stop(self) -> None:
-        """Have the run that goes on save and end."""
-        self._stopped = True
-        if self.begun is not None:
-            with suppress(ProcessLookupError):
-                self._starter.terminate()
-
-    async def close(self) -> None:
-        """End the process that starts the runs."""
-        if self._starter is not None:
-            self._starter.stdin.close()
-            await self._starter.wait()
-
-
 class Crew:
-    """Runs entries side by side, and tells how far it is.
+    """Run entries side by side, and report progress.
 
     Attributes:
-        failed: what has gone wrong, a line for each run.
-        stopped: number of the signal that has ended it, or None.
+        done: number of finished runs.
+        failed: what went wrong, a line for each run.
+        stopped: number of the signal that ended it, or None.
     """
 
     def __init__(
-        self, entries: Sequence[Entry], processes: int, gpus: Sequence[str], inherited: Sequence[int]
+        self, entries: Sequence[Entry], processes: int, gpus: Sequence[str], delete_models: bool = False
     ) -> None:
         """
         Args:
             entries: what to run.
             processes: number of runs at once.
             gpus: to share out among them, as CUDA names them.
-            inherited: file descriptors for the runs to inherit.
+            delete_models: whether to delete the models of finished runs.
         """
         self.failed: list[str] = []
         self.stopped: int | None = None
         self._left = deque((entry, work) for entry in entries if (work := entry.work()))
-        self._threads = max(1, num_cores() // processes)
-        self._slots = [
-            Slot(self._threads, gpus[number % len(gpus)] if gpus else None, processes == 1, inherited)
-            for number in range(min(processes, len(self._left)))
-        ]
-        self._total, self._done = len(entries), len(entries) - len(self._left)
+        left = {entry.name for entry, _ in self._left}
+        self._finished = [entry for entry in entries if entry.name not in left]
+        self._total, self.done = len(entries), len(self._finished)
+        self._slots = min(processes, len(self._left))
+        self._processes, self._gpus, self._delete_models = processes, gpus, delete_models
+        self._running: dict[BaseProcess, float] = {}  # when each was started
         self._work_left, self._work_done = sum(work for _, work in self._left), 0
-        self._seconds = 0.0  # that the work done took
+        self._seconds = 0.0  # that the finished work took
 
-    async def work(self, delete_models: bool) -> None:
-        """Run them all, or until a signal comes.
-
-        Args:
-            delete_models: whether to delete the models of those that are finished.
-        """
+    async def work(self) -> None:
+        """Run them all, or until a signal comes."""
+        if self._delete_models:
+            for entry in self._finished:
+                self.delete_model(entry)
+        threads = max(1, num_cores() // self._processes)
+        os.environ.update(dict.fromkeys(THREADS, str(threads)))
+        if self._processes > 1:
+            for name in BINDINGS:
+                os.environ.pop(name, None)
         if self._left:
-            say(f"{self._progress()}: {len(self._slots)} at once, {self._threads} threads each")
+            say(f"{self._progress()}: {self._slots} at once, {threads} threads each")
         loop = asyncio.get_running_loop()
-        for number in obeyed():
+        for number in stop_signals():
             loop.add_signal_handler(number, self._stop, number)
-        await asyncio.gather(*(self._work_in(slot, delete_models) for slot in self._slots))
+        await asyncio.gather(*map(self._work_in, range(self._slots)))
 
-    async def _work_in(self, slot: Slot, delete_models: bool) -> None:
-        """Run what is left in a slot, one after the other."""
+    async def _work_in(self, slot: int) -> None:
+        """Run what is left in one of the slots, one after the other."""
+        gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if self._gpus else {}
         while self._left and self.stopped is None:
             entry, work = self._left.popleft()
-            code, said, seconds = await slot.run(entry)
+            code, said, seconds = await self._run(entry, gpu)
             if self.stopped is not None and code - 128 in SIGNALS:
                 continue
             self._work_left -= work
             if code == 0:
-                self._done += 1
+                self.done += 1
                 self._work_done += work
                 self._seconds += seconds
-                if delete_models:
+                if self._delete_models:
                     self.delete_model(entry)
                 say(f"{entry.name} took {duration(seconds)}; {self._progress()}", passing=True)
             else:
                 self._fail(f"{entry.name}: exit code {code}: {said} ({entry.directory / LOG})")
-        await slot.close()
+
+    async def _run(self, entry: Entry, variables: Mapping[str, str]) -> tuple[int, str, float]:
+        """Run an entry; returns its exit code, the last line that it printed, and the seconds it took."""
+        begun = time.monotonic()
+        try:
+            entry.directory.mkdir(parents=True, exist_ok=True)
+            with open(entry.directory / LOG, "a+", errors="replace") as log:
+                print(f"$ {shlex.join(entry.command)}", file=log, flush=True)
+                end = log.tell()
+                process = start(entry.arguments, entry.directory / LOG, variables)
+                self._running[process] = begun
+                code = await exit_code(process)
+                del self._running[process]
+                log.seek(end)
+                lines = log.read().split("\n")
+        except OSError as error:
+            return 1, in_words(error), 0.0
+        seconds = time.monotonic() - begun
+        if code < 0:
+            return 128 - code, killed_by(-code), seconds
+        if code == LOST and process.pid is not None:
+            with suppress(ProcessLookupError):  # it has ended, with that code
+                os.kill(process.pid, signal.SIGTERM)  # or it would go on unattended
+                return code, "the server that starts the runs was killed; this run saves and ends", seconds
+        said = next((line for line in reversed(lines) if line.strip()), "it printed nothing")
+        return code, said, seconds
 
     def delete_model(self, entry: Entry) -> None:
         """Delete the model of a run, if it has one."""
@@ -447,28 +380,40 @@ class Crew:
         """Have every run save and end."""
         if self.stopped is None:
             self.stopped = number
-            say(f"{signal.Signals(number).name}: waiting for {len(self._begun())} runs to save")
-        for slot in self._slots:
-            slot.stop()
-
-    def _begun(self) -> list[float]:
-        """When the runs that go on have begun."""
-        return [slot.begun for slot in self._slots if slot.begun is not None]
+            say(f"{signal.Signals(number).name}: waiting for {len(self._running)} runs to save")
+        for process in self._running:
+            process.terminate()
 
     def _progress(self) -> str:
-        text = f"{self._done} of {self._total} runs are finished"
+        text = f"{self.done} of {self._total} runs are finished"
         if self.failed:
             text += f", {len(self.failed)} failed"
         if self._work_done and self._work_left:
-            running = sum(time.monotonic() - begun for begun in self._begun())
-            rest = (self._work_left * self._seconds / self._work_done - running) / len(self._slots)
+            running = sum(time.monotonic() - begun for begun in self._running.values())
+            rest = (self._work_left * self._seconds / self._work_done - running) / self._slots
             text += f", about {duration(max(0, rest))} to go"
         return text
 
 
+def stop_signals() -> list[signal.Signals]:
+    """The signals that stop a study: not SIGHUP where it is ignored, as by nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in SIGNALS if number != signal.SIGHUP or not ignored]
+
+
+async def exit_code(process: BaseProcess) -> int:
+    """Wait for a process; returns its exit code, negative after a signal, LOST if unknown."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(process.sentinel, ended.set)
+    await ended.wait()
+    loop.remove_reader(process.sentinel)
+    process.join()
+    return LOST if process.exitcode is None else process.exitcode
+
+
 def say(line: str, passing: bool = False) -> None:
-    """Print a line to standard error; on a terminal one that is `passing` makes room for the next."""
-    with suppress(OSError):  # a study does not end because nobody hears of it
+    """Print a line to standard error; on a terminal the next line replaces one that is `passing`."""
+    with suppress(OSError):  # a study goes on when nobody reads its messages
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{line}" + "\n" * (not passing))
         else:
@@ -476,75 +421,25 @@ def say(line: str, passing: bool = False) -> None:
         sys.stderr.flush()
 
 
-@contextmanager
-def reserved(directory: Path) -> Iterator[list[int]]:
-    """Lock the directory of a study, and yield the file descriptors for its runs to inherit.
-
-    Runs that outlive this process, because it was killed alone, then keep the lock until they have ended, and
-    a second start does not come upon them. Where the file system has no flock, the existence of the file is
-    the lock, and what keeps such runs from a second start are the locks of their own directories.
-
-    Raises:
-        UserError: the directory cannot be made or written to, or others have it.
-    """
-    path = directory / LOCK
-    remedy = "wait for them to end, or give another --save_path"
-    with ExitStack() as stack:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            if _has_flock(directory):
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-                stack.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                inherited = [descriptor]
-            else:
-                remedy += f"; if there are none, delete {path}"
-                stack.enter_context(SoftFileLock(path).acquire(timeout=0.2))  # time to clear a stale one
-                inherited = []
-        except (BlockingIOError, Timeout):
-            raise UserError(
-                f"another studies/run.sh is at work in {directory}, or runs of one that was killed: {remedy}"
-            ) from None
-        except OSError as error:
-            reason = error.strerror or error
-            raise UserError(f"cannot write to {directory}: {reason}; give another --save_path") from error
-        yield inherited
-
-
-def _has_flock(directory: Path) -> bool:
-    """Whether files in a directory can be locked by flock; some shared file systems lack it."""
-    with tempfile.TemporaryFile(dir=directory) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
-
-
 def run_study(
     entries: Sequence[Entry], directory: Path, processes: int | None, delete: bool, gpus: Sequence[str]
 ) -> int:
-    """Run what is left, and report; returns the exit code."""
-    with reserved(directory) as inherited:
-        crew = Crew(entries, processes or default_processes(gpus), gpus, inherited)
-        if delete:
-            for entry in entries:
-                if entry.work() == 0:
-                    crew.delete_model(entry)
-        asyncio.run(crew.work(delete))
+    """Run what is left and print the report; returns the exit code."""
+    with reserved(directory, "another studies/run.sh is at work in"):
+        crew = Crew(entries, processes or default_processes(gpus), gpus, delete)
+        asyncio.run(crew.work())
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    num_done = sum(entry.work() == 0 for entry in entries)
-    left = f"{num_done} of {len(entries)} runs are finished"
+    left = f"{crew.done} of {len(entries)} runs are finished"
     code = 0
     if crew.stopped is not None:
         say(f"\n{left}, the others saved: the same command goes on")
         code = 128 + crew.stopped
-    elif num_done:
+    elif crew.done:
         say(f"\n{left}: this is the report on {directory}")
         code = report_on(directory)
     if crew.failed:
         say("\n  ".join([f"{len(crew.failed)} of {len(entries)} runs failed:", *crew.failed]))
-    return code or int(num_done < len(entries) or bool(crew.failed))
+    return code or int(crew.done < len(entries) or bool(crew.failed))
 
 
 def report_on(directory: Path) -> int:
@@ -561,26 +456,27 @@ def report_on(directory: Path) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises what is wrong with a command line."""
+    """Raises CommandError instead of ending the program."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
+        """Reject the command line."""
         raise CommandError(f"{message} (--help explains the options)")
 
 
-def obey(argv: Sequence[str]) -> int:
-    """Do what the command line says; returns the exit code.
+def execute(argv: Sequence[str]) -> int:
+    """Execute the command line; returns the exit code.
 
     Raises:
-        UserError: there is something wrong with it, or in the way.
+        UserError: it is invalid, or the study cannot be run.
         OSError: a file or the output cannot be used.
     """
     name, *words = argv
     processes = None
     if words and not words[0].startswith("-"):
-        processes = words.pop(0)
-        if not re.fullmatch("[1-9][0-9]{0,4}", processes):
-            raise CommandError(f"PROCESSES is a whole number from 1 to 99999, not {processes!r}")
+        word = words.pop(0)
+        if not re.fullmatch("[1-9][0-9]{0,4}", word):
+            raise CommandError(f"PROCESSES is a whole number from 1 to 99999, not {word!r}")
+        processes = int(word)
     parser = Parser(prog="studies/run.sh", allow_abbrev=False, add_help=False)
     parser.add_argument("--save_path", type=read_path)
     parser.add_argument("--delete_models", action="store_true")
@@ -591,7 +487,7 @@ def obey(argv: Sequence[str]) -> int:
     entries = read_list(path, directory, options)
     if not known.commands:
         gpus = find_gpus(options)
-        return run_study(entries, directory, processes and int(processes), known.delete_models, gpus)
+        return run_study(entries, directory, processes, known.delete_models, gpus)
     lines = [shlex.join([str(entry.directory), *entry.command]) for entry in entries if entry.work()]
     for line in lines:
         if "\n" in line:
@@ -604,18 +500,18 @@ def give(text: str) -> None:
     """Print to standard output, paths byte for byte.
 
     Raises:
-        UserError: it cannot be written to.
+        UserError: it cannot be written.
     """
     try:
         sys.stdout.buffer.write(os.fsencode(text))
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the end of Python does not try once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again as it ends
         raise UserError(f"standard output cannot be written to: {error.strerror}") from None
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do what the command line says, or say what is wrong; returns the exit code."""
+    """Execute the command line, or print what is wrong with it; returns the exit code."""
     if not argv:
         say(HELP)
         return 2
@@ -623,18 +519,10 @@ def main(argv: Sequence[str]) -> int:
         if {"-h", "--help"} & set(argv):
             give(f"{HELP}\n")
             return 0
-        return obey(argv)
+        return execute(argv)
     except UserError as error:
         problem, code = str(error), 2 if isinstance(error, CommandError) else 1
     except OSError as error:
         problem, code = in_words(error), 1
     say(f"studies/run.sh: error: {' '.join(problem.split())}")
     return code
-
-
-if __name__ == "__main__":
-    open_streams()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    code = main(sys.argv[1:])
-    settle_streams()
-    sys.exit(code)

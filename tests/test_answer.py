@@ -1,11 +1,13 @@
 """The figure of the published studies: which comparison is drawn where, and with which sign."""
 
-import csv
 from pathlib import Path
 
 import pytest
 from helpers import TOP
+from made_up import write_way
 
+from options import OPTIONS
+from reporting.histories import find_runs, studies
 from results.answer import (
     ALL,
     FOUR,
@@ -26,64 +28,53 @@ from results.answer import (
 )
 
 ROWS = [row for rows in GROUPS.values() for row in rows]
-COMMON = {"lr": "0.1", "momentum": "0.0"}
 EFFECT = Effect(2, 1, 4, True)
 
 
-def study(path: Path, *comparisons: dict[str, str], **common: str) -> Path:
-    """Write what answer.py reads of a study: comparisons, and options that its runs share."""
-    numbers = {"difference": "2.0000", "low": "1.0000", "high": "4.0000", "verdict": "higher"}
-    rest = {"data_set": "CIFAR-100", "measure": "accuracy", "seeds": "3"}
-    tables = {
-        "comparisons.csv": [rest | numbers | each for each in comparisons],
-        "report.csv": [COMMON | {"setting": setting} | common for setting in ("1", "3")],
-    }
-    path.mkdir()
-    for name, rows in tables.items():
-        with open(path / name, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    return path
+def repeat(path: Path, setting: int, level: float, **options: object) -> None:
+    """Write the histories of two seeds, with per-task statistics where tasks_per_step is given."""
+    scores = {seed: [level + 0.01 * seed] * (14 if options.get("data") == 2 else 2) for seed in (0, 1)}
+    own = {"own": scores[0]} if "tasks_per_step" in options else {}
+    write_way(path, setting, scores, **own, **options)
 
 
 @pytest.mark.parametrize(
-    ("label", "common", "means"),
+    ("setting", "options", "means"),
     [
-        ("1 standard by task", COMMON, PLAIN),
-        ("1 standard by task", COMMON | {"tasks_per_step": "1"}, PLAIN),  # which is no option of setting 1
-        ("3 uniform draws, epochs 1, tasks_per_step 16", COMMON, SIXTEEN),
-        ("3 uniform draws, tasks_per_step 4, lr 0.03, momentum 0.9, schedule cosine", {}, FOUR_MOMENTUM),
-        ("3 uniform draws, lr 0.1, momentum 0.0", {"tasks_per_step": "1"}, ONE),
-        ("5 summed losses, loss mean, lr 0.5", COMMON, ALL._replace(lr="0.5")),
-        ("6 weighted losses, epochs 10", COMMON, UNEQUAL_LOSSES),
+        (1, {}, PLAIN),
+        (3, {"tasks_per_step": 16}, SIXTEEN),
+        (3, {"tasks_per_step": 4, "lr": 0.03, "momentum": 0.9, "schedule": "cosine"}, FOUR_MOMENTUM),
+        (3, {"tasks_per_step": 1, "epochs": 1}, ONE),
+        (5, {"lr": 0.5}, ALL._replace(lr=0.5)),
+        (6, {}, UNEQUAL_LOSSES),
     ],
 )
-def test_a_label_is_read_as_the_configuration_it_stands_for(label, common, means):
-    assert configuration(label, common) == means
+def test_the_options_of_runs_are_their_configuration(tmp_path, setting, options, means):
+    repeat(tmp_path, setting, 0.5, **options)
+    (study,) = studies(find_runs(tmp_path, OPTIONS)[0])
+    (group,) = study.groups
+    assert configuration(group) == means
 
 
-@pytest.mark.parametrize(
-    ("label", "common", "missing"),
-    [
-        ("3 uniform draws", COMMON, "tasks_per_step"),
-        ("1 standard by task, momentum 0.9", {}, "lr"),
-        ("5 summed losses, epochs 10", COMMON, "loss"),
-    ],
-)
-def test_a_label_that_leaves_an_option_open_is_refused(label, common, missing):
-    with pytest.raises(SystemExit, match=rf"no {missing} in '{label}'"):
-        configuration(label, common)
+def test_a_study_is_read_as_differences_of_mean_accuracy_in_points(tmp_path):
+    repeat(tmp_path, 1, 0.5)
+    repeat(tmp_path, 3, 0.4, tasks_per_step=4)
+    ((title, *sides, effect),) = read(tmp_path)
+    assert (title, *sides) == ("mine.npz (content 0123456789ab)", PLAIN, FOUR)
+    assert effect.mean == 10
 
 
-def test_an_option_that_the_runs_of_a_report_differ_in_is_not_taken_from_them(tmp_path):
-    comparison = {"question": "heads", "first": "1 standard by task", "second": "3 uniform draws"}
-    assert read(study(tmp_path / "one", comparison, tasks_per_step="4"))[0][1:] == (PLAIN, FOUR, EFFECT)
-    path = study(tmp_path / "two", comparison, tasks_per_step="4")
-    with open(path / "report.csv", "a") as file:
-        file.write("0.1,0.0,3,1\n")
-    with pytest.raises(SystemExit, match="no tasks_per_step in '3 uniform draws'"):
-        read(path)
+def test_what_is_withdrawn_is_not_read(tmp_path):
+    for number in (1, 4):  # with scores of per-task statistics, too
+        repeat(tmp_path / "any", 3, 0.4, tasks_per_step=number)
+    repeat(tmp_path / "any", 2, 0.5)
+    for loss in ("mean", "uw"):
+        repeat(tmp_path / "any", 5, 0.5, loss=loss, epochs=3)
+    found = [(each.first.setting, each.second.setting) for each in read(tmp_path / "any")]
+    assert found == [(3, 3), (3, 2), (3, 2)]
+    repeat(tmp_path / "omniglot", 3, 0.4, data=2)
+    repeat(tmp_path / "omniglot", 2, 0.5, data=2)
+    assert read(tmp_path / "omniglot") == []
 
 
 def test_an_effect_is_that_of_the_choice_whichever_side_it_stands_on():
@@ -100,25 +91,6 @@ def test_two_comparisons_for_one_point_are_refused():
     twice = [Comparison("CIFAR-100", *sides, EFFECT) for sides in ((FOUR, ONE), (ONE, FOUR))]
     with pytest.raises(SystemExit, match="two comparisons for 'four instead of one' on CIFAR-100"):
         effects(row, twice)
-
-
-def test_what_is_withdrawn_is_not_read(tmp_path):
-    one, four = (f"3 uniform draws, tasks_per_step {number}" for number in (1, 4))
-    steps = {"question": "tasks a step", "first": one, "second": four}
-    single = {"question": "single-task", "first": one, "second": "2 single task"}
-    loss = {"question": "loss", "first": "5 summed losses, loss mean", "second": "5 summed losses, loss uw"}
-    path = study(
-        tmp_path / "study",
-        steps,
-        single,
-        {**single, "data_set": "Omniglot"},
-        {**single, "first": f"{one}, per-task statistics"},
-        {**steps, "first": f"{one}, per-task statistics", "second": f"{four}, per-task statistics"},
-        {**steps, "measure": "delta_m"},
-        loss,
-    )
-    found = [(each.data_set, each.first.setting, each.second.setting) for each in read(path)]
-    assert found == [("CIFAR-100", 3, 3), ("CIFAR-100", 3, 2)]
 
 
 def test_every_comparison_of_the_studies_is_drawn_once():

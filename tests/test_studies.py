@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,13 +51,13 @@ def finish(*command: object, **how) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def start(path: Path, *words: str, **how) -> subprocess.Popen:
-    """studies/run.sh on a list, saving beside it, without the rights of root over permissions."""
+def start(path: Path, *words: str, script: Path = RUN, **how) -> subprocess.Popen:
+    """Start studies/run.sh on a list, saving beside it, without the rights of root over permissions."""
     plain = []
     if os.geteuid() == 0:
         rights = "-dac_override,-dac_read_search"
         plain = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
-    return launch(*plain, RUN, path, *words, "--save_path", path.parent / "study", **how)
+    return launch(*plain, script, path, *words, "--save_path", path.parent / "study", **how)
 
 
 def wait_for(file: Path, process: subprocess.Popen) -> None:
@@ -70,6 +71,12 @@ def children(pid: int) -> list[int]:
     """Process numbers of a process's children."""
     stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
     return [int(stat.split()[0]) for stat in stats if int(stat.rpartition(")")[2].split()[1]) == pid]
+
+
+def server_of(pid: int) -> int:
+    """Process number of the server that starts a study's runs."""
+    (server,) = (c for c in children(pid) if b"forkserver" in Path(f"/proc/{c}/cmdline").read_bytes())
+    return server
 
 
 def refusal(answer: subprocess.CompletedProcess, code: int) -> str:
@@ -174,9 +181,7 @@ def test_a_study_under_nohup_and_without_flock_survives_a_killed_run_and_its_ter
     process = start(path, "1", sighup=signal.SIG_IGN, env=env)
     history = directory / "killed" / "history.json"
     wait_for(history, process)
-    (starter,) = children(process.pid)
-    assert b"OMP_PROC_BIND=" in Path(f"/proc/{starter}/environ").read_bytes()  # it goes on alone
-    (run,) = children(starter)
+    (run,) = children(server_of(process.pid))
     os.kill(run, signal.SIGKILL)
     history = directory / "other" / "history.json"
     wait_for(history, process)
@@ -193,11 +198,97 @@ def test_a_study_under_nohup_and_without_flock_survives_a_killed_run_and_its_ter
     assert not (directory / LOCK).exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_process_group_stops_each_run_once(tmp_path, options, number):
+    path, directory = tmp_path / "list.txt", tmp_path / "study"
+    path.write_text(f"a {options} --epochs 1000000\nb {options} --epochs 1000000\nc {options}\n")
+    process = start(path, "2")
+    for name in "ab":
+        wait_for(directory / name / "history.json", process)
+    os.killpg(process.pid, number)
+    _, err = process.communicate()
+    assert process.returncode == 128 + number
+    assert err.splitlines()[-1] == "0 of 3 runs are finished, the others saved: the same command goes on"
+    assert "failed" not in err
+    for name in "ab":
+        assert (directory / name / study.LOG).read_text().count("stopped by SIG") == 1
+        assert not result_of(directory / name)[1]["finished"]
+    assert not (directory / "c").exists()
+
+
+def test_runs_that_outlive_a_killed_study_are_left_alone_by_a_second_start(tmp_path, options):
+    path, directory = tmp_path / "list.txt", tmp_path / "study"
+    path.write_text(f"long {options} --epochs 1000000\n")
+    first = start(path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    history = directory / "long" / "history.json"
+    wait_for(history, first)
+    (run,) = children(server_of(first.pid))
+    first.kill()
+    first.wait()
+    path.write_text(f"long {options} --epochs 1000000\nother {options}\n")
+    second = start(path, "1")
+    _, err = second.communicate()
+    assert second.returncode == 1
+    heading, failed = err.splitlines()[-2:]
+    assert heading == "1 of 2 runs failed:"
+    assert "long: exit code 1: main.py: error: another training is writing to" in failed
+    assert json.loads((directory / "other" / "history.json").read_text())["finished"]
+    epochs = len(json.loads(history.read_text())["epochs"])
+    os.kill(run, signal.SIGTERM)
+    while Path(f"/proc/{run}").exists():
+        time.sleep(0.02)
+    assert len(result_of(directory / "long")[1]["epochs"]) >= epochs
+
+
+def test_a_killed_server_costs_no_run_what_it_has_trained(tmp_path, options):
+    path, directory = tmp_path / "list.txt", tmp_path / "study"
+    path.write_text(f"lost {options} --epochs 1000000\nnext {options}\n")
+    process = start(path, "1")
+    wait_for(directory / "lost" / "history.json", process)
+    os.kill(server_of(process.pid), signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    heading, failed = err.splitlines()[-2:]
+    assert heading == "1 of 2 runs failed:"
+    assert "lost: exit code 255: the server that starts the runs was killed" in failed
+    assert "stopped by SIGTERM" in (directory / "lost" / study.LOG).read_text()
+    assert len(result_of(directory / "lost")[1]["epochs"]) > 0
+    assert json.loads((directory / "next" / "history.json").read_text())["finished"]
+
+
+def test_a_library_that_cannot_be_imported_is_reported_by_each_run(tmp_path, options):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise OSError('libcublas.so.12: cannot open')")
+    path = tmp_path / "list.txt"
+    path.write_text(f"a {options}\nb {options}\n")
+    process = start(path, "1", env={"PYTHONPATH": str(tmp_path)})
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    for line, name in zip(err.splitlines()[-2:], "ab", strict=True):
+        assert f"{name}: exit code 1: main.py: error: torch cannot be imported (OSError: libcublas" in line
+
+
+RECORD = """
+import json, os, sys
+if __name__ == "__main__":
+    loaded = [name for name in ("torch", "torchvision.datasets", "options", "files") if name in sys.modules]
+    import torch
+    print(json.dumps([dict(os.environ), loaded, torch.get_num_threads(), sys.argv, sys.path[0], os.getcwd()]))
+    sys.exit(7)
+"""
+
+
 @pytest.fixture
 def no_runs(tmp_path):
-    """A path with a blank for PYTHON, which starts no runs, but writes down with what variables it should."""
-    record = f'case $1 in *starter.py) env >"{tmp_path}/starter.$$"; exit 7 ;; esac'
-    return str(write_script(tmp_path / "my tools" / "python", f'{record}\nexec "{sys.executable}" "$@"'))
+    """run.sh of a copy of the program, whose runs only print what they were started with and exit with 7."""
+    copy = tmp_path / "the copy"
+    for name in ("studies", "running", "reporting"):
+        shutil.copytree(TOP / name, copy / name)
+    for file in TOP.glob("*.py"):
+        shutil.copy(file, copy)
+    (copy / "main.py").write_text(RECORD + (TOP / "main.py").read_text())
+    return copy / "studies" / RUN.name
 
 
 def test_messages_that_cannot_be_written_do_not_end_a_study(tmp_path, options, no_runs):
@@ -205,18 +296,18 @@ def test_messages_that_cannot_be_written_do_not_end_a_study(tmp_path, options, n
     path.write_text(f"a {options}\nb {options}\n")
     closed, stderr = os.pipe()
     os.close(closed)
-    process = start(path, "1", stderr=stderr, env={"PYTHON": no_runs})
+    process = start(path, "1", script=no_runs, stderr=stderr)
     os.close(stderr)
     process.communicate()
     assert process.returncode == 1
-    assert len(list(tmp_path.glob("starter.*"))) == 2
+    assert len(list(tmp_path.glob("study/*/log.txt"))) == 2
 
 
 def test_a_model_that_cannot_be_deleted_is_named(tmp_path, options, capsys):
     (tmp_path / "list.txt").write_text(f"run {options}\n")
     entries = study.read_list(tmp_path / "list.txt", tmp_path)
     (tmp_path / "run" / "model.pt").mkdir(parents=True)
-    crew = study.Crew(entries, 1, [], [])
+    crew = study.Crew(entries, 1, [])
     crew.delete_model(entries[0])
     assert "run: its model stays: cannot use" in capsys.readouterr().err
     assert len(crew.failed) == 1
@@ -241,20 +332,36 @@ def test_a_lock_left_behind_on_a_file_system_without_flock_is_named(
     assert os.listdir(directory) == [LOCK]
 
 
-def test_runs_side_by_side_are_not_bound_to_the_same_cores(tmp_path, options, no_runs):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_is_the_program_with_its_share_of_the_cores_and_its_gpu(tmp_path, options, no_runs, processes):
     path = tmp_path / "list.txt"
     path.write_text(f"a {options}\nb {options}\n")
-    env = dict.fromkeys(study.BINDINGS, "0") | {"PYTHON": no_runs, "MKL_NUM_THREADS": "7"}
-    process = start(path, "2", env=env)
+    gpus = write_script(tmp_path / "bin" / "nvidia-smi", "echo 'GPU 0: X'; echo 'GPU 1: X'")
+    bindings = dict(zip(study.BINDINGS, ("false", "cores", "0-63", "disabled"), strict=True))
+    env = bindings | {"MKL_NUM_THREADS": "7", "CUDA_VISIBLE_DEVICES": "1,0"}
+    env["PATH"] = f"{gpus.parent}:{os.environ['PATH']}"
+    elsewhere = tmp_path / "elsewhere"  # with files of the names of modules in it
+    for name in ("studies/libraries.py", "random.py", "numpy.py"):
+        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / name).write_text("raise SystemExit(9)")
+    process = start(path, str(processes), script=no_runs, env=env, cwd=elsewhere)
     _, err = process.communicate()
     assert process.returncode == 1
     assert err.splitlines()[-1].strip().startswith("b: exit code 7: ")
-    started = list(tmp_path.glob("starter.*"))
-    assert len(started) == 2
-    for file in started:
-        variables = dict(line.partition("=")[::2] for line in file.read_text().splitlines())
-        assert not variables.keys() & set(study.BINDINGS)
-        assert variables["MKL_NUM_THREADS"] == variables["OMP_NUM_THREADS"]
+    threads = max(1, machine.num_cores() // processes)
+    visible = set()
+    for name in "ab":
+        command, said = (tmp_path / "study" / name / study.LOG).read_text().splitlines()
+        variables, loaded, num_threads, argv, first_path, directory = json.loads(said)
+        assert loaded == ["torch", "torchvision.datasets"]  # but nothing of the program
+        assert shlex.split(command)[2:] == argv
+        assert first_path == str(no_runs.parents[1])
+        assert directory == str(elsewhere)
+        assert variables["MKL_NUM_THREADS"] == variables["OMP_NUM_THREADS"] == str(threads)
+        assert num_threads == threads
+        assert variables.keys().isdisjoint(study.BINDINGS) == (processes > 1)
+        visible.add(variables["CUDA_VISIBLE_DEVICES"])
+    assert visible == ({"1", "0"} if processes == 2 else {"1"})
 
 
 @pytest.mark.parametrize("script", [RUN, SLURM], ids=lambda path: path.stem)
