@@ -11,7 +11,7 @@ from sampling import Plan, Source, Stream
 
 def test_a_single_task_trains_on_its_own_images(cifar100):
     plan = make(2, cifar100, task=7).plan
-    assert set(plan.draws(1).ravel().tolist()) == {0}
+    assert set(plan.sampled(1).ravel().tolist()) == {0}
     labels = cifar100.train.labels[plan.images(1)]
     assert (cifar100.tasks[7][labels] >= 0).all()
     assert len(np.unique(plan.images(1))) == 160
@@ -22,7 +22,7 @@ def test_an_epoch_has_as_many_steps_as_full_batches_in_a_pass_over_every_task(ci
     batch_size = 48  # does not divide the 320 images
     plan = make(setting, cifar10, batch_size=batch_size).plan
     passes = 10 if setting in (3, 4) else 1
-    assert len(plan.draws(1)) == len(plan.images(1)) == plan.steps_per_epoch == passes * (320 // batch_size)
+    assert len(plan.sampled(1)) == len(plan.images(1)) == plan.steps_per_epoch == passes * (320 // batch_size)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,8 @@ def test_an_epoch_has_as_many_steps_as_full_batches_in_a_pass_over_every_task(ci
 @pytest.mark.parametrize("count", [1, 4])
 def test_tasks_are_drawn_as_often_as_their_weights_say(cifar100, setting, weights, count):
     plan = make(setting, cifar100, batch_size=2 * count, weights=weights, tasks_per_step=count).plan
-    assert plan.draws(1).shape == (20 * (160 // (2 * count)), count)
-    drawn = np.concatenate([plan.draws(epoch).ravel() for epoch in range(1, 11)])
+    assert plan.sampled(1).shape == (20 * (160 // (2 * count)), count)
+    drawn = np.concatenate([plan.sampled(epoch).ravel() for epoch in range(1, 11)])
     share = np.ones(20) / 20 if weights is None else np.array(weights) / sum(weights)
     expected = share * len(drawn)
     assert len(drawn) == 16_000
@@ -56,7 +56,7 @@ def test_each_slice_of_a_batch_is_of_the_source_drawn_for_it(sources_per_step):
     plan = Plan(sources([50, 30, 70]), batch_size=8, seed=1, sources_per_step=sources_per_step)
     assert plan.steps_per_epoch == 6 + 3 + 8
     for epoch in (1, 3):
-        drawn = np.repeat(plan.draws(epoch), 8 // sources_per_step, axis=1)
+        drawn = np.repeat(plan.sampled(epoch), 8 // sources_per_step, axis=1)
         of_image = np.searchsorted([50, 80], plan.images(epoch), side="right")
         assert plan.images(epoch).shape == (17, 8)
         assert np.array_equal(of_image, drawn)
@@ -69,7 +69,7 @@ def test_a_source_goes_on_in_a_later_epoch_where_it_was_left(sources_per_step):
     shown: dict[int, list[list[int]]] = {0: [], 1: [], 2: []}
     for epoch in range(1, 8):
         slices = plan.images(epoch).reshape(-1, slice_size)
-        for source, images in zip(plan.draws(epoch).ravel(), slices, strict=True):
+        for source, images in zip(plan.sampled(epoch).ravel(), slices, strict=True):
             shown[int(source)].append(images.tolist())
     for source, size in enumerate([50, 30, 70]):
         per_pass = size // slice_size
@@ -81,7 +81,7 @@ def test_a_source_goes_on_in_a_later_epoch_where_it_was_left(sources_per_step):
 
 def test_sources_drawn_in_one_step_are_drawn_independently():
     plan = Plan(sources([400, 400]), batch_size=4, seed=0, sources_per_step=2)
-    first, second = np.concatenate([plan.draws(epoch) for epoch in range(1, 21)]).T
+    first, second = np.concatenate([plan.sampled(epoch) for epoch in range(1, 21)]).T
     assert len(first) == 4000
     assert abs(np.mean(first == second) - 0.5) < 4 * 0.5 / np.sqrt(4000)
 
@@ -91,7 +91,7 @@ def test_probabilities_count_in_proportion():
         replace(source, probability=share) for source, share in zip(sources([50] * 3), (2, 0, 6), strict=True)
     ]
     plan = Plan(whole, batch_size=2, seed=0)
-    drawn = np.concatenate([plan.draws(epoch).ravel() for epoch in range(1, 21)])
+    drawn = np.concatenate([plan.sampled(epoch).ravel() for epoch in range(1, 21)])
     counts = np.bincount(drawn, minlength=3)
     assert counts[1] == 0
     assert abs(counts[0] / len(drawn) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(drawn))
@@ -107,9 +107,9 @@ def test_a_single_stream_shows_every_image_once_an_epoch(cifar100):
 
 def test_another_seed_gives_another_order_of_images_and_of_tasks(cifar100):
     one, other = (make(3, cifar100, seed=seed).plan for seed in (0, 1))
-    assert not np.array_equal(one.draws(1), other.draws(1))
+    assert not np.array_equal(one.sampled(1), other.sampled(1))
     assert not np.array_equal(one.images(1), other.images(1))
-    assert not np.array_equal(one.draws(1), one.draws(2))
+    assert not np.array_equal(one.sampled(1), one.sampled(2))
 
 
 @pytest.mark.parametrize(("num_images", "batch_size"), [(12, 4), (13, 4), (5, 5), (9, 2)])
