@@ -116,7 +116,9 @@ def test_a_field_of_a_class_stays_a_field(old, new):
 def copied(tmp_path: Path) -> Path:
     """A copy of the program."""
     copy = tmp_path / "copy"
-    for path in [*TOP.glob("*.py"), *TOP.glob("running/*.py"), *TOP.glob("reporting/*.py")]:
+    for path in [
+        path for room in (".", "running", "reporting", "storage") for path in TOP.glob(f"{room}/*.py")
+    ]:
         (copy / path.relative_to(TOP)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy / path.relative_to(TOP))
     return copy
