@@ -1,11 +1,12 @@
-"""Agents: one class per way of training, and the training loop that they share.
+"""Agents: one class per setting, and the training loop that they share.
 
-An agent trains one shared encoder and a head per task. Its class says which heads the model has, which
-sources its steps sample their images from, and which tasks are scored. `Agent._train_step` is a step.
+An agent trains one shared encoder and a head per task. Its class says which heads the model has, from which
+sources steps sample their images, and which tasks are scored. `Agent._train_step` is a step.
 """
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -24,8 +25,10 @@ from optimizers import load_state, make_optimizer
 from options import Run
 from sampling import Plan, Source
 from scoring import Scorer, Scores
-from settings import SCHEDULES, SETTINGS, find
-from storage.checks import FieldError, check_finite, check_state
+from settings import SCHEDULES, SETTINGS, look_up
+from storage.checkpoint import check_agent
+from storage.checks import FieldError, check_finite
+from storage.history import ALL_CLASSES
 
 Network = Callable[[int, Sequence[int]], Model]
 """Makes the model, from the number of channels and the number of classes of each head."""
@@ -35,91 +38,91 @@ class Agent:
     """Trains and evaluates one model on one data set.
 
     Attributes:
-        names: of the scored tasks, in the order of every list of scores.
+        names: names of the scored tasks, in the order of every list of scores.
         model: the network.
-        combiner: makes one update of the losses of a step.
-        plan: the sources and the images of every step.
-        scorer: of the test images.
-        epochs: the records of the finished epochs, as `train` yields them.
+        combiner: combines the losses of a step into one update.
+        plan: decides the sources and images of each step.
+        scorer: scores models on the test images.
+        epochs: records of the finished epochs, as `train` yields them.
         step: number of steps done in the current epoch.
-        losses: float32, steps of an epoch: the weighted sum of the losses of each step done.
-        task_losses: float32, steps of an epoch x heads: the loss of each head, NaN where a step did not train
-            it.
-        seconds: spent on the steps of the current epoch.
+        losses: weighted sum of the losses of each step of the current epoch: float32, steps.
+        task_losses: loss of each head in each of these steps, NaN if it was not trained: float32, steps x
+            heads.
+        seconds: time spent on these steps.
     """
 
     def __init__(self, data: DataSet, run: Run, network: Network = Model) -> None:
         self.data = data
         self.run = run
         device = data.device
-        torch.manual_seed(run.seed)  # for what a network or a library samples by itself
-        heads, scored = self.heads(), self.scored()
+        torch.manual_seed(run.seed)  # for initial weights, dropout, random losses
+        targets, scored = self.targets(), self.scored()
         self.names = list(scored)
-        self.model = network(data.spec.channels, (heads.amax(dim=1) + 1).tolist())
+        self.model = network(data.spec.channels, (targets.amax(dim=1) + 1).tolist())
         self.model.to(device).to(memory_format=torch.channels_last)
         if run.compile:
             self.model.encoder.compile(dynamic=False)
-        self.combiner = self.make_combiner(len(heads)).to(device)
+        self.combiner = self.make_combiner(len(targets)).to(device)
         self.plan = Plan(self.sources(), run.batch_size, run.seed, run.tasks_per_step or 1)
-        self.scorer = Scorer(data.test, torch.stack(list(scored.values())), heads)
+        self.scorer = Scorer(data.test, torch.stack(list(scored.values())), targets)
         self.epochs: list[dict[str, Any]] = []
         self.step = 0
         self.seconds = 0.0
         num_steps = self.plan.steps_per_epoch
         self.losses = torch.zeros(num_steps, device=device)
-        self.task_losses = torch.full((num_steps, len(heads)), torch.nan, device=device)
+        self.task_losses = torch.full((num_steps, len(targets)), torch.nan, device=device)
         self._optimizer = make_optimizer(self.model, self.combiner, run)
-        self._targets = heads.to(device)
+        self._targets = targets.to(device)
         self._heads_of = [torch.tensor(source.heads, device=device) for source in self.plan.sources]
         self._weights_of = [torch.tensor(source.weights, device=device) for source in self.plan.sources]
         self._planned_epoch = 0
+        self._sampled: np.ndarray  # of the planned epoch, as `Plan.sampled` returns them
+        self._indices: Tensor  # likewise, as `Plan.indices`
 
     # What a subclass says
 
-    def heads(self) -> Tensor:
-        """The target of each class at each head, or -1: int64, heads x classes. Default: a head per task."""
+    def targets(self) -> Tensor:
+        """Target of each class at each head: int64, heads x classes.
+
+        -1 where a head leaves a class out. Default: a head per task.
+        """
         return self.data.tasks
 
     def scored(self) -> dict[str, Tensor]:
-        """The target of each class in each scored task, or -1: int64, by name. Default: all tasks."""
+        """Target of each class in each scored task, likewise, by name. Default: all tasks."""
         return dict(zip(self.data.spec.tasks, self.data.tasks, strict=True))
 
     def sources(self) -> list[Source]:
-        """The sources that steps sample, each with the heads that it trains."""
+        """Sources that steps sample, each with the heads that it trains."""
         raise NotImplementedError
 
     def make_combiner(self, num_heads: int) -> Combiner:
-        """The loss combiner, for a number of heads. Default: that of --loss."""
+        """Make the loss combiner for a number of heads. Default: that of --loss."""
         return make_combiner(self.run.loss or "mean", num_heads)
 
     # A step
 
     def _train_step(self, sampled: list[int]) -> None:
-        """Train the encoder and the heads of the sampled sources on the next batch, without synchronizing.
+        """Train on the next batch, without waiting for the device.
 
         Args:
             sampled: the source of each slice of the batch, by number; a source may come twice.
         """
-        images, labels = self.data.train.batch(self._images[self.step])
+        images, labels = self.data.train.batch(self._indices[self.step])
         losses, features = self._forward(sampled, images, labels)
-        sources = dict.fromkeys(sampled)
-        heads = _concatenate([self._heads_of[source] for source in sources])
-        shares = [sampled.count(source) / len(sampled) for source in sources]
-        weights = _concatenate(
-            [self._weights_of[s] * share for s, share in zip(sources, shares, strict=True)]
-        )
+        heads, weights = self._heads_and_weights(sampled)
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
-        self._optimizer.zero_grad(set_to_none=True)  # without a gradient, a head stays as it is
+        self._optimizer.zero_grad()  # to None: a head without gradient stays as it is
         self.combiner.backward(losses, weights, features, self.model.encoder.parameters())
         self._optimizer.step()
         values = torch.stack([loss.detach() for loss in losses])
         self.losses[self.step] = values @ weights
         self.task_losses[self.step].index_copy_(0, heads, values)
-        self.combiner.after_step(lambda: self._losses_again(sampled, images, labels))
+        self.combiner.after_step(lambda: self._recompute(sampled, images, labels))
 
     def _forward(self, sampled: list[int], images: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Returns the loss of each sampled source and head, in order, and the features of the batch."""
+        """Compute the loss of each sampled source at each of its heads, and the features of the batch."""
         losses = []
         with computing_in(self.run.precision, self.data.device):
             features = self.model.encoder(images)
@@ -130,21 +133,31 @@ class Agent:
                     losses.append(F.cross_entropy(logits, self._targets[head][labels_of[source]]))
         return losses, features
 
-    @property
-    def learning_rate(self) -> float:
-        """Learning rate of the next step."""
-        done = len(self.epochs) * self.plan.steps_per_epoch + self.step
-        progress = done / (self.run.epochs * self.plan.steps_per_epoch)
-        return self.run.lr * SCHEDULES[self.run.schedule].rate(progress)
+    def _heads_and_weights(self, sampled: list[int]) -> tuple[Tensor, Tensor]:
+        """The head and the weight of each loss; a source weighs its share of the slices."""
+        counts = Counter(sampled)
+        weights = [self._weights_of[source] * (count / len(sampled)) for source, count in counts.items()]
+        return _concatenate([self._heads_of[source] for source in counts]), _concatenate(weights)
 
-    def _losses_again(self, sampled: list[int], images: Tensor, labels: Tensor) -> Tensor:
-        """The losses of a batch, float32, P; buffers and generators stay as they are."""
+    def _recompute(self, sampled: list[int], images: Tensor, labels: Tensor) -> Tensor:
+        """Compute the losses of a step again, float32, P; buffers and generators stay as they are."""
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         with torch.no_grad(), torch.random.fork_rng(self._cuda_devices()):
             losses, _ = self._forward(sampled, images, labels)
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
         return torch.stack(losses)
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next step."""
+        progress = self.steps_done / (self.run.epochs * self.plan.steps_per_epoch)
+        return self.run.lr * SCHEDULES[self.run.schedule].rate(progress)
+
+    @property
+    def steps_done(self) -> int:
+        """Number of steps done in all epochs."""
+        return len(self.epochs) * self.plan.steps_per_epoch + self.step
 
     # The loop
 
@@ -166,22 +179,22 @@ class Agent:
             UserError: a loss or part of the model is not finite, or a source does not fill a batch.
         """
         num_steps = self.plan.steps_per_epoch
-        done = len(self.epochs) * num_steps + self.step
-        with tqdm(total=epochs * num_steps, initial=done, desc="training", unit="steps", disable=None) as bar:
+        total, done = epochs * num_steps, self.steps_done
+        with tqdm(total=total, initial=done, desc="training", unit="steps", disable=None) as bar:
 
-            def after_step() -> None:
+            def advance() -> None:
                 bar.update()
                 pause()
 
             while len(self.epochs) < epochs:
-                self.train_steps(num_steps - self.step, after_step)
+                self.train_steps(num_steps - self.step, advance)
                 start = time.perf_counter()
                 scores = self.evaluate(pause=pause)
                 self.epochs.append(self._record(scores, time.perf_counter() - start))
                 self.combiner.after_epoch()
                 self.step, self.seconds = 0, 0.0
-                epoch = f"epoch {len(self.epochs)}/{epochs}"
-                bar.set_postfix_str(f"{epoch}, accuracy {np.mean(scores.accuracy):.4f}")
+                mean = np.mean(scores.accuracy)
+                bar.set_postfix_str(f"epoch {len(self.epochs)}/{epochs}, accuracy {mean:.4f}")
                 yield self.epochs[-1]
 
     def train_steps(self, count: int, after_step: Callable[[], None] = lambda: None) -> None:
@@ -202,7 +215,7 @@ class Agent:
                 self._train_step(sampled)
                 self.step += 1
                 after_step()
-            self.check_finite()
+            self.check_diverged()
         finally:
             if self.data.device.type == "cuda":
                 torch.cuda.synchronize(self.data.device)  # the time of all steps counts
@@ -220,7 +233,7 @@ class Agent:
                     f"of {self.run.batch_size}: use a smaller --batch_size"
                 )
         self._sampled = self.plan.sampled(epoch)
-        self._images = torch.from_numpy(self.plan.images(epoch)).to(self.data.device)
+        self._indices = torch.from_numpy(self.plan.indices(epoch)).to(self.data.device)
         self.task_losses[self.step :] = torch.nan
         self._planned_epoch = epoch
 
@@ -242,7 +255,7 @@ class Agent:
             "images_per_second": num_images / self.seconds,
         }
 
-    def check_finite(self) -> None:
+    def check_diverged(self) -> None:
         """Check that training has not diverged.
 
         The losses show this for every update but the last, which shows in the weights; a running statistic
@@ -252,22 +265,25 @@ class Agent:
             UserError: a loss of the current epoch, or part of the state of the model or of the combiner, is
                 not finite.
         """
-        wrong = (~self.losses[: self.step].isfinite()).nonzero().flatten().tolist()
+        if problem := self._divergence():
+            raise UserError(
+                f"{problem}, at learning rate {self.run.lr}: use a smaller --lr; nothing was saved since"
+            )
+
+    def _divergence(self) -> str | None:
+        """What is not finite, and since when, or None."""
         epoch = len(self.epochs) + 1
+        wrong = (~self.losses[: self.step].isfinite()).nonzero().flatten().tolist()
         if wrong:
-            sampled = dict.fromkeys(self.plan.sampled(epoch)[wrong[0]].tolist())
-            names = ", ".join(self.plan.sources[source].name for source in sampled)
-            problem = f"the loss of {names} is not finite from step {wrong[0] + 1} of epoch {epoch} on"
-        else:
-            try:
-                check_finite(self.model.state_dict(), "model")
-                check_finite(self.combiner.state_dict(), "combination")
-                return
-            except FieldError as error:
-                problem = f"{error} after step {self.step} of epoch {epoch}"
-        raise UserError(
-            f"{problem}, at learning rate {self.run.lr}: use a smaller --lr; nothing was saved since"
-        )
+            sources = dict.fromkeys(self.plan.sampled(epoch)[wrong[0]].tolist())
+            names = ", ".join(self.plan.sources[source].name for source in sources)
+            return f"the loss of {names} is not finite from step {wrong[0] + 1} of epoch {epoch} on"
+        try:
+            check_finite(self.model.state_dict(), "model")
+            check_finite(self.combiner.state_dict(), "combination")
+        except FieldError as error:
+            return f"{error} after step {self.step} of epoch {epoch}"
+        return None
 
     # Evaluation
 
@@ -331,17 +347,17 @@ class Agent:
         }
 
     def resume(self, network: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Take over from another agent with the same data and options.
+        """Load the state of an agent with the same data and options.
 
         Args:
             network: state dict of its model.
-            state: what its `state` returned; of this, `epochs`, `step` and `seconds` are not checked here.
+            state: what its `state` returned; `epochs`, `step` and `seconds` are not checked here.
 
         Raises:
-            RuntimeError: it has another network.
+            RuntimeError: the network is another one.
             FieldError: a field of the state is not what this agent would have; the text names it.
         """
-        check_state(state, self.state(), self._trained(len(state["epochs"]) + 1))
+        check_agent(state, self.state(), self._trained(len(state["epochs"]) + 1))
         self.model.load_state_dict(network)
         self.epochs = list(state["epochs"])
         self.step, self.seconds = state["step"], state["seconds"]
@@ -375,20 +391,19 @@ class Agent:
 
 def _by_source(batch: Tensor, sampled: list[int]) -> dict[int, Tensor]:
     """Split a batch into equal slices and return those of each source, concatenated."""
-    slices = list(zip(sampled, batch.split(len(batch) // len(sampled)), strict=True))
-    return {
-        source: _concatenate([part for of, part in slices if of == source])
-        for source in dict.fromkeys(sampled)
-    }
+    slices: dict[int, list[Tensor]] = {}
+    for source, part in zip(sampled, batch.split(len(batch) // len(sampled)), strict=True):
+        slices.setdefault(source, []).append(part)
+    return {source: _concatenate(parts) for source, parts in slices.items()}
 
 
 def _concatenate(tensors: list[Tensor]) -> Tensor:
-    """Concatenate tensors; a single one is returned without copying."""
+    """Concatenate tensors; a single one is returned without a copy."""
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 def _on_cpu(state: Any) -> Any:
-    """A nested state with its tensors on the CPU."""
+    """Copy a nested state with its tensors on the CPU."""
     if isinstance(state, Tensor):
         return state.cpu()
     if isinstance(state, dict):
@@ -396,23 +411,23 @@ def _on_cpu(state: Any) -> Any:
     return [_on_cpu(value) for value in state] if isinstance(state, list | tuple) else state
 
 
-# The ways of training
+# The settings
 
 
 class StandardAgent(Agent):
     """Setting 0: one head over all classes, scored as one task."""
 
-    def heads(self) -> Tensor:
-        """One head, at which every class has its own number."""
+    def targets(self) -> Tensor:
+        """One head, with a target for every class."""
         return torch.arange(self.data.spec.num_classes)[None]
 
     def scored(self) -> dict[str, Tensor]:
         """One task of all classes."""
-        return {"all classes": self.heads()[0]}
+        return {ALL_CLASSES: self.targets()[0]}
 
     def sources(self) -> list[Source]:
         """All images."""
-        return [Source("all classes", np.arange(len(self.data.train)), heads=(0,))]
+        return [Source(ALL_CLASSES, np.arange(len(self.data.train)), heads=(0,))]
 
 
 class StandardByTaskAgent(StandardAgent):
@@ -426,13 +441,13 @@ class StandardByTaskAgent(StandardAgent):
 class SingleTaskAgent(Agent):
     """Setting 2: one head for one task, trained on its images."""
 
-    def heads(self) -> Tensor:
+    def targets(self) -> Tensor:
         """The head of the task."""
         return self.data.tasks[self.run.task][None]
 
     def scored(self) -> dict[str, Tensor]:
         """The task."""
-        return {self._name: self.heads()[0]}
+        return {self._name: self.targets()[0]}
 
     def sources(self) -> list[Source]:
         """The images of the task."""
@@ -444,7 +459,7 @@ class SingleTaskAgent(Agent):
 
 
 class TaskSamplingAgent(Agent):
-    """Settings 3 and 4: each step samples tasks by their weights, and trains the encoder and their heads."""
+    """Settings 3 and 4: each step samples tasks and trains their heads."""
 
     def sources(self) -> list[Source]:
         """The images of each task."""
@@ -456,7 +471,7 @@ class TaskSamplingAgent(Agent):
 
 
 class SummedLossAgent(Agent):
-    """Settings 5 and 6: each step trains the encoder and all heads on a weighted sum of the task losses."""
+    """Settings 5 and 6: each step trains all heads."""
 
     def sources(self) -> list[Source]:
         """All images, for all tasks."""
@@ -477,5 +492,5 @@ def make_agent(data: DataSet, run: Run, network: Network = Model) -> Agent:
     Raises:
         UserError: the setting names no class of this file.
     """
-    agent = find(globals(), SETTINGS[run.setting].agent, "agents.py", "SETTINGS of settings.py")
+    agent = look_up(globals(), SETTINGS[run.setting].agent, "agents.py", "SETTINGS of settings.py")
     return agent(data, run, network)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from errors import UserError, is_out_of_memory
 from own_data import read_header, read_images
-from settings import find
+from settings import look_up
 from storage.files import replacing
 from storage.locks import waiting_turn
 from tasks import CIFAR100_SUPERCLASSES, OMNIGLOT_ALPHABETS, DataSpec
@@ -115,7 +115,7 @@ def load(
     elif spec.path is not None:
         splits = own(spec.path, spec.checksum)
     else:
-        splits = find(globals(), spec.reader, "data.py", "DATA_SETS of tasks.py")(data_path)
+        splits = look_up(globals(), spec.reader, "data.py", "DATA_SETS of tasks.py")(data_path)
     check(splits, spec)
     if spec.path is not None:
         mean, std = measured(splits[0][0])

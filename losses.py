@@ -1,7 +1,8 @@
 """Loss combiners: the losses of a step's tasks to one update.
 
-The losses of a step are a vector, with one loss for each pair of slice and head. A combiner turns them into
-gradients. To add one, write a class with a `forward` of its own and a line in LOSSES of settings.py.
+The losses of a step are a vector, with one loss for each of the P pairs of a sampled source and one of its
+heads. A combiner turns them into gradients. To add one, write a class with a `forward` of its own and a line
+in LOSSES of settings.py.
 
 The methods of the literature are those of TorchJD (https://torchjd.org), imported when one is made. No other
 file looks into its objects.
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from settings import LOSSES, find
+from settings import LOSSES, look_up
 from storage.checks import FieldError, check_alike, check_finite
 
 EXTRA = "combination._extra_state"
@@ -30,10 +31,9 @@ A cross-entropy in float32 is larger or exactly 0. Dividing by this number does 
 
 
 class Combiner(nn.Module):
-    """Minimises the weighted sum of the losses of a step's tasks.
+    """Base class, and the default: minimises the weighted sum of the losses.
 
-    Subclasses do something else with them. Parameters, if there are any, are trained with the network; the
-    state dict is saved and resumed.
+    Parameters, if there are any, are trained with the network; the state dict is saved and resumed.
 
     Attributes:
         constants: hyperparameters by name, recorded in the history.
@@ -51,36 +51,35 @@ class Combiner(nn.Module):
         self.num_heads = num_heads
 
     def forward(self, losses: Tensor, weights: Tensor) -> Tensor:
-        """Returns the loss to minimise, a float32 scalar.
+        """Compute the loss to minimise, a float32 scalar.
 
         Args:
-            losses: float32, P: mean cross-entropy of each pair of slice and head of a step. In setting 5
-                these are the heads, in order.
-            weights: float32, P, summing to 1: the weight of each by the definition of the setting.
+            losses: mean cross-entropy of each pair: float32, P. In setting 5 these are the heads, in order.
+            weights: weight of each by the definition of the setting, summing to 1: float32, P.
         """
         return losses @ weights
 
     def backward(
-        self, losses: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
+        self, separate: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
     ) -> None:
         """Set the gradient of every parameter that the step trains.
 
         Args:
-            losses: as in `forward`, but separate, so that each can be differentiated without the others.
+            separate: the losses of `forward`, each of which can be differentiated without the others.
             weights: as in `forward`.
-            features: float32 or bfloat16, B x num_features: the encoder's output for the batch.
-            encoder: the parameters of the encoder.
+            features: output of the encoder for the batch: float32 or bfloat16, B x num_features.
+            encoder: parameters of the encoder.
         """
-        loss = self(torch.stack(list(losses)), weights)
+        loss = self(torch.stack(list(separate)), weights)
         if loss.requires_grad:  # else everything that the step ran is frozen
             loss.backward()
 
-    def after_step(self, losses: Callable[[], Tensor]) -> None:
+    def after_step(self, recompute: Callable[[], Tensor]) -> None:
         """Called after each step; does nothing by default.
 
         Args:
-            losses: computes the losses of the same batch again, without gradients, and leaves the network's
-                buffers and PyTorch's generators as they were.
+            recompute: computes the losses of the same batch again, without gradients; the network's buffers
+                and PyTorch's generators stay as they are.
         """
 
     def after_epoch(self) -> None:
@@ -200,9 +199,9 @@ class Famo(LearntScalarization):
     Its logits are a parameter without gradient, which the optimizer of the network leaves alone.
     """
 
-    def after_step(self, losses: Callable[[], Tensor]) -> None:
+    def after_step(self, recompute: Callable[[], Tensor]) -> None:
         """Update the weights by what the step did to the losses of its batch."""
-        self.scalarizer.update(losses())
+        self.scalarizer.update(recompute())
 
     def get_extra_state(self) -> dict | None:
         """The state of the optimizer, which the first step makes."""
@@ -246,35 +245,24 @@ class Aggregation(TorchJdMethod):
         return self._hidden[0]
 
     def backward(
-        self, losses: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
+        self, separate: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
     ) -> None:
         """Set the gradient of every parameter that the step trains.
 
         Raises:
             UserError: the method fails to combine the gradients.
         """
-        from torchjd.autojac import mtl_backward
-
         if not features.requires_grad:  # the encoder is frozen: there is nothing to aggregate
-            super().backward(losses, weights, features, encoder)
+            super().backward(separate, weights, features, encoder)
             return
-        # One backward pass after another: vmap is slower on a CPU and does not support every network. The
-        # heads get weighted gradients; the rows of the encoder have to be the gradients of plain losses.
-        mtl_backward(losses, features, grad_tensors=list(weights), parallel_chunk_size=1)
-        trained = [parameter for parameter in encoder if hasattr(parameter, "jac")]  # the others are frozen
-        gradients = torch.cat([parameter.jac.reshape(len(losses), -1) for parameter in trained], dim=1)
-        for parameter in trained:
-            del parameter.jac
-        gradients.div_(weights[:, None])
-        too_short = torch.linalg.vector_norm(gradients, dim=1, keepdim=True) < SMALLEST**0.5
-        gradients.mul_(~too_short)
+        trained, gradients = _task_gradients(separate, weights, features, encoder)
         try:
             update = self.aggregate(gradients)
-        except MemoryError:
-            raise
         except Exception as error:  # each solver has its own
-            if isinstance(error, RuntimeError) and not isinstance(error, torch.linalg.LinAlgError):
-                raise
+            if isinstance(error, MemoryError | RuntimeError) and not isinstance(
+                error, torch.linalg.LinAlgError
+            ):
+                raise  # PyTorch's own: out of memory, or a bug
             raise UserError(
                 f"the gradients of the tasks cannot be combined ({error}), as where a loss is not finite: "
                 "use a smaller --lr, or another --loss; nothing was saved since"
@@ -290,6 +278,29 @@ class Aggregation(TorchJdMethod):
             gradients: float32, P x number of parameters; rows too short to be squared are 0.
         """
         return self.aggregator(gradients)
+
+
+def _task_gradients(
+    separate: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
+) -> tuple[list[nn.Parameter], Tensor]:
+    """Compute the gradient of each loss, and set the gradients of the heads.
+
+    Returns:
+        the parameters of the encoder that are not frozen; float32, P x their number: a gradient per row, or 0
+        if it is too short to be squared.
+    """
+    from torchjd.autojac import mtl_backward
+
+    # One backward pass after another: vmap is slower on a CPU and does not support every network. The heads
+    # get weighted gradients; the rows of the encoder have to be the gradients of plain losses.
+    mtl_backward(separate, features, grad_tensors=list(weights), parallel_chunk_size=1)
+    trained = [parameter for parameter in encoder if hasattr(parameter, "jac")]
+    gradients = torch.cat([parameter.jac.reshape(len(separate), -1) for parameter in trained], dim=1)
+    for parameter in trained:
+        del parameter.jac
+    gradients.div_(weights[:, None])
+    too_short = torch.linalg.vector_norm(gradients, dim=1, keepdim=True) < SMALLEST**0.5
+    return trained, gradients.mul_(~too_short)
 
 
 class GradVac(Aggregation):
@@ -333,11 +344,11 @@ class NashMtl(Aggregation):
         if num_playing == len(gradients):
             return super().aggregate(gradients)
         game, fewer = self.aggregator.weighting, type(self.aggregator)(n_tasks=num_playing)
-        places = playing.cpu().numpy()
-        fewer.weighting.prvs_alpha = game.prvs_alpha[places]
+        mask = playing.cpu().numpy()
+        fewer.weighting.prvs_alpha = game.prvs_alpha[mask]
         update = fewer(gradients[playing])
         game.prvs_alpha = game.prvs_alpha.copy()
-        game.prvs_alpha[places] = fewer.weighting.prvs_alpha
+        game.prvs_alpha[mask] = fewer.weighting.prvs_alpha
         return update
 
     def get_extra_state(self) -> Tensor:
@@ -365,5 +376,5 @@ def make_combiner(loss: str, num_heads: int) -> Combiner:
         UserError: the entry names no class of this file.
     """
     entry = LOSSES[loss]
-    combiner = find(globals(), entry.combiner, "losses.py", "LOSSES of settings.py")
+    combiner = look_up(globals(), entry.combiner, "losses.py", "LOSSES of settings.py")
     return combiner(num_heads, **entry.arguments)

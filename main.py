@@ -14,14 +14,14 @@ from signal import SIG_DFL, SIGINT, signal
 from typing import Any, NoReturn
 
 if __name__ == "__main__":
-    signal(SIGINT, SIG_DFL)  # until there is something to save
+    signal(SIGINT, SIG_DFL)  # Ctrl-C ends the program silently until StopSignals takes over
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # which python -P leaves out
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -P does not add it
 
 from errors import CommandError, UserError, is_out_of_memory
 from options import OPTIONS, Option, Run, make_run
 from running.stopping import Stopped, StopSignals
-from running.streams import give, in_one_line, open_streams, settle_streams
+from running.streams import flush_streams, in_one_line, open_streams, print_result
 from settings import LOSSES, SETTINGS, TORCHJD
 from tasks import DATA_SETS
 
@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         sys.exit(fail(f"{message} (--help explains the options)", 2))
 
     def _print_message(self, message: str, file: object = None) -> None:
-        give(message.rstrip("\n"))  # argparse ignores errors of writing
+        print_result(message.rstrip("\n"))  # argparse ignores errors of writing
 
 
 def fail(message: str, code: int) -> int:
@@ -237,7 +237,7 @@ def main(
             raise
         return fail(cause, 1)
     finally:
-        settle_streams()
+        flush_streams()
     return 0
 
 

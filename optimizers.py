@@ -21,7 +21,7 @@ def make_optimizer(model: nn.Module, combiner: Combiner, run: Run) -> torch.opti
     ]
     groups = [group for group in groups if group["params"]]
     optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum, fused=True)
-    if run.momentum:  # otherwise a parameter that is first trained later has no buffer when others have
+    if run.momentum:  # a fused step fails if only some have a buffer, as when a head is first trained later
         for parameter in _parameters(optimizer):
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     optimizer.register_step_pre_hook(_align_gradients)

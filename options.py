@@ -111,7 +111,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the program. The value of every option is an attribute.
+    """The options of a run, each as an attribute.
 
     Attributes:
         mode: `train`, `eval` or `report`.
@@ -154,7 +154,7 @@ def make_run(
     """Check the options that are given, and fill in the others.
 
     Args:
-        mode: `train` or `eval`.
+        mode: `train`, `eval` or `report`.
         given: values of options by name; None means not given.
         table: the options that there are; default: OPTIONS.
         spec: the data set; default: that of the options.
@@ -167,8 +167,8 @@ def make_run(
     given = {name: value for name, value in given.items() if value is not None}
     setting = given.get("setting", 0)
     if mode == "eval":  # which takes the options of a training, by any setting that scores its model
-        idle = {o.name for o in table if o.decides == "training" and not o.goes_with(setting)}
-        given = {name: value for name, value in given.items() if name not in idle}
+        ignored = {o.name for o in table if o.decides == "training" and not o.goes_with(setting)}
+        given = {name: value for name, value in given.items() if name not in ignored}
     _check_given(given, setting, table)
     data = given.get("data", DEFAULT_DATA)
     if isinstance(data, Path):
@@ -198,17 +198,17 @@ def _check_given(given: Mapping[str, Any], setting: int, table: Sequence[Option]
     """Check that the given options go with the setting, and that those it needs are given.
 
     Raises:
-        CommandError: they are not.
+        CommandError: an option does not go with the setting, or one that it needs is missing.
     """
     for option in table:
-        goes = option.goes_with(setting)
-        if option.name in given and not goes:
+        applies = option.goes_with(setting)
+        if option.name in given and not applies:
             which = " and ".join(map(str, option.settings))
             raise CommandError(
                 f"--{option.name} goes with --setting {which} only: leave it out, or use "
                 f"--setting {' or '.join(map(str, option.settings))}"
             )
-        if option.required and goes and option.name not in given:
+        if option.required and applies and option.name not in given:
             raise CommandError(f"--setting {setting} needs --{option.name}: {option.help}")
     if isinstance(given.get("data"), Path) and given.get("synthetic"):
         raise CommandError("--synthetic stands for a published data set, not for a file: leave one out")
@@ -221,7 +221,7 @@ def read_options(recorded: object, table: Sequence[Option]) -> dict[str, Any]:
         ValueError: they are not those of a run; the text names the option.
     """
     if not isinstance(recorded, dict):
-        raise ValueError("options is no dictionary")
+        raise ValueError("options is not a dictionary")
     known = {option.name for option in table}
     unknown = [name for name in recorded if name not in known and name != "version"]
     if unknown:
@@ -460,12 +460,12 @@ def check_tasks_per_step(run: Run) -> str | None:
     size, count = run.batch_size, run.tasks_per_step
     if count > 1 and len(run.spec.tasks) == 1:
         return f"--tasks_per_step {count} changes nothing, as {run.spec.name} has one task: leave it out"
-    do = [k for k in range(1, size // 2 + 1) if size % k == 0]
-    if count in do:
+    valid = [k for k in range(1, size // 2 + 1) if size % k == 0]
+    if count in valid:
         return None
     return (
         f"--tasks_per_step {count} does not split a batch of {size} images into equal slices of at least 2: "
-        f"use {', '.join(map(str, do))}, or another --batch_size"
+        f"use {', '.join(map(str, valid))}, or another --batch_size"
     )
 
 
@@ -502,7 +502,7 @@ DEFAULT_DATA = 1
 SINGLE = [i for i, setting in enumerate(SETTINGS) if setting.kind == "single-task"]
 WEIGHTED = [i for i, setting in enumerate(SETTINGS) if setting.weighted]
 SAMPLED = [i for i, setting in enumerate(SETTINGS) if setting.samples_tasks]
-COMBINED = [i for i, setting in enumerate(SETTINGS) if setting.shared_inputs and not setting.weighted]
+WITH_LOSS = [i for i, setting in enumerate(SETTINGS) if setting.shared_inputs and not setting.weighted]
 
 MAIN, RECIPE, DATA, FILES, MACHINE = "what to run", "how to train", "the images", "files", "the machine"
 
@@ -539,7 +539,7 @@ OPTIONS = (
     ),
     Option(
         "loss", RECIPE, "how the losses of the tasks are combined, by name, see below",
-        choice(LOSSES), "mean", metavar="NAME", settings=COMBINED, decides="training", check=check_loss,
+        choice(LOSSES), "mean", metavar="NAME", settings=WITH_LOSS, decides="training", check=check_loss,
     ),
     Option(
         "epochs", RECIPE, "how often to go through the training images", COUNT, lambda spec: spec.epochs,

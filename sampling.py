@@ -16,14 +16,14 @@ SHUFFLING, SAMPLING = 0, 1
 
 @dataclass(frozen=True)
 class Source:
-    """Training images, such as those of a task, with the heads that they train.
+    """A set of training images, such as those of a task, and the heads that they train.
 
     Attributes:
-        name: of the task, or of the images.
+        name: name of the task, or of the images.
         images: int64, indices into the training images.
         heads: the heads that these images train, by number.
-        weights: of the loss of each of these heads.
-        probability: of being sampled by a step, relative to other sources.
+        weights: weight of the loss of each of these heads.
+        probability: relative probability that a step samples it.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Plan:
         Args:
             sources: to sample from.
             batch_size: number of images of a step, a multiple of `sources_per_step`.
-            seed: of the sampling and of the order of images.
+            seed: seed of the sampling and of the shuffling.
             sources_per_step: number of sources that a step samples, with replacement.
         """
         self.sources = sources
@@ -109,14 +109,14 @@ class Plan:
             len(self.sources), size=(self.steps_per_epoch, self.sources_per_step), p=self._probabilities
         )
 
-    def images(self, epoch: int) -> np.ndarray:
-        """The training images of each step of an epoch, slice after slice: int64, steps x batch size."""
+    def indices(self, epoch: int) -> np.ndarray:
+        """Indices of the training images of each step, slice after slice: int64, steps x batch size."""
         taken = np.zeros(len(self.sources), dtype=np.int64)
         for earlier in range(1, epoch):
             taken += np.bincount(self.sampled(earlier).ravel(), minlength=len(taken))
         sampled = self.sampled(epoch).ravel()
-        images = np.empty((len(sampled), self.batch_size // self.sources_per_step), dtype=np.int64)
+        indices = np.empty((len(sampled), self.batch_size // self.sources_per_step), dtype=np.int64)
         for i, stream in enumerate(self._streams):
             here = sampled == i
-            images[here] = stream.batches(int(taken[i]), int(np.count_nonzero(here)))
-        return images.reshape(-1, self.batch_size)
+            indices[here] = stream.batches(int(taken[i]), int(np.count_nonzero(here)))
+        return indices.reshape(-1, self.batch_size)

@@ -11,10 +11,10 @@ from tqdm import tqdm
 from data import Split
 from models import Model, computing_in
 
-ENCODED_AT_ONCE = {"cpu": 128, "cuda": 2048}
+ENCODER_BATCH = {"cpu": 128, "cuda": 2048}
 """Images of 32 x 32 pixels in a batch of the encoder, by type of device."""
 
-ANSWERED_AT_ONCE = 2048
+HEAD_BATCH = 2048
 """Images in a batch of the heads."""
 
 Part = tuple[nn.Module, list[int], Tensor]
@@ -46,22 +46,22 @@ class Scorer:
         num_answers: number of answers of each task.
     """
 
-    def __init__(self, images: Split, tasks: Tensor, heads: Tensor) -> None:
+    def __init__(self, images: Split, tasks: Tensor, head_targets: Tensor) -> None:
         """
         Args:
             images: the images.
             tasks: int64, T x classes, on the CPU: the number of each class within each task, or -1.
-            heads: int64, heads x classes, on the CPU: the number of each class among the logits of each
-                head, or -1. Head t answers task t; a single head answers all tasks.
+            head_targets: int64, heads x classes, on the CPU: the number of each class among the logits of
+                each head, or -1. Head t answers task t; a single head answers all tasks.
         """
         device = images.labels.device
         self._images = images
         self._tasks = tasks.to(device)
-        self._head_of = [0] * len(tasks) if len(heads) == 1 else range(len(tasks))
-        self._readings = readings(tasks, heads[self._head_of]).to(device)
+        self._head_of = [0] * len(tasks) if len(head_targets) == 1 else range(len(tasks))
+        self._answer_of_logit = answers_of_logits(tasks, head_targets[self._head_of]).to(device)
         self._groups = _groups(tasks, images.labels)
-        self._asked = _count_answers(tasks, images.labels.cpu())
-        self.constant_accuracy = (self._asked.amax(dim=1) / self._asked.sum(dim=1)).tolist()
+        self._num_images = _count_answers(tasks, images.labels.cpu())
+        self.constant_accuracy = (self._num_images.amax(dim=1) / self._num_images.sum(dim=1)).tolist()
         self.num_answers = (tasks.amax(dim=1) + 1).tolist()
 
     def __call__(
@@ -108,14 +108,14 @@ class Scorer:
         Returns:
             the scores, or None where the encoder has no batch normalisation that keeps statistics.
         """
-        if not _estimating(copy.deepcopy(model.encoder)):
+        if not _reset_batch_norm(copy.deepcopy(model.encoder)):
             return None
 
         def parts() -> Iterator[Part]:
             for task, numbers in enumerate(self._tasks):
                 batches = _full_batches((numbers[train.labels] >= 0).nonzero().flatten(), batch_size)
                 encoder = copy.deepcopy(model.encoder)
-                _estimating(encoder)
+                _reset_batch_norm(encoder)
                 for batch in batches:
                     with computing_in(precision, train.labels.device):
                         encoder(train.batch(batch)[0])
@@ -137,9 +137,9 @@ class Scorer:
         """Score the heads of a model on the features of the parts, which are made one by one."""
         device = self._images.labels.device
         num_pixels = self._images.images.shape[2] * self._images.images.shape[3]
-        encoded = batch_size or max(1, ENCODED_AT_ONCE[device.type] * 32 * 32 // num_pixels)
-        answered = batch_size or ANSWERED_AT_ONCE
-        right = torch.zeros(self._asked.shape, dtype=torch.int64, device=device)
+        encoded = batch_size or max(1, ENCODER_BATCH[device.type] * 32 * 32 // num_pixels)
+        answered = batch_size or HEAD_BATCH
+        correct = torch.zeros(self._num_images.shape, dtype=torch.int64, device=device)
         total = sum(len(images) for _, images in self._groups)
         bar = tqdm(total=total, desc="evaluating", unit="images", disable=None if progress else True)
         was_training = model.training
@@ -151,28 +151,30 @@ class Scorer:
                         with computing_in(precision, device):
                             inputs = [self._images.batch(part)[0] for part in batch.split(encoded)]
                             features = torch.cat([encoder(part) for part in inputs])
-                            self._count(model, features, tasks, self._images.labels[batch], right)
+                            self._count(model, features, tasks, self._images.labels[batch], correct)
                         bar.update(len(batch))
                         pause()
         finally:
             model.train(was_training)
-        right = right.cpu().double()
-        recall = (right / self._asked).nan_to_num(0)  # 0 / 0 for answers that no image has
+        correct = correct.cpu().double()
+        recall = (correct / self._num_images).nan_to_num(0)  # 0 / 0 for answers that no image has
         return Scores(
-            accuracy=(right.sum(dim=1) / self._asked.sum(dim=1)).tolist(),
-            balanced_accuracy=(recall.sum(dim=1) / (self._asked > 0).sum(dim=1)).tolist(),
+            accuracy=(correct.sum(dim=1) / self._num_images.sum(dim=1)).tolist(),
+            balanced_accuracy=(recall.sum(dim=1) / (self._num_images > 0).sum(dim=1)).tolist(),
         )
 
-    def _count(self, model: Model, features: Tensor, tasks: list[int], labels: Tensor, right: Tensor) -> None:
-        """Add the number of correct answers in some tasks to `right`, tasks x answers."""
+    def _count(
+        self, model: Model, features: Tensor, tasks: list[int], labels: Tensor, correct: Tensor
+    ) -> None:
+        """Add the number of correct answers in some tasks to `correct`, int64, tasks x answers."""
         for head in dict.fromkeys(self._head_of[task] for task in tasks):
             logits = model.heads[head](features).float()
-            answering = [task for task in tasks if self._head_of[task] == head]
-            reading = self._readings[answering][:, : logits.shape[1]]
-            best = logits.masked_fill((reading < 0)[:, None], -torch.inf).argmax(dim=2)
-            targets = self._tasks[answering][:, labels]
-            hits = (reading.gather(1, best) == targets).long()
-            right[answering] = right[answering].scatter_add(1, targets, hits)
+            answered = [task for task in tasks if self._head_of[task] == head]
+            answers = self._answer_of_logit[answered][:, : logits.shape[1]]
+            best = logits.masked_fill((answers < 0)[:, None], -torch.inf).argmax(dim=2)
+            targets = self._tasks[answered][:, labels]
+            hits = (answers.gather(1, best) == targets).long()
+            correct[answered] = correct[answered].scatter_add(1, targets, hits)
 
 
 def _full_batches(images: Tensor, batch_size: int) -> list[Tensor]:
@@ -183,13 +185,13 @@ def _full_batches(images: Tensor, batch_size: int) -> list[Tensor]:
     return list(images[: len(images) // batch_size * batch_size].split(batch_size))
 
 
-def _estimating(encoder: nn.Module) -> bool:
-    """Have the batch normalisation of an encoder, and nothing else in it, do as in training.
+def _reset_batch_norm(encoder: nn.Module) -> bool:
+    """Put only the batch-norm layers of an encoder into training mode, with statistics reset.
 
-    Its statistics are reset and become plain averages over the batches that the encoder gets next.
+    The statistics become plain averages over the batches that the encoder gets next.
 
     Returns:
-        whether there is any that keeps statistics, apart from those that the encoder's own `train` freezes.
+        whether there are such layers; those without statistics, or frozen by the encoder, do not count.
     """
     encoder.train()
     layers = [
@@ -205,18 +207,18 @@ def _estimating(encoder: nn.Module) -> bool:
     return bool(layers)
 
 
-def readings(tasks: Tensor, heads: Tensor) -> Tensor:
+def answers_of_logits(tasks: Tensor, head_targets: Tensor) -> Tensor:
     """The answer that each logit stands for, in each task.
 
     Args:
         tasks: int64, T x classes: the number of each class within each task, or -1.
-        heads: int64, T x classes: its number among the logits of the task's head, or -1.
+        head_targets: int64, T x classes: its number among the logits of the task's head, or -1.
 
     Returns:
         int64, T x most logits: the number, within the task, of the class of each logit, or -1.
     """
-    read = torch.full((len(tasks), int(heads.max()) + 1), -1)
-    for row, numbers, logits in zip(read, tasks, heads, strict=True):
+    read = torch.full((len(tasks), int(head_targets.max()) + 1), -1)
+    for row, numbers, logits in zip(read, tasks, head_targets, strict=True):
         row[logits[logits >= 0]] = numbers[logits >= 0]
     return read
 

@@ -1,4 +1,4 @@
-"""Names and numbers of the command line: settings, losses, precisions, schedules. Tables without logic.
+"""The settings, losses, precisions and schedules, as tables.
 
 Nothing here imports torch, so that the help and refusals come at once. Where an entry stands for a class, it
 has the name of that class.
@@ -20,12 +20,13 @@ class Setting:
     """One way to train and score a model.
 
     Attributes:
-        name: in a word or two.
+        name: short name.
         words: what it does, for the help.
-        kind: of model; settings of the same kind can evaluate each other's models.
+        kind: kind of model; settings of the same kind can evaluate each other's models.
         agent: name of its class in agents.py.
         samples_tasks: whether each step samples the tasks that it trains.
         weighted: whether its tasks have weights; otherwise they all weigh the same.
+        single_score: whether its result is one number, and not a list with one per task.
         shared_inputs: whether every task must have every image.
     """
 
@@ -36,12 +37,15 @@ class Setting:
     samples_tasks: bool = False
     weighted: bool = False
     shared_inputs: bool = False
+    single_score: bool = False
 
 
 SETTINGS = (
-    Setting("standard", "one classifier over all classes", "standard", "StandardAgent"),
+    Setting("standard", "one classifier over all classes", "standard", "StandardAgent", single_score=True),
     Setting("standard by task", "trained as 0, scored task by task", "standard", "StandardByTaskAgent"),
-    Setting("single task", "only the task given by --task", "single-task", "SingleTaskAgent"),
+    Setting(
+        "single task", "only the task given by --task", "single-task", "SingleTaskAgent", single_score=True
+    ),
     Setting(
         "uniform draws",
         "multi-task, each step samples one task, or more by --tasks_per_step, all equally likely",
@@ -77,7 +81,7 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Loss:
-    """A way to make one update of the losses of a step's tasks.
+    """One way to combine the losses of a step.
 
     Attributes:
         words: what it does, for the help.
@@ -210,11 +214,11 @@ SCHEDULES = {
 """What --schedule can be, by name."""
 
 
-def find(room: Mapping[str, Any], name: str, file: str, table: str) -> Any:
-    """Find the class or function that an entry of a table names.
+def look_up(namespace: Mapping[str, Any], name: str, file: str, table: str) -> Any:
+    """Look up the class or function that an entry of a table names.
 
     Args:
-        room: the globals of the module that has to have it.
+        namespace: globals of the module that has to have it.
         name: of the class or function.
         file: of that module, for the error.
         table: the table that has the entry, for the error.
@@ -222,6 +226,6 @@ def find(room: Mapping[str, Any], name: str, file: str, table: str) -> Any:
     Raises:
         UserError: there is none of that name.
     """
-    if name not in room:
+    if name not in namespace:
         raise UserError(f"{table} names {name!r}, and {file} has nothing of that name: add it there")
-    return room[name]
+    return namespace[name]

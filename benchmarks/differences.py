@@ -32,7 +32,8 @@ from models import Encoder, Model
 from options import OPTIONS
 from reporting.statistics import estimate, points
 from reporting.text import interval
-from storage.history import HISTORY, read_history
+from storage.files import HISTORY
+from storage.history import read_history
 from tasks import DATA_SETS
 
 SEEDS = range(3)

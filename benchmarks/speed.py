@@ -216,7 +216,7 @@ class Ours:
     def lay_out(self) -> None:
         """Plan an epoch, as is done once before its first step."""
         self.agent.plan.sampled(1)
-        torch.from_numpy(self.agent.plan.images(1)).to(self.agent.data.device)
+        torch.from_numpy(self.agent.plan.indices(1)).to(self.agent.data.device)
 
     def evaluate(self) -> list[float]:
         """Accuracy of every scored task."""
@@ -231,7 +231,7 @@ class Floor:
         self._optimizer = make_optimizer(agent.model, agent.combiner, agent.run)
         device = agent.data.device
         self._images, _ = agent.data.train.batch(torch.arange(BATCH_SIZE, device=device))
-        sizes = (agent.heads().amax(dim=1) + 1).tolist()
+        sizes = (agent.targets().amax(dim=1) + 1).tolist()
         self._targets = [torch.arange(BATCH_SIZE, device=device) % size for size in sizes]
         self._draws = itertools.cycle(agent.plan.sampled(1).tolist())
         self._weights = [torch.tensor(source.weights, device=device) for source in agent.plan.sources]
@@ -287,7 +287,7 @@ def options_of(setting: int, args: argparse.Namespace, loss: str | None = None) 
 
 def flops_per_image(agent: Agent) -> float:
     """Floating-point operations per training image, in convolutions and matrix products."""
-    trained = agent.heads()[list(agent.plan.sources[0].heads)]
+    trained = agent.targets()[list(agent.plan.sources[0].heads)]
     plain = Model(agent.data.spec.channels, (trained.amax(dim=1) + 1).tolist())
     inputs, _ = agent.data.train.batch(torch.arange(2, device=agent.data.device))
     with FlopCounterMode(display=False) as counter:

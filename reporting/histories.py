@@ -16,7 +16,8 @@ from reporting.statistics import ROUNDING
 from running.released import known_as
 from running.streams import in_one_line
 from settings import SETTINGS
-from storage.history import ALL_CLASSES, HISTORY, History, read_history
+from storage.files import HISTORY
+from storage.history import ALL_CLASSES, History, read_history
 from tasks import DATA_SETS
 
 SINGLE_TASK = 2

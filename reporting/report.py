@@ -11,7 +11,7 @@ from reporting.comparisons import Section
 from reporting.histories import find_runs, studies
 from reporting.rows import comma_separated, comparison_rows, run_rows
 from reporting.text import report_text
-from running.streams import give, say
+from running.streams import print_message, print_result
 from storage.files import remove, replacing
 
 PRINTED, ROWS, COMPARISONS, FIGURE = "report.txt", "report.csv", "comparisons.csv", "report.png"
@@ -27,7 +27,7 @@ def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
     sections = [Section(study) for study in studies(runs)]
     text = report_text(sections, left_out, directory, table, verbose)
     if not runs:
-        give(text)
+        print_result(text)
         raise UserError(f"no run under {directory} can be reported: see what was left out")
     files = {
         PRINTED: f"{text}\n".encode(errors="backslashreplace"),
@@ -37,11 +37,11 @@ def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
     try:
         why_no_figure = _write(directory, files, sections)
     except UserError:
-        give(text)
+        print_result(text)
         raise
-    give(text)
+    print_result(text)
     names = [*files] if why_no_figure else [*files, FIGURE]
-    say(f"saved {', '.join(names)} in {directory}{why_no_figure}")
+    print_message(f"saved {', '.join(names)} in {directory}{why_no_figure}")
 
 
 def _write(directory: Path, files: dict[str, bytes], sections: Sequence[Section]) -> str:

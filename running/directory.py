@@ -5,11 +5,8 @@ from typing import Any
 
 from errors import UserError
 from options import Option, Run, as_given, differing
-from storage.history import HISTORY, History, read_history
-
-MODEL = "model.pt"
-FILES = (MODEL, HISTORY)
-"""The files of a run."""
+from storage.files import FILES, HISTORY, MODEL
+from storage.history import History, read_history
 
 
 def check_directory(run: Run) -> None:
@@ -63,8 +60,8 @@ def is_done(run: Run, history: History) -> bool:
     return history.finished and history.options["epochs"] == run.epochs
 
 
-def insisted_on(run: Run) -> list[Option]:
-    """The options that a run must keep when it is resumed."""
+def fixed_options(run: Run) -> list[Option]:
+    """Options that --resume must find unchanged."""
     return [o for o in run.table if o.decides != "nothing" and not o.may_grow(run.values)]
 
 
@@ -74,7 +71,7 @@ def check_same(run: Run, path: Path, recorded: dict[str, Any]) -> None:
     Raises:
         UserError: it was not; the text names the options.
     """
-    others = differing(insisted_on(run), run.values, recorded)
+    others = differing(fixed_options(run), run.values, recorded)
     if others:
         raise UserError(
             f"{path} was made with other options ("

@@ -6,14 +6,14 @@ from typing import Any
 from agents import Network
 from errors import UserError
 from options import Run, as_given
-from running.directory import MODEL
-from running.printing import accuracy_line, say_scores
-from running.provenance import code_of
-from running.resuming import say_other_code
+from running.printing import accuracy_line, print_scores
+from running.provenance import code_of, warn_of_other_code
+from running.released import known_as
 from running.setup import set_up
-from running.streams import give
+from running.streams import print_result
 from settings import SETTINGS
 from storage.checkpoint import check_network, read_checkpoint
+from storage.files import MODEL
 
 
 def evaluate(run: Run, network: Network | None = None) -> None:
@@ -34,16 +34,16 @@ def evaluate(run: Run, network: Network | None = None) -> None:
         for option in run.table
         if option.from_model and run.values[option.name] is None
     }
-    say_other_code(run, checkpoint, code_of(network))
-    run = run.changed(loss=None, **unless_given)  # no loss, as packages that it takes may be missing
+    warn_of_other_code(path, known_as(checkpoint.code, run.spec), code_of(network))
+    run = run.changed(loss=None, **unless_given)  # as packages that a loss needs may be missing
     agent = set_up(run, network)
     check_network(path, checkpoint.network, agent.model)
     agent.model.load_state_dict(checkpoint.network)
     accuracy = agent.evaluate(progress=True).accuracy
     own = agent.evaluate_with_own_statistics(progress=True)
     constant = agent.scorer.constant_accuracy
-    say_scores(agent.names, accuracy, constant, own.accuracy if own else None, run.spec.scored_on)
-    give(accuracy_line(run.setting, accuracy))
+    print_scores(agent.names, accuracy, constant, own.accuracy if own else None, run.spec.scored_on)
+    print_result(accuracy_line(run.setting, accuracy))
 
 
 def check_fits(run: Run, path: Path, trained: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ def check_fits(run: Run, path: Path, trained: dict[str, Any]) -> None:
     for option in run.table:
         asked, was = run.values[option.name], trained[option.name]
         taken = option.from_model and asked is None
-        on_test = option.name == "validation" and asked == 0
+        on_test = option.name == "validation" and asked == 0  # which any model may be scored on
         if option.decides == "data" and not taken and not on_test and option.differs(asked, was):
             raise UserError(
                 f"{path} was trained {as_given(option.name, was)}: evaluate it like that, or change "

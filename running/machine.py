@@ -1,10 +1,17 @@
-"""Cores and memory that this process may use, within the limits of containers and schedulers."""
+"""The machine: cores and memory that this process may use, and the environment of a session."""
 
 import math
 import os
+import platform
 import re
+import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 """Where Linux shows control groups, by which containers and schedulers limit processes."""
@@ -71,3 +78,38 @@ def _count(pattern: str, text: str) -> int | None:
     """The number that a pattern finds in a text, or None."""
     found = re.search(pattern, text, re.MULTILINE)
     return int(found[1]) if found else None
+
+
+def environment(device: "torch.device", num_threads: int, compiled: bool) -> dict[str, Any]:
+    """The environment of a session: plain values.
+
+    Args:
+        device: of the network.
+        num_threads: number of threads that PyTorch computes with on the CPU.
+        compiled: whether the encoder is compiled.
+    """
+    import numpy
+    import torch
+
+    loaded = {"numpy": numpy.__version__, "torch": str(torch.__version__)}
+    if "torchjd" in sys.modules:  # which has no __version__
+        loaded["torchjd"] = version("torchjd")
+    on_gpu = device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        **loaded,
+        "device": device.type,
+        "processor": torch.cuda.get_device_name(device) if on_gpu else _processor(),
+        "threads": num_threads,
+        "compiled": compiled,
+    }
+
+
+def _processor() -> str:
+    """Name of the CPU, if the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:  # not Linux
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

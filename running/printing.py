@@ -3,21 +3,22 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from running.streams import give, say
+from running.streams import print_message, print_result
+from settings import SETTINGS
 
 
-def give_title(title: str, synthetic: bool) -> None:
+def print_if_synthetic(title: str, synthetic: bool) -> None:
     """Print among the results that images are generated, if they are."""
     if synthetic:
-        give(f"{title[0].upper()}{title[1:]}: these images are generated")
+        print_result(f"{title[0].upper()}{title[1:]}: these images are generated")
 
 
 def accuracy_line(setting: int, accuracy: Sequence[float]) -> str:
-    """The line of accuracies: a number for settings 0 and 2, else a list with one per task."""
-    return f"Accuracy: {accuracy[0] if setting in (0, 2) else list(accuracy)}"
+    """The last line of a result: one number, or a list with one per task."""
+    return f"Accuracy: {accuracy[0] if SETTINGS[setting].single_score else list(accuracy)}"
 
 
-def say_scores(
+def print_scores(
     tasks: Sequence[str],
     accuracy: Sequence[float],
     constant_accuracy: Sequence[float],
@@ -36,17 +37,17 @@ def say_scores(
     kind = "validation accuracy" if scored_on == "validation" else "accuracy"
     constant = f"; always giving the commonest answer scores {fmean(constant_accuracy):.4f}"
     if len(tasks) == 1:
-        say(f"{kind} ({tasks[0]}) {accuracy[0]:.4f}{constant}")
+        print_message(f"{kind} ({tasks[0]}) {accuracy[0]:.4f}{constant}")
     else:
         ranked = sorted(zip(accuracy, tasks, strict=True))
         (worst, worst_name), (best, best_name) = ranked[0], ranked[-1]
-        say(
+        print_message(
             f"mean {kind} over {len(tasks)} tasks {fmean(accuracy):.4f}{constant}; "
             f"best task {best_name} {best:.4f}, worst {worst_name} {worst:.4f}"
         )
     if own_statistics:
         count = f"{len(tasks)} task{'s' * (len(tasks) > 1)}"
-        say(
+        print_message(
             f"re-estimating the encoder's statistics alone, see docs/files.md: mean {kind} over {count} "
             f"{fmean(own_statistics):.4f} ({fmean(accuracy):.4f} as usual)"
         )

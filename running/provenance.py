@@ -1,23 +1,19 @@
-"""The fingerprint of the code that decides a result, and the environment that it ran in."""
+"""The fingerprint of the code that decides a result."""
 
 import ast
 import hashlib
-import platform
 import sys
 import sysconfig
 import uuid
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from importlib.machinery import PathFinder
-from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from running.released import known_as
-
-if TYPE_CHECKING:
-    import torch
+from running.streams import print_message
 
 TOP = Path(__file__).resolve().parents[1]
 
@@ -37,6 +33,14 @@ def code_of(network: Callable | None = None) -> str:
         network: makes the model; None for the program's own.
     """
     return known_as(code_fingerprint(network))
+
+
+def warn_of_other_code(path: Path, made_by: str, code: str) -> None:
+    """Print a line if the code that made a file is not the present code."""
+    if made_by != code:
+        print_message(
+            f"{path} was made by other code ({made_by}, this is {code}): the result may match neither version"
+        )
 
 
 def code_fingerprint(network: Callable | None = None) -> str:
@@ -220,38 +224,3 @@ def _outline(node: object) -> object:
     if isinstance(node, list):
         return tuple(map(_outline, node))
     return node if node is None else repr(node)
-
-
-def environment(device: "torch.device", num_threads: int, compiled: bool) -> dict[str, Any]:
-    """The environment of a session: plain values.
-
-    Args:
-        device: of the network.
-        num_threads: number of threads that PyTorch computes with on the CPU.
-        compiled: whether the encoder is compiled.
-    """
-    import numpy
-    import torch
-
-    loaded = {"numpy": numpy.__version__, "torch": str(torch.__version__)}
-    if "torchjd" in sys.modules:  # which has no __version__
-        loaded["torchjd"] = version("torchjd")
-    on_gpu = device.type == "cuda"
-    return {
-        "python": platform.python_version(),
-        **loaded,
-        "device": device.type,
-        "processor": torch.cuda.get_device_name(device) if on_gpu else _processor(),
-        "threads": num_threads,
-        "compiled": compiled,
-    }
-
-
-def _processor() -> str:
-    """Name of the CPU, if the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:  # not Linux
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()

@@ -5,10 +5,11 @@ from typing import Any
 from agents import Agent
 from errors import UserError
 from options import Run
-from running.directory import MODEL, check_same
+from running.directory import check_same
 from running.released import known_as
-from running.streams import say
+from running.streams import print_message
 from storage.checkpoint import Checkpoint, check_network, check_training, damaged, read_checkpoint
+from storage.files import MODEL
 from storage.history import check_records
 
 
@@ -37,7 +38,7 @@ def restore(agent: Agent, checkpoint: Checkpoint, code: str) -> list[dict[str, A
     """Bring an agent to the step of a checkpoint, whose options are those of its run.
 
     Args:
-        agent: that has trained no step.
+        agent: a new agent.
         checkpoint: from `find_checkpoint`.
         code: fingerprint of the present code.
 
@@ -58,13 +59,5 @@ def restore(agent: Agent, checkpoint: Checkpoint, code: str) -> list[dict[str, A
         raise damaged(path, f"training.{error}", other_code) from error
     if len(agent.epochs) < run.epochs:
         num_steps = agent.plan.steps_per_epoch
-        say(f"resuming after epoch {len(agent.epochs)} and {agent.step} steps of {num_steps}")
+        print_message(f"resuming after epoch {len(agent.epochs)} and {agent.step} steps of {num_steps}")
     return [session | {"code": known_as(session["code"], run.spec)} for session in training["sessions"]]
-
-
-def say_other_code(run: Run, checkpoint: Checkpoint, code: str) -> None:
-    """Print a line if a checkpoint was made by other code than the present."""
-    was = known_as(checkpoint.code, run.spec)
-    if was != code:
-        path = run.save_path / MODEL
-        say(f"{path} was made by other code ({was}, this is {code}): the result may be neither's")

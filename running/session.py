@@ -9,14 +9,15 @@ import torch
 from agents import Network
 from errors import UserError
 from options import Run
-from running.directory import MODEL
-from running.printing import accuracy_line, say_scores
-from running.provenance import code_of
-from running.resuming import find_checkpoint, restore, say_other_code
+from running.printing import accuracy_line, print_scores
+from running.provenance import code_of, warn_of_other_code
+from running.released import known_as
+from running.resuming import find_checkpoint, restore
 from running.setup import set_up
 from running.stopping import Stopped, StopSignals
-from running.streams import OutputError, give, say
+from running.streams import OutputError, print_message, print_result
 from running.writer import Writer
+from storage.files import MODEL
 
 
 class Session:
@@ -28,7 +29,7 @@ class Session:
         """
         Args:
             run: what to do.
-            signals: that may stop it.
+            signals: stops the run when a signal comes.
             network: makes the model; None for the program's own.
             save_interval: seconds between two checkpoints during training.
             has_history: whether the run has a history from an earlier session.
@@ -42,10 +43,10 @@ class Session:
         checkpoint = find_checkpoint(run) if run.resume else None
         code = code_of(network)
         if checkpoint:
-            say_other_code(run, checkpoint, code)
+            warn_of_other_code(run.save_path / MODEL, known_as(checkpoint.code, run.spec), code)
         self.agent = set_up(run, network)
         if run.resume and not checkpoint:
-            say(f"there is no {run.save_path / MODEL} to resume from: starting from the beginning")
+            print_message(f"there is no {run.save_path / MODEL} to resume from: starting from the beginning")
         sessions = restore(self.agent, checkpoint, code) if checkpoint else []
         self.writer = Writer(self.agent, sessions, code, has_history)
 
@@ -54,7 +55,7 @@ class Session:
 
         Raises:
             UserError: a loss or a weight is not finite, or a file cannot be written.
-            Stopped: a signal stopped it; what is asked for is saved.
+            Stopped: a signal stopped the run, which is saved as --save_model and --save_history say.
         """
         agent, run, writer = self.agent, self.run, self.writer
         trains = len(agent.epochs) < run.epochs
@@ -63,7 +64,7 @@ class Session:
         if run.overwrite:
             writer.delete_earlier()
         if run.compile and trains:
-            say("compiling the encoder: the first step takes up to half a minute longer")
+            print_message("compiling the encoder: the first step takes up to half a minute longer")
         with self._signals.deferred(), compiling(run.compile):
             self._train_epochs()
             files = writer.save(model=trains)
@@ -72,10 +73,12 @@ class Session:
         accuracy = agent.epochs[-1]["accuracy"]
         own = writer.own_statistics.accuracy if writer.own_statistics else None
         constant = agent.scorer.constant_accuracy
-        say_scores(agent.names, accuracy, constant, own, run.spec.scored_on)
+        print_scores(agent.names, accuracy, constant, own, run.spec.scored_on)
         if trains:
-            say(f"saved {files}" if files else "saved nothing: --save_model and --save_history save")
-        give(accuracy_line(run.setting, accuracy))
+            print_message(
+                f"saved {files}" if files else "saved nothing: --save_model and --save_history save"
+            )
+        print_result(accuracy_line(run.setting, accuracy))
 
     def _train_epochs(self) -> None:
         """Train the epochs that are left; save after each, the model if `save_interval` has passed."""
@@ -86,7 +89,8 @@ class Session:
                 if record["epoch"] < run.epochs:
                     due = time.monotonic() - last_saved >= self._save_interval
                     writer.save(model=due)
-                    last_saved = time.monotonic() if due else last_saved
+                    if due:
+                        last_saved = time.monotonic()
                 if run.verbose:
                     line = accuracy_line(run.setting, record["accuracy"])
                     self._give(f"[Epoch {record['epoch']}] {line}")
@@ -106,7 +110,7 @@ class Session:
             OutputError: standard output fails; the run is saved. A closed terminal does not end a training.
         """
         try:
-            give(result)
+            print_result(result)
         except OutputError as error:
             if not error.hung_up:
                 self.writer.save(model=True)

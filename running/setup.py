@@ -12,8 +12,8 @@ from errors import UserError
 from models import Model
 from options import Run
 from running.machine import core_quota, num_cores
-from running.printing import give_title
-from running.streams import say
+from running.printing import print_if_synthetic
+from running.streams import print_message
 from settings import SETTINGS
 
 
@@ -30,8 +30,8 @@ def set_up(run: Run, network: Network | None = None) -> Agent:
     data = load(run.spec, run.data_path, run.image_size, pick_device(run.device), run.task)
     keep_freed_memory()
     setting = SETTINGS[run.setting]
-    give_title(run.spec.title, run.synthetic)
-    say(
+    print_if_synthetic(run.spec.title, run.synthetic)
+    print_message(
         f"{run.spec.title}, {len(data.train)} training and {len(data.test)} {run.spec.scored_on} images "
         f"of {run.image_size} x {run.image_size} pixels, on {data.device} in {run.precision}; "
         f"{setting.name}: {setting.words}"

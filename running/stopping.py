@@ -11,7 +11,7 @@ SIGNALS = [
 ]  # Windows has neither SIGHUP nor SIGUSR1
 
 
-class Stopped(BaseException):  # no Exception, so that no library handles it as an error
+class Stopped(BaseException):  # not an Exception, which a library might catch
     """A signal asked the program to stop."""
 
     def __init__(self, number: int, details: str = "") -> None:
@@ -28,8 +28,8 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._number: int | None = None
-        self._interrupts = 0
-        self._deferred = self._interrupted = False
+        self._num_ctrl_c = 0
+        self._deferred = self._raised = False
 
     def __enter__(self) -> "StopSignals":
         self._previous = {
@@ -42,19 +42,19 @@ class StopSignals:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        if self._number and self._interrupted and kind is not None and issubclass(kind, Exception):
+        if self._number and self._raised and kind is not None and issubclass(kind, Exception):
             raise Stopped(self._number)  # a library swallowed it, and failed later because of it
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        self._interrupts += number == signal.SIGINT
-        if self._interrupts > 1:
+        self._num_ctrl_c += number == signal.SIGINT
+        if self._num_ctrl_c > 1:
             os.write(2, b"main.py: stopped at once by a second Ctrl-C\n")
             os._exit(128 + number)
         if self._number is not None:
             return
         self._number = number
         if not self._deferred:
-            self._interrupted = True
+            self._raised = True
             raise Stopped(number)
 
     @contextmanager

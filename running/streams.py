@@ -25,7 +25,7 @@ class OutputError(UserError):
 
 def open_streams() -> None:
     """Open the standard streams that the user has closed, to the null device."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # or the next file opened would be one
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # or the next file opened would become one
         pass
     os.close(number)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
@@ -34,7 +34,7 @@ def open_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals without some letter
 
 
-def settle_streams() -> None:
+def flush_streams() -> None:
     """Drop what the standard streams could not write, so that Python does not try again at its end."""
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -48,13 +48,13 @@ def in_one_line(text: str) -> str:
     return re.sub("[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
 
 
-def say(message: str) -> None:
+def print_message(message: str) -> None:
     """Print a message in one line to standard error, above a progress bar if there is one."""
     with suppress(OSError):  # training goes on if nobody can read it
         _write(in_one_line(message), sys.stderr)
 
 
-def give(result: str) -> None:
+def print_result(result: str) -> None:
     """Print a result to standard output at once, above a progress bar if there is one.
 
     Raises:

@@ -9,11 +9,12 @@ from typing import Any
 from errors import UserError
 from options import Run
 from running.directory import check_directory, earlier_history, is_done
-from running.printing import accuracy_line, give_title, say_scores
+from running.printing import accuracy_line, print_if_synthetic, print_scores
 from running.stopping import StopSignals
-from running.streams import give, say
+from running.streams import print_message, print_result
 from settings import LOSSES, TORCHJD
-from storage.history import HISTORY, History
+from storage.files import HISTORY
+from storage.history import History
 from storage.locks import reserved
 
 
@@ -24,17 +25,17 @@ def train(
 
     Args:
         run: what to do.
-        signals: that may stop it.
+        signals: stops the run when a signal comes.
         network: makes the model, as for an agent; default: models.Model.
         save_interval: seconds between two checkpoints during training.
 
     Raises:
         UserError: there is something in the way.
-        Stopped: a signal stopped it; what is asked for is saved.
+        Stopped: a signal stopped the run, which is saved as --save_model and --save_history say.
     """
     history = earlier_history(run) if run.resume else None
     if history and is_done(run, history):
-        repeat(run, history)
+        print_finished(run, history)
         return
     check_installed(run)
     saves = run.save_model or run.resume or run.save_history
@@ -63,11 +64,13 @@ def check_installed(run: Run) -> None:
     raise UserError(f'--loss {run.loss} needs {problem}: pip install "torchjd[full]=={TORCHJD}.*"')
 
 
-def repeat(run: Run, history: History) -> None:
+def print_finished(run: Run, history: History) -> None:
     """Print the result of a finished run again."""
-    say(f"{run.save_path / HISTORY} is of a finished run of the same options: nothing is left to do")
-    give_title(history.data_set["title"], run.synthetic)
+    print_message(
+        f"{run.save_path / HISTORY} is of a finished run of the same options: nothing is left to do"
+    )
+    print_if_synthetic(history.data_set["title"], run.synthetic)
     accuracy, own = history.epochs[-1]["accuracy"], history.own_statistics or {}
     scored_on = history.data_set["scored_on"]
-    say_scores(history.tasks, accuracy, history.constant_accuracy, own.get("accuracy"), scored_on)
-    give(accuracy_line(run.setting, accuracy))
+    print_scores(history.tasks, accuracy, history.constant_accuracy, own.get("accuracy"), scored_on)
+    print_result(accuracy_line(run.setting, accuracy))

@@ -6,11 +6,10 @@ from typing import Any
 import torch
 
 from agents import Agent
-from running.directory import FILES
-from running.provenance import environment
+from running.machine import environment
 from scoring import Scores
 from storage.checkpoint import Checkpoint, write_checkpoint
-from storage.files import check_room, remove
+from storage.files import FILES, check_room, remove
 from storage.history import History, describe, write_history
 
 
@@ -72,7 +71,7 @@ class Writer:
         """
         agent = self._agent
         if model or finished:
-            agent.check_finite()
+            agent.check_diverged()
         files = []
         if model and self.saves_model:
             training = agent.state() | {"sessions": self._sessions}

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from errors import UserError, is_out_of_memory
 from options import Option, read_options
@@ -20,7 +20,7 @@ from storage.files import replacing
 from storage.history import check_sessions, is_count
 
 FORMAT = 3
-"""Of the file; goes up when an older program would misread it."""
+"""File format, raised when an older program would misread it."""
 
 ZIP = b"PK\x03\x04"
 """How the files of torch.save begin."""
@@ -34,9 +34,9 @@ class Checkpoint:
     """The content of model.pt.
 
     Attributes:
-        options: that the model was trained with, checked.
+        options: checked options of the run.
         network: state dict, on the CPU; `check_network` checks it.
-        training: what it takes to resume the training; `check_training` checks it.
+        training: what --resume needs; `check_training` checks it.
         code: fingerprint of the code that made it.
     """
 
@@ -150,7 +150,7 @@ def _problem(file: BinaryIO) -> str | None:
     except MemoryError:
         raise
     except Exception as error:  # zipfile raises what the bytes happen to lead it to
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's beginning
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # zipfile seeks to a negative position
             raise
         was_archive = start == ZIP or is_zipfile(file)
         return DAMAGED if was_archive else "is not a model file; give another --save_path"
@@ -178,13 +178,13 @@ def check_network(path: Path, network: object, model: nn.Module) -> None:
     """Check that a state dict fits a network and is finite.
 
     Raises:
-        UserError: it is not.
+        UserError: it does not fit, or is not finite.
     """
     try:
         check_alike(network, model.state_dict(), "model")
     except FieldError as error:
         raise UserError(
-            f"{path} does not hold this program's network ({error}): bring back the code that made it, or "
+            f"{path} does not hold this program's network ({error}): use the code that made it, or "
             "train it again"
         ) from None
     try:
@@ -210,3 +210,48 @@ def check_training(training: object) -> None:
     check_sessions("training.sessions", training.get("sessions"))
     for name in ("epochs", "sessions"):
         check_plain(training[name], f"training.{name}")
+
+
+def check_agent(state: dict[str, Any], fresh: dict[str, Any], trained: Tensor) -> None:
+    """Check the state of an agent against that of one which has trained no step.
+
+    Args:
+        state: read from a file; its `epochs`, `step` and `seconds` are checked already.
+        fresh: the other agent's state.
+        trained: bool, steps of an epoch x heads: whether each step trains each head.
+
+    Raises:
+        FieldError: a field is not what the agent would have.
+    """
+    step, (num_steps, num_heads) = state["step"], trained.shape
+    if step > num_steps:
+        raise FieldError(f"step is above {num_steps}, the number of steps of an epoch")
+    check_alike(state.get("losses"), torch.zeros(step), "losses")
+    check_finite(state["losses"], "losses")
+    check_alike(state.get("task_losses"), torch.zeros(step, num_heads), "task_losses")
+    if not torch.equal(state["task_losses"].isfinite(), trained[:step]):
+        raise FieldError("task_losses are not those of the heads that the steps trained")
+    optimizer = {"state": fresh["optimizer"]["state"], "param_groups": None}
+    check_alike(state.get("optimizer"), optimizer, "optimizer")
+    check_finite(state["optimizer"]["state"], "optimizer.state")
+    extra = {name: None for name in fresh["combination"] if name.endswith("_extra_state")}
+    check_alike(state.get("combination"), fresh["combination"] | extra, "combination")
+    check_finite(state["combination"] | extra, "combination")  # extra states check themselves
+    generators = state.get("generators")
+    if not isinstance(generators, dict) or "cpu" not in generators:
+        raise FieldError("generators.cpu is missing")
+    for name in fresh["generators"].keys() & generators.keys():
+        _check_generator(generators[name], fresh["generators"][name], f"generators.{name}")
+
+
+def _check_generator(found: Any, like: Tensor, field: str) -> None:
+    """Check that something can be the state of a generator.
+
+    Raises:
+        FieldError: it cannot.
+    """
+    check_alike(found, like, field)
+    try:
+        torch.Generator(field.rpartition(".")[2]).set_state(found)
+    except RuntimeError:
+        raise FieldError(f"{field} is not the state of a generator") from None

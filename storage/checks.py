@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,51 +36,6 @@ def check_alike(found: object, like: object, field: str) -> None:
             raise FieldError(f"{_inside(field, key)} does not belong there")
 
 
-def check_state(state: dict[str, Any], fresh: dict[str, Any], trained: Tensor) -> None:
-    """Check the state of an agent against that of one which has trained no step.
-
-    Args:
-        state: read from a file; its `epochs`, `step` and `seconds` are checked already.
-        fresh: the other agent's state.
-        trained: bool, steps of an epoch x heads: whether each step trains each head.
-
-    Raises:
-        FieldError: a field is not what the agent would have.
-    """
-    step, (num_steps, num_heads) = state["step"], trained.shape
-    if step > num_steps:
-        raise FieldError(f"step is above {num_steps}, the number of steps of an epoch")
-    check_alike(state.get("losses"), torch.zeros(step), "losses")
-    check_finite(state["losses"], "losses")
-    check_alike(state.get("task_losses"), torch.zeros(step, num_heads), "task_losses")
-    if not torch.equal(state["task_losses"].isfinite(), trained[:step]):
-        raise FieldError("task_losses are not those of the heads that the steps trained")
-    optimizer = {"state": fresh["optimizer"]["state"], "param_groups": None}
-    check_alike(state.get("optimizer"), optimizer, "optimizer")
-    check_finite(state["optimizer"]["state"], "optimizer.state")
-    extra = {name: None for name in fresh["combination"] if name.endswith("_extra_state")}
-    check_alike(state.get("combination"), fresh["combination"] | extra, "combination")
-    check_finite(state["combination"] | extra, "combination")  # extra states check themselves
-    generators = state.get("generators")
-    if not isinstance(generators, dict) or "cpu" not in generators:
-        raise FieldError("generators.cpu is missing")
-    for name in fresh["generators"].keys() & generators.keys():
-        _check_generator(generators[name], fresh["generators"][name], f"generators.{name}")
-
-
-def _check_generator(found: Any, like: Tensor, field: str) -> None:
-    """Check that something can be the state of a generator.
-
-    Raises:
-        FieldError: it cannot.
-    """
-    check_alike(found, like, field)
-    try:
-        torch.Generator(field.rpartition(".")[2]).set_state(found)
-    except RuntimeError:
-        raise FieldError(f"{field} is not the state of a generator") from None
-
-
 def check_finite(state: object, field: str) -> None:
     """Check that the tensors in a nested state are finite.
 
@@ -111,7 +65,7 @@ def check_plain(value: object, field: str, depth: int = 4) -> None:
         depth: how deeply lists and dictionaries may be nested.
 
     Raises:
-        FieldError: it cannot.
+        FieldError: it is not plain.
     """
     if isinstance(value, dict | list) and depth:
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):

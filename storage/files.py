@@ -12,6 +12,9 @@ from typing import BinaryIO
 
 from errors import UserError
 
+MODEL, HISTORY = FILES = ("model.pt", "history.json")
+"""The files of a run, in its directory."""
+
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary file counts as left by a killed process."""
 

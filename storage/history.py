@@ -12,11 +12,9 @@ from storage.files import replacing
 from tasks import DataSpec
 
 FORMAT = 3
-"""Goes up when an older program would misread it."""
+"""File format, raised when an older program would misread it."""
 
 OLDEST_FORMAT = 2
-
-HISTORY = "history.json"
 
 ALL_CLASSES = "all classes"
 
@@ -132,12 +130,12 @@ def _history(content: dict[str, Any], version: object, table: Sequence[Option]) 
 def _names_of_tasks(entry: Any) -> list[str]:
     """The names of the tasks in the entry of a data set, checked."""
     if not isinstance(entry, dict) or not isinstance(entry.get("title"), str):
-        raise ValueError("data_set.title is no text")
+        raise ValueError("data_set.title is not a text")
     if entry.get("scored_on") not in ("test", "validation"):
         raise ValueError(f"data_set.scored_on is {in_short(entry.get('scored_on'))}")
     names: Any = entry.get("tasks")
     if not _are_names(names):
-        raise ValueError("data_set.tasks is no list of different names")
+        raise ValueError("data_set.tasks is not a list of different names")
     return names
 
 
@@ -145,9 +143,9 @@ def _check_tasks(tasks: Any, options: dict[str, Any], names: list[str]) -> None:
     """Check the scored tasks, and options with a number per task, against the tasks of the data set."""
     setting = options["setting"]
     if not _are_names(tasks):
-        raise ValueError("tasks is no list of different names")
-    whole = SETTINGS[setting].kind == "standard" if tasks == [ALL_CLASSES] else setting != 0
-    if not whole or (tasks != [ALL_CLASSES] and not set(tasks) <= set(names)):
+        raise ValueError("tasks is not a list of different names")
+    valid = tasks == [ALL_CLASSES] if setting == 0 else set(tasks) <= set(names)
+    if not valid:
         raise ValueError(f"tasks is {in_short(tasks)}, which setting {setting} does not record")
     if SETTINGS[setting].kind == "single-task" and [options["task"]] != [names.index(each) for each in tasks]:
         raise ValueError(f"options.task is {in_short(options['task'])}, and tasks is {in_short(tasks)}")
@@ -163,18 +161,18 @@ def check_sessions(where: str, sessions: object) -> None:
         sessions: its value.
 
     Raises:
-        ValueError: it is no list of sessions.
+        ValueError: it is not a list of sessions.
     """
     if not isinstance(sessions, list) or not sessions:
-        raise ValueError(f"{where} is no list of sessions")
+        raise ValueError(f"{where} is not a list of sessions")
     for i, session in enumerate(sessions):
         if not isinstance(session, dict):
-            raise ValueError(f"{where}[{i}] is no dictionary")
+            raise ValueError(f"{where}[{i}] is not a dictionary")
         for name, valid in (("epoch", is_count), ("step", is_count), ("code", _is_name)):
             if not valid(session.get(name)):
                 raise ValueError(f"{where}[{i}].{name} is {in_short(session.get(name))}")
         if not isinstance(session.get("environment"), dict):
-            raise ValueError(f"{where}[{i}].environment is no dictionary")
+            raise ValueError(f"{where}[{i}].environment is not a dictionary")
 
 
 def check_records(epochs: object, num_tasks: int) -> None:
@@ -188,7 +186,7 @@ def check_records(epochs: object, num_tasks: int) -> None:
         ValueError: one is wrong; the text names the field.
     """
     if not isinstance(epochs, list):
-        raise ValueError("epochs is no list")
+        raise ValueError("epochs is not a list")
     for i, record in enumerate(epochs):
         if not isinstance(record, dict) or record.get("epoch") != i + 1:
             raise ValueError(f"epochs[{i}] is not the record of epoch {i + 1}")
@@ -197,7 +195,7 @@ def check_records(epochs: object, num_tasks: int) -> None:
             raise ValueError(f"epochs[{i}].loss is {in_short(record.get('loss'))}")
         losses = record.get("task_loss", [])
         if not isinstance(losses, list) or not all(loss is None or _is_loss(loss) for loss in losses):
-            raise ValueError(f"epochs[{i}].task_loss is no list of losses")
+            raise ValueError(f"epochs[{i}].task_loss is not a list of losses")
         for name in ("steps", "images"):
             if not _is_positive_count(record.get(name, 1)):
                 raise ValueError(f"epochs[{i}].{name} is {in_short(record[name])}")
@@ -208,14 +206,14 @@ def check_records(epochs: object, num_tasks: int) -> None:
 
 def _check_scores(where: str, content: object, num_tasks: int) -> None:
     if not isinstance(content, dict):
-        raise ValueError(f"{where} is no dictionary")
+        raise ValueError(f"{where} is not a dictionary")
     for name in ("accuracy", "balanced_accuracy"):
         _check_list(f"{where}.{name}", content.get(name), num_tasks, _is_share_or_0, "a share")
 
 
 def _check_list(where: str, values: object, count: int, valid: Callable[[object], bool], what: str) -> None:
     if not isinstance(values, list) or len(values) != count or not all(map(valid, values)):
-        raise ValueError(f"{where} is no list of {what} for each of {count} tasks")
+        raise ValueError(f"{where} is not a list of {what} for each of {count} tasks")
 
 
 def _check_dictionary(where: str, values: object, valid: Callable[[object], bool], what: str) -> None:

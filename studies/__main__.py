@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from errors import UserError
 from main import REQUIRED, check_packages
-from running.streams import open_streams, settle_streams
+from running.streams import flush_streams, open_streams
 
 
 def main() -> int:
@@ -26,5 +26,5 @@ if __name__ == "__main__":
     open_streams()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     code = main()
-    settle_streams()
+    flush_streams()
     sys.exit(code)

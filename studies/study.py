@@ -24,9 +24,10 @@ from typing import NoReturn
 from errors import CommandError, UserError
 from main import parse
 from options import OPTIONS, Run
-from running.directory import MODEL, earlier_history, is_done
+from running.directory import earlier_history, is_done
 from running.machine import free_memory, num_cores
 from running.stopping import SIGNALS
+from storage.files import MODEL
 from storage.locks import reserved
 from studies.starter import TOP, start
 

@@ -41,7 +41,7 @@ from tasks import DATA_SETS
 
 def first_batch(agent: Agent) -> torch.Tensor:
     """The training images of the first step."""
-    return torch.from_numpy(agent.plan.images(1)[0])
+    return torch.from_numpy(agent.plan.indices(1)[0])
 
 
 def plain_loss(model, data: DataSet, images: torch.Tensor, head: int, numbers: torch.Tensor) -> torch.Tensor:
@@ -108,7 +108,7 @@ def slow_sgd(agent: Agent, steps: int, rates: list[float], momentum: float, deca
     speeds = [torch.zeros_like(parameter) for parameter in model.parameters()]
     for step in range(steps):
         model.zero_grad()
-        inputs, labels = data.train.batch(torch.from_numpy(agent.plan.images(1)[step]))
+        inputs, labels = data.train.batch(torch.from_numpy(agent.plan.indices(1)[step]))
         features = model.encoder(inputs)
         losses = [
             F.cross_entropy(head(features), data.tasks[t][labels]) for t, head in enumerate(model.heads)
@@ -457,7 +457,7 @@ def test_scores_are_those_of_a_slow_evaluation_image_by_image(trained, name, set
             if numbers[label] != -1:
                 right = slow_answer(agent, setting, logits, task) == numbers[label]
                 outcomes[task].setdefault(numbers[label], []).append(right)
-    scores = Scorer(test, table, agent.heads())(agent.model)
+    scores = Scorer(test, table, agent.targets())(agent.model)
     assert scores.accuracy == pytest.approx([np.mean(sum(o.values(), [])) for o in outcomes])
     assert scores.balanced_accuracy == pytest.approx(
         [np.mean([np.mean(v) for v in o.values()]) for o in outcomes]

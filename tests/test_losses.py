@@ -171,7 +171,7 @@ def gradient_of(parameters) -> Tensor:
 
 def slow_losses(model: Model, data: DataSet, agent: Agent) -> list[Tensor]:
     """Those of the agent's next step, each of a forward pass of its own."""
-    inputs, labels = data.train.batch(torch.from_numpy(agent.plan.images(1)[agent.step]))
+    inputs, labels = data.train.batch(torch.from_numpy(agent.plan.indices(1)[agent.step]))
     return [
         nn.functional.cross_entropy(head(model.encoder(inputs)), data.tasks[task][labels])
         for task, head in enumerate(model.heads)

@@ -641,7 +641,7 @@ def test_a_file_that_is_no_history_is_left_out(report, tmp_path):
     assert "newer version" in reasons.pop("newer")
     assert "version 1.1" in reasons.pop("other")
     assert reasons.pop("loss").endswith(": epochs[0].loss is None")
-    assert reasons.pop("short").endswith(": epochs[1].accuracy is no list of a share for each of 2 tasks")
+    assert reasons.pop("short").endswith(": epochs[1].accuracy is not a list of a share for each of 2 tasks")
     assert set(reasons.values()) == {"is not a history of this program"}
 
 

@@ -12,9 +12,9 @@ from sampling import Plan, Source, Stream
 def test_a_single_task_trains_on_its_own_images(cifar100):
     plan = make(2, cifar100, task=7).plan
     assert set(plan.sampled(1).ravel().tolist()) == {0}
-    labels = cifar100.train.labels[plan.images(1)]
+    labels = cifar100.train.labels[plan.indices(1)]
     assert (cifar100.tasks[7][labels] >= 0).all()
-    assert len(np.unique(plan.images(1))) == 160
+    assert len(np.unique(plan.indices(1))) == 160
 
 
 @pytest.mark.parametrize("setting", [0, 1, 3, 4, 5, 6])
@@ -22,7 +22,9 @@ def test_an_epoch_has_as_many_steps_as_full_batches_in_a_pass_over_every_task(ci
     batch_size = 48  # does not divide the 320 images
     plan = make(setting, cifar10, batch_size=batch_size).plan
     passes = 10 if setting in (3, 4) else 1
-    assert len(plan.sampled(1)) == len(plan.images(1)) == plan.steps_per_epoch == passes * (320 // batch_size)
+    assert (
+        len(plan.sampled(1)) == len(plan.indices(1)) == plan.steps_per_epoch == passes * (320 // batch_size)
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,8 +59,8 @@ def test_each_slice_of_a_batch_is_of_the_source_drawn_for_it(sources_per_step):
     assert plan.steps_per_epoch == 6 + 3 + 8
     for epoch in (1, 3):
         drawn = np.repeat(plan.sampled(epoch), 8 // sources_per_step, axis=1)
-        of_image = np.searchsorted([50, 80], plan.images(epoch), side="right")
-        assert plan.images(epoch).shape == (17, 8)
+        of_image = np.searchsorted([50, 80], plan.indices(epoch), side="right")
+        assert plan.indices(epoch).shape == (17, 8)
         assert np.array_equal(of_image, drawn)
 
 
@@ -68,7 +70,7 @@ def test_a_source_goes_on_in_a_later_epoch_where_it_was_left(sources_per_step):
     plan = Plan(sources([50, 30, 70]), batch_size=8, seed=1, sources_per_step=sources_per_step)
     shown: dict[int, list[list[int]]] = {0: [], 1: [], 2: []}
     for epoch in range(1, 8):
-        slices = plan.images(epoch).reshape(-1, slice_size)
+        slices = plan.indices(epoch).reshape(-1, slice_size)
         for source, images in zip(plan.sampled(epoch).ravel(), slices, strict=True):
             shown[int(source)].append(images.tolist())
     for source, size in enumerate([50, 30, 70]):
@@ -99,7 +101,7 @@ def test_probabilities_count_in_proportion():
 
 def test_a_single_stream_shows_every_image_once_an_epoch(cifar100):
     plan = make(0, cifar100).plan
-    orders = [plan.images(epoch).ravel().tolist() for epoch in (1, 2)]
+    orders = [plan.indices(epoch).ravel().tolist() for epoch in (1, 2)]
     for images in orders:
         assert sorted(images) == list(range(3200))
     assert orders[0] != orders[1]

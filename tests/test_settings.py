@@ -11,7 +11,7 @@ import data
 import losses
 from errors import UserError
 from options import OPTIONS
-from settings import LOSSES, SCHEDULES, SETTINGS, Schedule, find
+from settings import LOSSES, SCHEDULES, SETTINGS, Schedule, look_up
 from tasks import DATA_SETS, OMNIGLOT_ALPHABETS
 
 # The superclasses as the data set's authors list them; class ids are the classes in name order.
@@ -153,9 +153,9 @@ def test_whatever_a_table_names_is_there():
 
 
 def test_what_a_table_names_and_a_file_lacks_is_told_in_a_line_that_names_both():
-    assert find({"One": 1}, "One", "room.py", "ROOMS") == 1
+    assert look_up({"One": 1}, "One", "room.py", "ROOMS") == 1
     with pytest.raises(UserError, match=r"^ROOMS names 'Two', and room\.py has nothing of that name"):
-        find({"One": 1}, "Two", "room.py", "ROOMS")
+        look_up({"One": 1}, "Two", "room.py", "ROOMS")
 
 
 def test_a_schedule_says_whether_its_rate_depends_on_the_number_of_epochs():

@@ -29,7 +29,7 @@ def test_a_step_of_several_tasks_descends_on_the_mean_over_its_images(cifar100, 
     for step in range(twice.index(True) + 1):
         drawn = draws[step]
         reference = copy.deepcopy(agent.model)
-        inputs, labels = cifar100.train.batch(torch.from_numpy(agent.plan.images(1)[step]))
+        inputs, labels = cifar100.train.batch(torch.from_numpy(agent.plan.indices(1)[step]))
         features = reference.encoder(inputs)
         total, of_task = 0.0, {}
         for task in set(drawn):
