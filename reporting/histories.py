@@ -61,7 +61,7 @@ class Recorded:
     @property
     def by_task(self) -> bool:
         """Whether it is scored task by task, not on all classes at once."""
-        return self.history.tasks != [ALL_CLASSES]
+        return self.options["setting"] != 0
 
     def amount(self, name: str) -> float | None:
         """One of AMOUNTS, or None where an older program did not record it."""

@@ -316,6 +316,16 @@ def test_a_report_on_unequal_classes_says_what_a_hand_works_out(run, no_figure, 
             assert float(rows[setting, name]["balanced_accuracy"]) == pytest.approx(float(balanced))
 
 
+def test_a_task_may_be_called_all_classes(run, no_figure, tmp_path):
+    names = ["all classes", "right", "both", "some"]
+    path = written(tmp_path / "mine.npz", taken_for() | {"tasks": TABLE, "task_names": names})
+    trained_by_hand(run, path, TABLE, 0, tmp_path / "runs" / "0")
+    trained_by_hand(run, path, TABLE, 2, tmp_path / "runs" / "2", "--task", 0)
+    reported = run("--report", "--save_path", tmp_path / "runs")
+    assert (reported.code, "left out" in reported.out) == (0, False)
+    assert "seed 0 lacks 3 of 4 tasks" in reported.out
+
+
 def test_tasks_have_the_names_that_the_file_gives(run, tmp_path):
     names = ["blue whale", "cat", "dog"]
     for tasks, expected in (
