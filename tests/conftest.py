@@ -1,10 +1,12 @@
 """What the tests share: one thread each, small data sets, and the program run as its command line runs it."""
 
+import copy
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes: tests run side by side, and so do their processes
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +15,11 @@ import torch
 from helpers import NARROW
 from made_up import Report
 
+import data
 import main
 import reporting
 from data import DataSet, load
-from settings import SYNTHETIC
+from settings import SYNTHETIC, DataSpec
 
 CPU = torch.device("cpu")
 
@@ -32,6 +35,22 @@ def cifar10() -> DataSet:
 def cifar100() -> DataSet:
     """CIFAR-100's stand-in at 8 x 8 pixels."""
     return load(SYNTHETIC[1], Path(), 8, CPU)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def generated_once() -> Iterator[None]:
+    """Generate the images of each stand-in once; each loading gets a copy."""
+    generate, kept = data.synthetic, {}
+
+    def generated(spec: DataSpec) -> data.Splits:
+        key = spec.image_size, spec.channels, spec.train_counts, spec.test_counts
+        if key not in kept:
+            kept[key] = generate(spec)
+        return copy.deepcopy(kept[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "synthetic", generated)
+        yield
 
 
 class Run:

@@ -12,21 +12,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from agents import AGENTS, Agent
 from data import DataSet
-from models import Encoder, Model
+from models import Model
 from options import make_run
 from running.provenance import code_fingerprint
 
 
-class SmallEncoder(Encoder):
-    """The encoder, but averaging its maps whole: 128 features, and none of the work of pooling to 8 x 8."""
+class SmallEncoder(nn.Module):
+    """An encoder as the program's, of two layers whose maps are averaged whole: 16 features."""
 
-    num_features = 128
+    num_features = 16
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        layers = []
+        for out_channels in (8, self.num_features):
+            convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
+            layers += [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+            in_channels = out_channels
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Features, N x 128."""
+        """Features, N x 16."""
         return self.layers(images).mean(dim=(2, 3))
 
 

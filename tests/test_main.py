@@ -77,8 +77,8 @@ def test_what_is_printed_saved_and_evaluated_agrees(run, tmp_path):
     assert history["constant_accuracy"] == pytest.approx([0.2] * 20)
     assert history["num_answers"] == [5] * 20
     assert history["finished"] is True
-    convolutions = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
-    head = 128 * NUM_HIDDEN + 3 * NUM_HIDDEN + NUM_HIDDEN * 5 + 5
+    convolutions = sum(9 * a * b + 3 * b for a, b in ((3, 8), (8, 16)))
+    head = 16 * NUM_HIDDEN + 3 * NUM_HIDDEN + NUM_HIDDEN * 5 + 5
     assert history["parameters"] == {"encoder": convolutions, "heads": 20 * head}
     (sitting,) = history["sessions"]
     assert (sitting["epoch"], sitting["step"]) == (0, 0)

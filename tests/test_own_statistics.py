@@ -62,7 +62,7 @@ class BatchEncoder(SmallEncoder):
 
     def __init__(self, in_channels: int) -> None:
         super().__init__(in_channels)
-        self.layers[13] = nn.BatchNorm2d(128, track_running_stats=False)
+        self.layers[4] = nn.BatchNorm2d(16, track_running_stats=False)
 
 
 def small(encoder: type) -> partial:
