@@ -3,15 +3,21 @@
 import json
 import os
 import random
-import resource
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from disturbed import (
+    VARIANTS,
+    Training,
+    child,
+    close_streams,
+    close_terminal,
+    fill_output,
+    ignore_hang_ups,
+    let_nobody_read,
+)
 from helpers import NARROW, PROCESSES, SMALL, error_line, result_of, write_data
 from test_checkpoint import WHOLE, Harm, altered, bytes_of
 
@@ -20,95 +26,6 @@ from options import make_run
 from running.checkpoint import FORMAT
 from running.run import train
 from running.stopping import StopSignals
-
-RECIPE = ("--momentum", "0.9", "--weight_decay", "0.01", "--schedule", "cosine")
-
-VARIANTS = {
-    "2": ("--setting", "2", "--task", "1", "--validation", "0.25", *RECIPE),
-    "3": ("--setting", "3"),
-    "4": ("--setting", "4", "--tasks_per_step", "4", *RECIPE),
-    "5": ("--setting", "5", "--momentum", "0.5"),
-}
-"""Runs of 4 epochs, by name; an epoch has 12 steps in setting 5, 9 in 2, 36 in 3 and 4."""
-
-
-def child(
-    argv: list[str], output: str, disturbance: tuple | None, file_size: int | None, before: Callable | None
-) -> None:
-    import main
-
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    if file_size is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    if before is not None:
-        before()
-    counted = [0]
-    disturb(*(disturbance or (None, 0, ())), counted)
-    code = main.main(argv, network=NARROW, save_interval=0)  # so that there are many moments of writing
-    sys.setprofile(None)
-    Path(f"{output}.moments").write_text(str(counted[0]))
-    os._exit(code)
-
-
-def disturb(inside: str | None, moment: int, numbers: tuple[int, ...], counted: list[int]) -> None:
-    """Have this process send itself signals at a moment that does not depend on how fast it is.
-
-    Args:
-        inside: name of the function within which moments are counted; None for everywhere.
-        moment: after how many calls and returns of functions.
-        numbers: the signals.
-        counted: how many there have been.
-    """
-    depth = 1 if inside is None else 0
-
-    def count(frame, event: str, _) -> None:
-        nonlocal depth
-        if frame.f_code.co_name == inside and event in ("call", "return"):
-            depth += 1 if event == "call" else -1
-        if depth > 0:
-            counted[0] += 1
-            if counted[0] == moment:
-                for number in numbers:
-                    os.kill(os.getpid(), number)
-
-    sys.setprofile(count)
-
-
-class Training:
-    """A training in a process of its own that saves into a directory."""
-
-    def __init__(
-        self,
-        path: Path,
-        variant: str,
-        *options: str,
-        disturbance: tuple | None = None,
-        file_size: int | None = None,
-        before: Callable | None = None,
-    ) -> None:
-        self._output = path.parent / f"{path.name}.output"
-        data = path.parent / "own.npz"
-        if not data.exists():
-            write_data(data, [48, 24, 24])
-        argv = ["--train", "--data", str(data), "--batch_size", "8", "--epochs", "4", *VARIANTS[variant]]
-        argv += ["--resume", "--save_history", "--save_path", str(path), *options]
-        process = PROCESSES.Process(
-            target=child, args=(argv, str(self._output), disturbance, file_size, before)
-        )
-        process.start()
-        process.join()
-        self.code = process.exitcode  # or minus the signal that ended it
-
-    @property
-    def output(self) -> str:
-        return self._output.read_text()
-
-    @property
-    def moments(self) -> int:
-        """How many moments were counted, in a training that came to its end."""
-        return int(Path(f"{self._output}.moments").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -207,20 +124,6 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     assert training.output.splitlines()[-1] == "main.py: stopped at once by a second Ctrl-C"
     assert "Traceback" not in training.output
     assert not (tmp_path / "run" / "model.pt").exists()
-
-
-def ignore_hang_ups() -> None:
-    """What nohup does."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-
-def close_terminal() -> None:
-    """Have both outputs on a terminal that is no longer there."""
-    terminal, end = os.openpty()
-    os.dup2(end, 1)
-    os.dup2(end, 2)
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
-    os.close(terminal)
 
 
 def test_a_closed_terminal_stops_a_training_that_saves(tmp_path):
@@ -529,20 +432,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_no_file(run, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_a_training_whose_output_nobody_reads_still_saves_its_model(tmp_path):
-    write_data(tmp_path / "own.npz", [16, 16])
-    options = (
-        f"--setting 2 --task 0 --data {tmp_path / 'own.npz'} --batch_size 8 --epochs 1 --verbose --save_model"
-    )
-    runs = {}
-    for closed in ("2>&1 | true", ">&- 2>&-"):
-        path = tmp_path / str(len(runs))
-        command = f"{sys.executable} main.py --train {options} --save_path {path} {closed}"
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        runs[path] = subprocess.Popen(command, shell=True, **pipes)
-    for path, process in runs.items():
-        assert "Traceback" not in "".join(process.communicate())
-        assert (path / "model.pt").exists()
+@pytest.mark.parametrize("before", [let_nobody_read, close_streams])
+def test_a_training_whose_output_nobody_reads_still_saves_its_model(tmp_path, before):
+    training = Training(tmp_path / "run", "2", "--verbose", "--save_model", before=before)
+    assert "Traceback" not in training.output
+    assert (tmp_path / "run" / "model.pt").exists()
 
 
 def test_a_signal_that_a_library_swallows_is_the_cause_of_what_follows(run, tmp_path):
@@ -558,12 +452,14 @@ def test_a_signal_that_a_library_swallows_is_the_cause_of_what_follows(run, tmp_
     assert stopped.err.splitlines()[-1] == "main.py: stopped by SIGTERM"
 
 
-def test_results_that_cannot_be_written_are_found_before_training():
-    command = f"{sys.executable} main.py --train --synthetic > /dev/full"
-    finished = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert finished.returncode == 1
-    assert finished.stderr.startswith("main.py: error: standard output cannot be written to")
-    assert finished.stderr.count("\n") == 1
+def test_results_that_cannot_be_written_are_found_before_training(tmp_path):
+    argv, output = [*map(str, TRAIN)], tmp_path / "output"
+    process = PROCESSES.Process(target=child, args=(argv, str(output), None, None, fill_output))
+    process.start()
+    process.join()
+    assert process.exitcode == 1
+    assert output.read_text().startswith("main.py: error: standard output cannot be written to")
+    assert output.read_text().count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["model.pt", "history.json"])

@@ -13,7 +13,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import NARROW, NUM_HIDDEN, SMALL, TOP, error_line, one_line, table_line, write_data
+from helpers import (
+    NARROW,
+    NUM_HIDDEN,
+    PROCESSES,
+    SMALL,
+    TOP,
+    error_line,
+    one_line,
+    result_of,
+    table_line,
+    write_data,
+)
 
 from options import OPTIONS
 from settings import DATA_SETS, SETTINGS, SYNTHETIC
@@ -78,7 +89,7 @@ def test_what_is_printed_saved_and_evaluated_agrees(run, tmp_path):
     assert history["num_answers"] == [5] * 20
     assert history["finished"] is True
     convolutions = sum(9 * a * b + 3 * b for a, b in ((3, 8), (8, 16)))
-    head = 16 * NUM_HIDDEN + 3 * NUM_HIDDEN + NUM_HIDDEN * 5 + 5
+    head = 64 * NUM_HIDDEN + 3 * NUM_HIDDEN + NUM_HIDDEN * 5 + 5
     assert history["parameters"] == {"encoder": convolutions, "heads": 20 * head}
     (sitting,) = history["sessions"]
     assert (sitting["epoch"], sitting["step"]) == (0, 0)
@@ -465,26 +476,27 @@ def test_compiling_without_a_compiler_is_one_line_that_says_what_to_do(run, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def train_elsewhere(argv: list[str]) -> None:
+    import main
+
+    os._exit(main.main(argv))
+
+
 def test_the_same_command_gives_the_same_bytes_in_another_process(run, tmp_path):
     options = ["--train", "--setting", "2", "--task", "1", "--epochs", "2", *map(str, SMALL)]
-    options += ["--save_model", "--save_history"]
-    run(*options, "--seed", 2, "--save_path", tmp_path / "c", network=None)
-    processes = {}
-    for name, seed in (("a", 1), ("b", 1)):
-        command = [sys.executable, "main.py", *options, "--seed", str(seed), "--save_path", tmp_path / name]
-        processes[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    contents = []
-    for process in processes.values():
-        assert numbers(process.communicate()[0].splitlines()[-1])
-    for name in "abc":
-        model = torch.load(tmp_path / name / "model.pt", weights_only=True)["model"]
-        epochs = json.loads((tmp_path / name / "history.json").read_text())["epochs"]
-        for epoch in epochs:
-            del epoch["seconds"], epoch["images_per_second"], epoch["evaluation_seconds"]
-        contents.append((b"".join(tensor.numpy().tobytes() for tensor in model.values()), epochs))
-    assert contents[0] == contents[1]
-    assert contents[0][0] != contents[2][0]
-    assert contents[0][1] != contents[2][1]
+    options += ["--save_model", "--save_history", "--seed"]
+    process = PROCESSES.Process(
+        target=train_elsewhere, args=([*options, "1", "--save_path", str(tmp_path / "a")],)
+    )
+    process.start()
+    for name, seed in (("b", 1), ("c", 2)):
+        assert run(*options, seed, "--save_path", tmp_path / name, network=None).code == 0
+    process.join()
+    assert process.exitcode == 0
+    results = [result_of(tmp_path / name) for name in "abc"]
+    assert results[0] == results[1]
+    assert results[0][0] != results[2][0]
+    assert results[0][1]["epochs"] != results[2][1]["epochs"]
 
 
 def test_a_refusal_does_not_wait_for_torch():
