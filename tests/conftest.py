@@ -1,5 +1,7 @@
 """What the tests share: one thread each, small data sets, and the program run as its command line runs it."""
 
+from __future__ import annotations
+
 import copy
 import os
 
@@ -9,40 +11,48 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from helpers import NARROW
-from made_up import Report
 
-import data
 import main
 import reporting
-from data import DataSet, load
 from settings import SYNTHETIC, DataSpec
 
-CPU = torch.device("cpu")
+if TYPE_CHECKING:  # else where it is used, as the process that only hands out the tests needs no torch
+    from made_up import Report
+
+    from data import DataSet, Splits
+
+
+def load_small(spec: DataSpec) -> DataSet:
+    import torch
+
+    from data import load
+
+    return load(spec, Path(), 8, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
 def cifar10() -> DataSet:
     """CIFAR-10's stand-in at 8 x 8 pixels, with half of its images: 320 and 160."""
-    spec = replace(SYNTHETIC[0], train_counts=(32,) * 10, test_counts=(16,) * 10)
-    return load(spec, Path(), 8, CPU)
+    return load_small(replace(SYNTHETIC[0], train_counts=(32,) * 10, test_counts=(16,) * 10))
 
 
 @pytest.fixture(scope="session")
 def cifar100() -> DataSet:
     """CIFAR-100's stand-in at 8 x 8 pixels."""
-    return load(SYNTHETIC[1], Path(), 8, CPU)
+    return load_small(SYNTHETIC[1])
 
 
 @pytest.fixture(scope="session", autouse=True)
 def generated_once() -> Iterator[None]:
     """Generate the images of each stand-in once; each loading gets a copy."""
+    import data
+
     generate, kept = data.synthetic, {}
 
-    def generated(spec: DataSpec) -> data.Splits:
+    def generated(spec: DataSpec) -> Splits:
         key = spec.image_size, spec.channels, spec.train_counts, spec.test_counts
         if key not in kept:
             kept[key] = generate(spec)
@@ -69,6 +79,8 @@ class Run:
 def run(capfd):
     """Run the program in this process, with narrow heads: run("--train", "--setting", 3)."""
 
+    from helpers import NARROW
+
     def run(*argv: object, **how: object) -> Run:
         capfd.readouterr()
         try:
@@ -91,6 +103,8 @@ def no_figure(monkeypatch):
 @pytest.fixture
 def report(run, no_figure, tmp_path):
     """Report on what has been written into tmp_path, or a folder of it."""
+
+    from made_up import Report
 
     def report(*options: object, folder: str = "") -> Report:
         reported = run("--report", "--save_path", tmp_path / folder, *options)

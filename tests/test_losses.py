@@ -8,8 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,8 +28,8 @@ from models import Model
 from options import make_run
 from settings import AGGREGATIONS, LOSSES, SCALARIZATIONS, SOLVERS, SYNTHETIC, UserError
 
-pytest.importorskip("torchjd")
-from torchjd import aggregation
+if find_spec("torchjd") is None:
+    pytest.skip("there is no torchjd", allow_module_level=True)
 
 CPU = torch.device("cpu")
 
@@ -146,18 +149,25 @@ FACTORS = {"pcgrad": 10, "gradvac": 10, "graddrop": 10, "config": 10, "cagrad": 
 """How many times the gradient each gives where those of ten tasks agree; the others give it once."""
 
 CLASSES = {
-    "mgda": aggregation.MGDA,
-    "pcgrad": aggregation.PCGrad,
-    "gradvac": aggregation.GradVac,
-    "graddrop": aggregation.GradDrop,
-    "cagrad": lambda: aggregation.CAGrad(c=0.5),
-    "imtl_g": aggregation.IMTLG,
-    "aligned_mtl": aggregation.AlignedMTL,
-    "fairgrad": lambda: aggregation.FairGrad(alpha=2.0),
-    "nash_mtl": lambda: aggregation.NashMTL(n_tasks=10),
-    "upgrad": aggregation.UPGrad,
-    "config": aggregation.ConFIG,
+    "mgda": ("MGDA", {}),
+    "pcgrad": ("PCGrad", {}),
+    "gradvac": ("GradVac", {}),
+    "graddrop": ("GradDrop", {}),
+    "cagrad": ("CAGrad", {"c": 0.5}),
+    "imtl_g": ("IMTLG", {}),
+    "aligned_mtl": ("AlignedMTL", {}),
+    "fairgrad": ("FairGrad", {"alpha": 2.0}),
+    "nash_mtl": ("NashMTL", {"n_tasks": 10}),
+    "upgrad": ("UPGrad", {}),
+    "config": ("ConFIG", {}),
 }
+"""By loss, TorchJD's class and its arguments."""
+
+
+@pytest.fixture
+def aggregation() -> ModuleType:
+    """TorchJD's methods, which take seconds to import."""
+    return import_module("torchjd.aggregation")
 
 
 def gradient_of(parameters) -> Tensor:
@@ -175,8 +185,9 @@ def slow_losses(model: Model, data: DataSet, agent: Agent) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("loss", AGGREGATIONS)
-def test_an_aggregation_steps_along_what_it_makes_of_a_full_gradient_for_each_task(data, loss):
-    agent, slow = agent_of(loss, data[10], lr=0.25), CLASSES[loss]()
+def test_an_aggregation_steps_along_what_it_makes_of_a_full_gradient_for_each_task(data, aggregation, loss):
+    name, arguments = CLASSES[loss]
+    agent, slow = agent_of(loss, data[10], lr=0.25), getattr(aggregation, name)(**arguments)
     for step in range(2):  # in the second some remember the first
         reference = copy.deepcopy(agent.model)
         rows = []
@@ -516,7 +527,7 @@ def test_gradients_of_every_length_give_a_finite_update(loss):
             assert encoder.weight.grad.isfinite().all()
 
 
-def test_nash_mtl_is_played_by_the_tasks_that_have_a_gradient():
+def test_nash_mtl_is_played_by_the_tasks_that_have_a_gradient(aggregation):
     torch.manual_seed(0)
     gradients = torch.randn(4, 20)
     gradients[[0, 2]] = 0
