@@ -252,17 +252,18 @@ def synthetic(spec: DataSpec) -> Splits:
 
     def patterns(count: int) -> np.ndarray:
         coarse = random.randint(0, 256, (count, spec.channels, size // cell, size // cell))
-        return coarse.repeat(cell, axis=2).repeat(cell, axis=3)
+        return coarse.astype(np.int16).repeat(cell, axis=2).repeat(cell, axis=3)
 
     class_patterns = patterns(spec.num_classes)
 
     def split(counts: tuple[int, ...]) -> Labelled:
         labels = np.arange(spec.num_classes).repeat(counts)
-        own = class_patterns[labels]
-        for image, (down, right) in zip(own, random.randint(-3, 4, (len(labels), 2)), strict=True):
-            image[:] = np.roll(image, (down, right), axis=(1, 2))
-        noise = random.randint(0, 256, own.shape)
-        images = (2 * own + 3 * patterns(len(labels)) + 2 * noise) // 7
+        down, right = random.randint(-3, 4, (len(labels), 2)).T[:, :, None]
+        rows, columns = (np.arange(size) - down) % size, (np.arange(size) - right) % size
+        shifted = class_patterns[labels[:, None, None], :, rows[:, :, None], columns[:, None]]
+        images = 2 * shifted.transpose(0, 3, 1, 2)
+        noise = random.randint(0, 256, images.shape).astype(np.int16)
+        images = (images + 3 * patterns(len(labels)) + 2 * noise) // 7
         return torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels)
 
     return split(spec.train_counts), split(spec.test_counts)

@@ -1,5 +1,7 @@
 """What the tests share: one thread each, small data sets, and the program run as its command line runs it."""
 
+from __future__ import annotations
+
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes: tests run side by side, and so do their processes
@@ -7,35 +9,42 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes: tests run side by sid
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from helpers import NARROW
-from made_up import Report
 
 import main
 import reporting
-from data import DataSet, load
-from tasks import DATA_SETS
+from tasks import DATA_SETS, DataSpec
 
-CPU = torch.device("cpu")
+if TYPE_CHECKING:  # else where it is used, as the process that only hands out the tests needs no torch
+    from made_up import Report
+
+    from data import DataSet
+
+
+def load_small(spec: DataSpec) -> DataSet:
+    import torch
+
+    from data import load
+
+    return load(spec, Path(), 8, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
 def cifar10() -> DataSet:
     """CIFAR-10's stand-in at 8 x 8 pixels, with half of its images: 320 and 160."""
-    spec = replace(DATA_SETS[0].stand_in, train_counts=(32,) * 10, test_counts=(16,) * 10)
-    return load(spec, Path(), 8, CPU)
+    return load_small(replace(DATA_SETS[0].stand_in, train_counts=(32,) * 10, test_counts=(16,) * 10))
 
 
 @pytest.fixture(scope="session")
 def cifar100() -> DataSet:
     """CIFAR-100's stand-in at 8 x 8 pixels."""
-    return load(DATA_SETS[1].stand_in, Path(), 8, CPU)
+    return load_small(DATA_SETS[1].stand_in)
 
 
-class Run:
-    """What a run of the program gave back."""
+class Outcome:
+    """Exit code and output of the program."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
@@ -47,18 +56,20 @@ class Run:
 
 
 @pytest.fixture
-def run(capfd):
-    """Run the program in this process, with narrow heads: run("--train", "--setting", 3)."""
+def program(capfd):
+    """Run the program in this process, with narrow heads: program("--train", "--setting", 3)."""
 
-    def run(*argv: object, **how: object) -> Run:
+    from helpers import NARROW
+
+    def program(*argv: object, **how: object) -> Outcome:
         capfd.readouterr()
         try:
             code = main.main([str(argument) for argument in argv], **{"network": NARROW, **how})
         except SystemExit as stop:  # argparse ends the program like this
             code = stop.code
-        return Run(code, *capfd.readouterr())
+        return Outcome(code, *capfd.readouterr())
 
-    return run
+    return program
 
 
 @pytest.fixture
@@ -70,11 +81,13 @@ def no_figure(monkeypatch):
 
 
 @pytest.fixture
-def report(run, no_figure, tmp_path):
+def report(program, no_figure, tmp_path):
     """Report on what has been written into tmp_path, or a folder of it."""
 
+    from made_up import Report
+
     def report(*options: object, folder: str = "") -> Report:
-        reported = run("--report", "--save_path", tmp_path / folder, *options)
+        reported = program("--report", "--save_path", tmp_path / folder, *options)
         assert (reported.code, "Traceback" in reported.err) == (0, False)
         return Report(reported.out, tmp_path / folder)
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
@@ -20,13 +20,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
-from helpers import NARROW, PROCESSES, make, write_data
+from helpers import NUM_HIDDEN, PROCESSES, make, write_data
 from PIL import Image
 from torch import Tensor
 
 from agents import Agent
 from data import DataSet, Split, hold_out, load, measured, omniglot, resize
-from models import Model, computing_in
+from models import Encoder, Model, computing_in
 from options import OPTIONS
 from own_data import read_spec
 from running.released import RESULTS
@@ -48,6 +48,20 @@ DECIDING = [option.name for option in OPTIONS if option.decides != "nothing" and
 """The options that decide a result; a note only says why."""
 
 CPU = torch.device("cpu")
+
+
+class AveragingEncoder(Encoder):
+    """The encoder, but averaging its maps whole: 128 features, and none of the work of pooling to 8 x 8."""
+
+    num_features = 128
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features, N x 128."""
+        return self.layers(images).mean(dim=(2, 3))
+
+
+AVERAGING = partial(Model, encoder=AveragingEncoder, num_hidden=NUM_HIDDEN)
+"""The network of the recorded runs, unless they say another."""
 
 
 # The runs
@@ -112,7 +126,7 @@ def data_of(number: int | None, image_size: int, validation: float) -> DataSet:
         return load(replace(spec, validation=validation), Path(folder), image_size, CPU)
 
 
-def trained(setting: int, data: int | None = None, network: object = NARROW, **options: object) -> Agent:
+def trained(setting: int, data: int | None = None, network: object = AVERAGING, **options: object) -> Agent:
     """An agent after a few steps of the last of its epochs."""
     loaded = data_of(data, options.get("image_size", 8), options.pop("validation", 0.0))
     agent = make(setting, loaded, network, **{"batch_size": 32, "epochs": 1} | options)
@@ -266,7 +280,7 @@ def _read_switches(pipe) -> None:
     from main import main
 
     argv = ["--train", "--setting", "0", "--data", "0", "--synthetic", "--image_size", "4", "--epochs", "1"]
-    assert main(argv, network=NARROW) == 0
+    assert main(argv, network=AVERAGING) == 0
     pipe.send(
         {
             "cudnn.deterministic": torch.backends.cudnn.deterministic,

@@ -9,25 +9,37 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from agents import Agent, make_agent
 from data import DataSet
-from models import Encoder, Model
+from models import Model
 from options import make_run
 from running.provenance import code_fingerprint
 
 
-class SmallEncoder(Encoder):
-    """The encoder, but averaging its maps whole: 128 features, and none of the work of pooling to 8 x 8."""
+class SmallEncoder(nn.Module):
+    """An encoder as the program's, of two layers and with a coarser pooling: 64 features."""
 
-    num_features = 128
+    num_features = 64
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        layers = []
+        for out_channels in (8, 16):
+            convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
+            layers += [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+            in_channels = out_channels
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Features, N x 128."""
-        return self.layers(images).mean(dim=(2, 3))
+        """Features, N x 64."""
+        return F.adaptive_avg_pool2d(self.layers(images), 2).flatten(1)
 
 
 NUM_HIDDEN = 32
@@ -42,7 +54,21 @@ TOP = Path(__file__).parents[1]
 # once and can be killed like any process.
 code_fingerprint()  # parses the program once, so that the children need not
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["helpers", "main", "running.session", "torchvision", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(
+    ["helpers", "disturbed", "main", "running.session", "torchvision", "torch._dynamo"]
+)
+
+
+class Child(PROCESSES.Process):
+    """A process whose server finds the modules to load, of which Python 3.11 does not tell it the place."""
+
+    def start(self) -> None:
+        """Start it, and the server before it if it is the first."""
+        with mock.patch.dict(os.environ, {"PYTHONPATH": f"{TOP / 'tests'}{os.pathsep}{TOP}"}):
+            super().start()
+
+
+PROCESSES.Process = Child
 
 
 def make(setting: int, data: DataSet, network: Callable = NARROW, **options) -> Agent:

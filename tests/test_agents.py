@@ -201,7 +201,7 @@ def test_the_parameters_of_a_combination_are_trained_and_resumed_but_never_decay
 
 def change_in(data: DataSet, setting: int, **options) -> tuple[list[float], torch.Tensor, dict]:
     """Losses of the first steps, by how much they have changed the weights, and the state after them."""
-    agent = make(setting, data, partial(Model, num_hidden=32), lr=0.01, **options)
+    agent = make(setting, data, lr=0.01, **options)
     start = [parameter.detach().clone() for parameter in agent.model.parameters()]
     agent.train_steps(6)
     pairs = zip(agent.model.parameters(), start, strict=True)
@@ -378,10 +378,12 @@ def test_a_model_that_is_not_finite_is_never_saved_and_leaves_earlier_files_as_t
 
 
 def test_a_training_that_ends_with_weights_that_are_not_finite_fails_where_nothing_is_saved_too(
-    run, tmp_path
+    program, tmp_path
 ):
     path = write_data(tmp_path / "own.npz", [16, 16])
-    ended = run("--train", "--setting", 0, "--data", path, "--batch_size", 32, "--epochs", 1, "--lr", 1e39)
+    ended = program(
+        "--train", "--setting", 0, "--data", path, "--batch_size", 32, "--epochs", 1, "--lr", 1e39
+    )
     assert "not finite" in error_line(ended)
     assert ended.out == ""
 
@@ -535,8 +537,8 @@ def test_unequal_classes_count_equally_in_the_balanced_accuracy_only(cifar10):
 
 @pytest.mark.parametrize("setting", [0, 3, 5])
 def test_a_short_training_is_well_above_a_constant_answer(cifar10, setting):
-    agent = make(setting, cifar10, partial(Model, num_hidden=32))
-    train_epochs(agent, 2 if setting == 3 else 8)
+    agent = make(setting, cifar10, momentum=0.9, batch_size=16 if setting == 5 else 32)
+    train_epochs(agent, {0: 3, 3: 4, 5: 8}[setting])
     scores = agent.evaluate()
     if setting == 0:
         assert scores.accuracy[0] > 0.4

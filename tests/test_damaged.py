@@ -73,8 +73,8 @@ class Interrupted:
         content: of its model file.
     """
 
-    def __init__(self, folder: Path, path: Path, run: Callable[..., Run]) -> None:
-        self._path, self._run = path, run
+    def __init__(self, folder: Path, path: Path, program: Callable[..., Outcome]) -> None:
+        self._path, self._run = path, program
         given = {name: value for name, value in GIVEN.items() if name != "save_model"}
         given |= {"data": folder / "own.npz", "save_path": path}
         self._options = [word for name, value in given.items() for word in (f"--{name}", value)]
@@ -109,8 +109,8 @@ class Interrupted:
 
 
 @pytest.fixture
-def interrupted(folder, tmp_path, run) -> Interrupted:
-    return Interrupted(folder, tmp_path, run)
+def interrupted(folder, tmp_path, program) -> Interrupted:
+    return Interrupted(folder, tmp_path, program)
 
 
 def fields(content: object, place: tuple = ()) -> Iterator[tuple]:

@@ -272,7 +272,7 @@ def test_with_many_groups_each_has_a_row_and_no_text_lies_on_another(tmp_path):
     ],
 )
 def test_a_matplotlib_that_fails_costs_the_figure_alone_and_a_line_says_why(
-    run, tmp_path, monkeypatch, error
+    program, tmp_path, monkeypatch, error
 ):
     write(tmp_path / "runs", 3, 0, [0.6, 0.7, 0.8, 0.9])
     (tmp_path / "runs" / "report.png").write_bytes(b"of other runs")
@@ -285,7 +285,7 @@ def test_a_matplotlib_that_fails_costs_the_figure_alone_and_a_line_says_why(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "reporting.figure")
     monkeypatch.delattr(reporting, "figure")
-    reported = run("--report", "--save_path", tmp_path / "runs")
+    reported = program("--report", "--save_path", tmp_path / "runs")
     assert reported.code == 0
     assert f"cannot be drawn ({error.partition('(')[0]}" in reported.err
     assert reported.err.count("\n") == 1
@@ -294,17 +294,17 @@ def test_a_matplotlib_that_fails_costs_the_figure_alone_and_a_line_says_why(
     assert names == {"history.json", "report.txt", "report.csv", "comparisons.csv"}
 
 
-def test_what_cannot_be_drawn_costs_the_figure_alone(run, tmp_path, monkeypatch):
+def test_what_cannot_be_drawn_costs_the_figure_alone(program, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise MemoryError
 
     write(tmp_path / "runs", 3, 0, [0.6, 0.7, 0.8, 0.9])
     with monkeypatch.context() as patched:
         patched.setattr(Figure, "savefig", fail)
-        reported = run("--report", "--save_path", tmp_path / "runs")
+        reported = program("--report", "--save_path", tmp_path / "runs")
     assert (reported.code, "cannot be drawn (MemoryError" in reported.err) == (0, True)
     assert not (tmp_path / "runs" / "report.png").exists()
-    assert run("--report", "--save_path", tmp_path / "runs").code == 0
+    assert program("--report", "--save_path", tmp_path / "runs").code == 0
     assert imread(tmp_path / "runs" / "report.png").size > 0
 
 

@@ -3,15 +3,21 @@
 import json
 import os
 import random
-import resource
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from disturbed import (
+    VARIANTS,
+    Training,
+    child,
+    close_streams,
+    close_terminal,
+    fill_output,
+    ignore_hang_ups,
+    let_nobody_read,
+)
 from helpers import NARROW, PROCESSES, SMALL, error_line, result_of, write_data
 from test_checkpoint import WHOLE, Harm, altered, bytes_of
 
@@ -20,95 +26,6 @@ from running.stopping import StopSignals
 from running.training import train
 from storage.checkpoint import FORMAT
 from storage.locks import reserved
-
-RECIPE = ("--momentum", "0.9", "--weight_decay", "0.01", "--schedule", "cosine")
-
-VARIANTS = {
-    "2": ("--setting", "2", "--task", "1", "--validation", "0.25", *RECIPE),
-    "3": ("--setting", "3"),
-    "4": ("--setting", "4", "--tasks_per_step", "4", *RECIPE),
-    "5": ("--setting", "5", "--momentum", "0.5"),
-}
-"""Runs of 4 epochs, by name; an epoch has 12 steps in setting 5, 9 in 2, 36 in 3 and 4."""
-
-
-def child(
-    argv: list[str], output: str, disturbance: tuple | None, file_size: int | None, before: Callable | None
-) -> None:
-    import main
-
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    if file_size is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    if before is not None:
-        before()
-    counted = [0]
-    disturb(*(disturbance or (None, 0, ())), counted)
-    code = main.main(argv, network=NARROW, save_interval=0)  # so that there are many moments of writing
-    sys.setprofile(None)
-    Path(f"{output}.moments").write_text(str(counted[0]))
-    os._exit(code)
-
-
-def disturb(inside: str | None, moment: int, numbers: tuple[int, ...], counted: list[int]) -> None:
-    """Have this process send itself signals at a moment that does not depend on how fast it is.
-
-    Args:
-        inside: name of the function within which moments are counted; None for everywhere.
-        moment: after how many calls and returns of functions.
-        numbers: the signals.
-        counted: how many there have been.
-    """
-    depth = 1 if inside is None else 0
-
-    def count(frame, event: str, _) -> None:
-        nonlocal depth
-        if frame.f_code.co_name == inside and event in ("call", "return"):
-            depth += 1 if event == "call" else -1
-        if depth > 0:
-            counted[0] += 1
-            if counted[0] == moment:
-                for number in numbers:
-                    os.kill(os.getpid(), number)
-
-    sys.setprofile(count)
-
-
-class Training:
-    """A training in a process of its own that saves into a directory."""
-
-    def __init__(
-        self,
-        path: Path,
-        variant: str,
-        *options: str,
-        disturbance: tuple | None = None,
-        file_size: int | None = None,
-        before: Callable | None = None,
-    ) -> None:
-        self._output = path.parent / f"{path.name}.output"
-        data = path.parent / "own.npz"
-        if not data.exists():
-            write_data(data, [48, 24, 24])
-        argv = ["--train", "--data", str(data), "--batch_size", "8", "--epochs", "4", *VARIANTS[variant]]
-        argv += ["--resume", "--save_history", "--save_path", str(path), *options]
-        process = PROCESSES.Process(
-            target=child, args=(argv, str(self._output), disturbance, file_size, before)
-        )
-        process.start()
-        process.join()
-        self.code = process.exitcode  # or minus the signal that ended it
-
-    @property
-    def output(self) -> str:
-        return self._output.read_text()
-
-    @property
-    def moments(self) -> int:
-        """How many moments were counted, in a training that came to its end."""
-        return int(Path(f"{self._output}.moments").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -209,20 +126,6 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     assert not (tmp_path / "run" / "model.pt").exists()
 
 
-def ignore_hang_ups() -> None:
-    """What nohup does."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-
-def close_terminal() -> None:
-    """Have both outputs on a terminal that is no longer there."""
-    terminal, end = os.openpty()
-    os.dup2(end, 1)
-    os.dup2(end, 2)
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
-    os.close(terminal)
-
-
 def test_a_closed_terminal_stops_a_training_that_saves(tmp_path):
     disturbance = ("train_steps", 2000, (signal.SIGHUP,))
     stopped = Training(tmp_path / "run", "3", "--verbose", disturbance=disturbance, before=close_terminal)
@@ -264,71 +167,73 @@ TRAIN = ("--train", "--setting", 3, *SMALL, "--data", 0)
 SUMMED = ("--train", "--setting", 5, *SMALL, "--data", 0)
 
 
-def test_raising_the_epochs_of_a_finished_run_is_as_if_it_had_never_ended(run, tmp_path):
+def test_raising_the_epochs_of_a_finished_run_is_as_if_it_had_never_ended(program, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     recipe = ("--momentum", 0.9)
-    once = run(*SUMMED, *recipe, "--epochs", 3, "--save_model", "--save_history", "--save_path", whole)
+    once = program(*SUMMED, *recipe, "--epochs", 3, "--save_model", "--save_history", "--save_path", whole)
     for epochs in (1, 3):
-        last = run(*SUMMED, *recipe, "--epochs", epochs, "--resume", "--save_history", "--save_path", parts)
+        last = program(
+            *SUMMED, *recipe, "--epochs", epochs, "--resume", "--save_history", "--save_path", parts
+        )
         assert last.code == 0
     assert result_of(parts) == result_of(whole)
     assert last.accuracy == once.accuracy
 
 
-def test_another_number_of_epochs_is_refused_where_the_learning_rate_follows_it(run, tmp_path):
+def test_another_number_of_epochs_is_refused_where_the_learning_rate_follows_it(program, tmp_path):
     options = (*SUMMED, "--schedule", "cosine", "--resume", "--save_path", tmp_path)
-    assert run(*options, "--epochs", 1).code == 0
-    assert "--epochs 1, not --epochs 2" in error_line(run(*options, "--epochs", 2))
+    assert program(*options, "--epochs", 1).code == 0
+    assert "--epochs 1, not --epochs 2" in error_line(program(*options, "--epochs", 2))
 
 
 @pytest.mark.parametrize("with_model", [True, False])
-def test_a_finished_run_is_printed_again_and_nothing_is_written(run, tmp_path, with_model):
+def test_a_finished_run_is_printed_again_and_nothing_is_written(program, tmp_path, with_model):
     options = (*SUMMED, "--epochs", 2, "--resume", "--save_history", "--save_path", tmp_path)
-    first = run(*options)
+    first = program(*options)
     if not with_model:
         (tmp_path / "model.pt").unlink()
         (tmp_path / ".lock").unlink()
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()}
-    again = run(*options)
+    again = program(*options)
     assert again.code == 0
     assert again.out == first.out
     assert first.err.splitlines()[-2] in again.err
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()} == before
 
 
-def test_a_finished_run_without_its_model_cannot_be_extended(run, tmp_path):
+def test_a_finished_run_without_its_model_cannot_be_extended(program, tmp_path):
     options = (*SUMMED, "--resume", "--save_history", "--save_path", tmp_path)
-    run(*options, "--epochs", 1)
+    program(*options, "--epochs", 1)
     (tmp_path / "model.pt").unlink()
     before = (tmp_path / "history.json").read_bytes()
-    assert "model.pt" in error_line(run(*options, "--epochs", 2))
+    assert "model.pt" in error_line(program(*options, "--epochs", 2))
     assert (tmp_path / "history.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "history.json"]
 
 
-def test_an_unfinished_history_without_a_model_is_begun_anew(run, tmp_path):
+def test_an_unfinished_history_without_a_model_is_begun_anew(program, tmp_path):
     options = (*SUMMED, "--resume", "--save_history", "--epochs", 2, "--save_path")
-    run(*options, tmp_path / "whole")
-    run(*options, tmp_path / "run")
+    program(*options, tmp_path / "whole")
+    program(*options, tmp_path / "run")
     path = tmp_path / "run" / "history.json"
     history = json.loads(path.read_text())
     history |= {"finished": False, "epochs": history["epochs"][:1]}
     path.write_text(json.dumps(history))
     (tmp_path / "run" / "model.pt").unlink()
-    assert run(*options, tmp_path / "run").code == 0
+    assert program(*options, tmp_path / "run").code == 0
     assert result_of(tmp_path / "run") == result_of(tmp_path / "whole")
     assert len(json.loads(path.read_text())["sessions"]) == 1
 
 
-def test_a_run_that_ended_between_its_last_two_writings_gets_its_history(run, tmp_path):
+def test_a_run_that_ended_between_its_last_two_writings_gets_its_history(program, tmp_path):
     options = (*SUMMED, "--resume", "--save_history", "--epochs", 2, "--save_path", tmp_path)
-    run(*options)
+    program(*options)
     expected = result_of(tmp_path)
     path = tmp_path / "history.json"
     history = json.loads(path.read_text())
     path.write_text(json.dumps(history | {"finished": False, "epochs": history["epochs"][:1]}))
     model = (tmp_path / "model.pt").read_bytes()
-    assert run(*options).code == 0
+    assert program(*options).code == 0
     assert result_of(tmp_path) == expected
     assert (tmp_path / "model.pt").read_bytes() == model
 
@@ -357,8 +262,8 @@ def test_the_model_is_written_at_the_end_and_before_when_it_is_due(tmp_path, int
     assert watching.seen == writings | {3}
 
 
-def test_resuming_without_a_file_starts_anew_and_says_so(run, tmp_path):
-    first = run(*SUMMED, "--epochs", 1, "--resume", "--save_path", tmp_path)
+def test_resuming_without_a_file_starts_anew_and_says_so(program, tmp_path):
+    first = program(*SUMMED, "--epochs", 1, "--resume", "--save_path", tmp_path)
     assert first.code == 0
     assert "starting from the beginning" in first.err
     assert (tmp_path / "model.pt").exists()
@@ -387,16 +292,16 @@ def saved(tmp_path_factory) -> Path:
     return path
 
 
-def test_files_that_are_links_stay_links_when_a_run_goes_on_or_is_replaced(run, tmp_path):
+def test_files_that_are_links_stay_links_when_a_run_goes_on_or_is_replaced(program, tmp_path):
     options = ("--train", "--setting", 5, "--data", write_data(tmp_path / "own.npz", [16, 16]))
     options += ("--batch_size", 8, "--save_history", "--save_path", tmp_path / "run")
-    assert run(*options, "--resume", "--epochs", 1).code == 0
+    assert program(*options, "--resume", "--epochs", 1).code == 0
     (tmp_path / "large").mkdir()
     for name in ("model.pt", "history.json"):
         (tmp_path / "run" / name).rename(tmp_path / "large" / name)
         (tmp_path / "run" / name).symlink_to(tmp_path / "large" / name)
     for epochs, how in ((2, ("--resume",)), (1, ("--overwrite", "--save_model"))):
-        assert run(*options, *how, "--epochs", epochs).code == 0
+        assert program(*options, *how, "--epochs", epochs).code == 0
         assert len(json.loads((tmp_path / "large" / "history.json").read_text())["epochs"]) == epochs
         content = torch.load(tmp_path / "large" / "model.pt", weights_only=True)
         assert len(content["training"]["epochs"]) == epochs
@@ -406,32 +311,32 @@ def test_files_that_are_links_stay_links_when_a_run_goes_on_or_is_replaced(run, 
 
 @pytest.mark.parametrize("option", ["--save_model", "--save_history"])
 @pytest.mark.parametrize("there", ["model.pt", "history.json"])
-def test_another_run_is_never_overwritten_unless_asked_for(run, tmp_path, option, there):
+def test_another_run_is_never_overwritten_unless_asked_for(program, tmp_path, option, there):
     (tmp_path / there).write_text("mine")
-    refused = run("--train", "--data_path", tmp_path / "none", option, "--save_path", tmp_path)
+    refused = program("--train", "--data_path", tmp_path / "none", option, "--save_path", tmp_path)
     line = error_line(refused)
     assert refused.err.count("\n") == 1
     assert all(word in line for word in ("--resume", "--overwrite", "--save_path", there))
     assert (tmp_path / there).read_text() == "mine"
     assert not (tmp_path / "none").exists()
-    replaced = run(*SUMMED, "--epochs", 1, option, "--overwrite", "--save_path", tmp_path)
+    replaced = program(*SUMMED, "--epochs", 1, option, "--overwrite", "--save_path", tmp_path)
     assert replaced.code == 0
     written = {"--save_model": "model.pt", "--save_history": "history.json"}[option]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", written]
     assert (tmp_path / written).read_bytes() != b"mine"
 
 
-def test_what_is_to_be_replaced_stays_until_the_new_training_starts(run, saved, tmp_path):
+def test_what_is_to_be_replaced_stays_until_the_new_training_starts(program, saved, tmp_path):
     (tmp_path / "model.pt").write_text("mine")
     options = ("--overwrite", "--save_model", "--save_path", tmp_path, "--data_path", tmp_path / "model.pt")
-    assert run("--train", "--data", 0, *options).code == 1  # no data set is to be found there
+    assert program("--train", "--data", 0, *options).code == 1  # no data set is to be found there
     assert (tmp_path / "model.pt").read_text() == "mine"
 
 
-def test_a_training_that_saves_nothing_minds_no_other_run(run, saved):
+def test_a_training_that_saves_nothing_minds_no_other_run(program, saved):
     before = (saved / "model.pt").read_bytes()
-    assert run(*SUMMED, "--epochs", 1, "--save_path", saved).code == 0
-    assert run(*SUMMED, "--epochs", 1, "--overwrite", "--save_path", saved).code == 0
+    assert program(*SUMMED, "--epochs", 1, "--save_path", saved).code == 0
+    assert program(*SUMMED, "--epochs", 1, "--overwrite", "--save_path", saved).code == 0
     assert (saved / "model.pt").read_bytes() == before
 
 
@@ -449,103 +354,96 @@ def test_a_training_that_saves_nothing_minds_no_other_run(run, saved):
     ],
     ids=lambda options: " ".join(options),
 )
-def test_options_that_contradict_the_file_are_refused_each_by_name(run, saved, options):
+def test_options_that_contradict_the_file_are_refused_each_by_name(program, saved, options):
     before = (saved / "model.pt").read_bytes()
     given = {"--setting": (6,), "--data": (0,), "--image_size": (8,)} | options
     argv = [argument for name, values in given.items() for argument in (name, *values)]
-    refused = run("--train", "--resume", "--synthetic", "--epochs", 3, "--save_path", saved, *argv)
+    refused = program("--train", "--resume", "--synthetic", "--epochs", 3, "--save_path", saved, *argv)
     line = error_line(refused)
     assert all(name in line for name in options)
     assert (saved / "model.pt").read_bytes() == before
 
 
-def test_a_history_of_other_options_is_refused(run, tmp_path):
-    run(*SUMMED, "--epochs", 1, "--save_history", "--save_path", tmp_path)
+def test_a_history_of_other_options_is_refused(program, tmp_path):
+    program(*SUMMED, "--epochs", 1, "--save_history", "--save_path", tmp_path)
     before = (tmp_path / "history.json").read_bytes()
-    refused = run(*SUMMED, "--epochs", 1, "--lr", 0.3, "--resume", "--save_path", tmp_path)
+    refused = program(*SUMMED, "--epochs", 1, "--lr", 0.3, "--resume", "--save_path", tmp_path)
     assert "--lr 0.1, not --lr 0.3" in error_line(refused)
     assert (tmp_path / "history.json").read_bytes() == before
     assert not (tmp_path / "model.pt").exists()
 
 
-def test_real_images_after_generated_ones_are_refused(run, saved):
-    refused = run("--train", "--resume", "--setting", 6, "--data", 0, "--image_size", 8, "--save_path", saved)
+def test_real_images_after_generated_ones_are_refused(program, saved):
+    refused = program(
+        "--train", "--resume", "--setting", 6, "--data", 0, "--image_size", 8, "--save_path", saved
+    )
     assert "--synthetic" in error_line(refused)
 
 
 @pytest.mark.parametrize("left", ["model.pt", "history.json"])
-def test_fewer_epochs_than_are_done_are_refused(run, tmp_path, left):
+def test_fewer_epochs_than_are_done_are_refused(program, tmp_path, left):
     options = (*SUMMED, "--save_model", "--save_history", "--save_path", tmp_path)
-    run(*options, "--epochs", 2)
+    program(*options, "--epochs", 2)
     ({"model.pt", "history.json"} - {left}).pop()
     (tmp_path / ({"model.pt": "history.json", "history.json": "model.pt"}[left])).unlink()
-    refused = run(*SUMMED, "--resume", "--epochs", 1, "--save_path", tmp_path)
+    refused = program(*SUMMED, "--resume", "--epochs", 1, "--save_path", tmp_path)
     assert "--epochs 2" in error_line(refused)
 
 
 @pytest.mark.parametrize("option", ["--save_model", "--save_history", "--resume"])
-def test_a_save_path_that_is_a_file_is_refused_before_training(run, tmp_path, option):
+def test_a_save_path_that_is_a_file_is_refused_before_training(program, tmp_path, option):
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        refused = run(*TRAIN, option, "--save_path", path)
+        refused = program(*TRAIN, option, "--save_path", path)
         assert str(path) in error_line(refused)
         assert refused.err.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_save_path_that_cannot_be_written_is_refused_before_training(run):
-    refused = run(*TRAIN, "--save_model", "--save_path", "/proc/self/nowhere")
+def test_a_save_path_that_cannot_be_written_is_refused_before_training(program):
+    refused = program(*TRAIN, "--save_model", "--save_path", "/proc/self/nowhere")
     assert "/proc/self" in error_line(refused)
     assert refused.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("momentum", [0, 0.9])
 def test_no_room_for_the_model_and_the_optimiser_is_refused_before_training(
-    run, tmp_path, monkeypatch, momentum
+    program, tmp_path, monkeypatch, momentum
 ):
-    run(*SUMMED, "--epochs", 1, "--momentum", momentum, "--save_model", "--save_path", tmp_path / "first")
+    program(*SUMMED, "--epochs", 1, "--momentum", momentum, "--save_model", "--save_path", tmp_path / "first")
     size = (tmp_path / "first" / "model.pt").stat().st_size
     usage = type("usage", (), {"free": size - 1})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     options = ("--save_model", "--overwrite", "--momentum", momentum, "--epochs", 1)
     before = (tmp_path / "first" / "model.pt").read_bytes()
-    refused = run(*SUMMED, *options, "--save_path", tmp_path / "first")
+    refused = program(*SUMMED, *options, "--save_path", tmp_path / "first")
     assert "MB" in error_line(refused)
     assert (tmp_path / "first" / "model.pt").read_bytes() == before
     usage.free = 1.2 * size + 2_000_000
-    assert run(*SUMMED, *options, "--save_path", tmp_path / "first").code == 0
+    assert program(*SUMMED, *options, "--save_path", tmp_path / "first").code == 0
 
 
 @pytest.mark.parametrize(
     ("setting", "named"), [(0, "all classes"), (2, "cat"), (3, " is not finite"), (5, "all tasks")]
 )
-def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_no_file(run, tmp_path, setting, named):
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_no_file(program, tmp_path, setting, named):
     task = ("--task", 3) if setting == 2 else ()
     options = ("--setting", setting, *task, *SMALL, "--data", 0, "--lr", 1e30, "--batch_size", 32)
-    line = error_line(run("--train", "--epochs", 3, "--save_model", *options, "--save_path", tmp_path))
+    line = error_line(program("--train", "--epochs", 3, "--save_model", *options, "--save_path", tmp_path))
     assert "epoch 1" in line
     assert "1e+30" in line
     assert named in line
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_a_training_whose_output_nobody_reads_still_saves_its_model(tmp_path):
-    write_data(tmp_path / "own.npz", [16, 16])
-    options = (
-        f"--setting 2 --task 0 --data {tmp_path / 'own.npz'} --batch_size 8 --epochs 1 --verbose --save_model"
-    )
-    runs = {}
-    for closed in ("2>&1 | true", ">&- 2>&-"):
-        path = tmp_path / str(len(runs))
-        command = f"{sys.executable} main.py --train {options} --save_path {path} {closed}"
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        runs[path] = subprocess.Popen(command, shell=True, **pipes)
-    for path, process in runs.items():
-        assert "Traceback" not in "".join(process.communicate())
-        assert (path / "model.pt").exists()
+@pytest.mark.parametrize("before", [let_nobody_read, close_streams])
+def test_a_training_whose_output_nobody_reads_still_saves_its_model(tmp_path, before):
+    training = Training(tmp_path / "run", "2", "--verbose", "--save_model", before=before)
+    assert "Traceback" not in training.output
+    assert (tmp_path / "run" / "model.pt").exists()
 
 
-def test_a_signal_that_a_library_swallows_is_the_cause_of_what_follows(run, tmp_path):
+def test_a_signal_that_a_library_swallows_is_the_cause_of_what_follows(program, tmp_path):
     def network(*_):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -553,24 +451,26 @@ def test_a_signal_that_a_library_swallows_is_the_cause_of_what_follows(run, tmp_
             raise AttributeError("half of a module") from error
 
     data = write_data(tmp_path / "own.npz", [16, 16])
-    stopped = run("--train", "--data", data, "--batch_size", 8, network=network)
+    stopped = program("--train", "--data", data, "--batch_size", 8, network=network)
     assert stopped.code == 128 + signal.SIGTERM
     assert stopped.err.splitlines()[-1] == "main.py: stopped by SIGTERM"
 
 
-def test_results_that_cannot_be_written_are_found_before_training():
-    command = f"{sys.executable} main.py --train --synthetic > /dev/full"
-    finished = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert finished.returncode == 1
-    assert finished.stderr.startswith("main.py: error: standard output cannot be written to")
-    assert finished.stderr.count("\n") == 1
+def test_results_that_cannot_be_written_are_found_before_training(tmp_path):
+    argv, output = [*map(str, TRAIN)], tmp_path / "output"
+    process = PROCESSES.Process(target=child, args=(argv, str(output), None, None, fill_output))
+    process.start()
+    process.join()
+    assert process.exitcode == 1
+    assert output.read_text().startswith("main.py: error: standard output cannot be written to")
+    assert output.read_text().count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["model.pt", "history.json"])
 @pytest.mark.parametrize("option", ["--overwrite", "--resume"])
-def test_what_is_in_the_way_of_a_file_is_found_before_training(run, tmp_path, name, option):
+def test_what_is_in_the_way_of_a_file_is_found_before_training(program, tmp_path, name, option):
     (tmp_path / name).mkdir()
-    refused = run(*TRAIN, "--save_model", "--save_history", option, "--save_path", tmp_path)
+    refused = program(*TRAIN, "--save_model", "--save_history", option, "--save_path", tmp_path)
     assert str(tmp_path / name) in error_line(refused)
     assert refused.err.count("\n") == 1
 
@@ -580,35 +480,37 @@ def test_what_is_in_the_way_of_a_file_is_found_before_training(run, tmp_path, na
     [{"epochs": [1]}, {"epochs": [{}]}, {"epochs": [{"epoch": 1, "loss": 1.0, "accuracy": [1.0]}]}],
     ids=str,
 )
-def test_resuming_from_records_that_are_none_is_refused(run, saved, tmp_path, training):
+def test_resuming_from_records_that_are_none_is_refused(program, saved, tmp_path, training):
     content = torch.load(saved / "model.pt", weights_only=True)
     content["training"] |= training
     torch.save(content, tmp_path / "model.pt")
     before = (tmp_path / "model.pt").read_bytes()
     options = ("--setting", 6, *SMALL, "--data", 0, "--epochs", 3, "--save_path", tmp_path)
-    said = error_line(run("--train", "--resume", *options))
+    said = error_line(program("--train", "--resume", *options))
     assert "model.pt is damaged or edited: training.epochs" in said
     assert (tmp_path / "model.pt").read_bytes() == before
 
 
-def test_a_model_of_other_code_is_resumed_and_evaluated_and_said_so(run, saved, tmp_path):
+def test_a_model_of_other_code_is_resumed_and_evaluated_and_said_so(program, saved, tmp_path):
     content = torch.load(saved / "model.pt", weights_only=True)
     torch.save(content | {"code": "0123456789ab"}, tmp_path / "model.pt")
     options = ("--setting", 6, *SMALL, "--data", 0, "--save_path", tmp_path)
     for mode in (("--eval",), ("--train", "--resume", "--epochs", 2)):
-        done = run(*mode, *options)
+        done = program(*mode, *options)
         assert done.code == 0
         assert f"0123456789ab, this is {content['code']}" in done.err
-    assert "other code" not in run("--eval", "--setting", 6, *SMALL, "--data", 0, "--save_path", saved).err
+    assert (
+        "other code" not in program("--eval", "--setting", 6, *SMALL, "--data", 0, "--save_path", saved).err
+    )
 
 
 @pytest.mark.parametrize("option", ["--save_model", "--save_history", "--resume"])
-def test_a_second_training_in_the_same_directory_is_refused(run, tmp_path, option):
+def test_a_second_training_in_the_same_directory_is_refused(program, tmp_path, option):
     with reserved(tmp_path):
-        refused = run(*SUMMED, "--epochs", 1, option, "--save_path", tmp_path)
+        refused = program(*SUMMED, "--epochs", 1, option, "--save_path", tmp_path)
     assert "another training" in error_line(refused)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-    assert run(*SUMMED, "--epochs", 1, option, "--save_path", tmp_path).code == 0
+    assert program(*SUMMED, "--epochs", 1, option, "--save_path", tmp_path).code == 0
 
 
 @pytest.mark.parametrize("mode", [("--eval",), ("--train", "--resume")], ids=["eval", "resume"])
@@ -626,11 +528,11 @@ def test_a_second_training_in_the_same_directory_is_refused(run, tmp_path, optio
     ids=["empty", "text", "truncated", "code", "newer", "older", "malformed"],
 )
 def test_a_file_that_is_no_model_is_refused_and_left_as_it_is(
-    run, tmp_path, monkeypatch, mode, content, says
+    program, tmp_path, monkeypatch, mode, content, says
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.pt").write_bytes(content)
-    refused = run(*mode, "--setting", 3, *SMALL, "--data", 0, "--save_path", tmp_path)
+    refused = program(*mode, "--setting", 3, *SMALL, "--data", 0, "--save_path", tmp_path)
     assert says in error_line(refused)
     assert (tmp_path / "model.pt").read_bytes() == content
     assert {path.name for path in tmp_path.iterdir()} <= {
@@ -640,15 +542,15 @@ def test_a_file_that_is_no_model_is_refused_and_left_as_it_is(
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 99}', '{"format": 2, "options": {}}'])
-def test_a_file_that_is_no_history_is_not_gone_on_from(run, tmp_path, content):
+def test_a_file_that_is_no_history_is_not_gone_on_from(program, tmp_path, content):
     (tmp_path / "history.json").write_text(content)
-    assert "history.json" in error_line(run(*SUMMED, "--resume", "--save_path", tmp_path))
+    assert "history.json" in error_line(program(*SUMMED, "--resume", "--save_path", tmp_path))
     assert (tmp_path / "history.json").read_text() == content
 
 
-def test_a_missing_model_is_refused_and_says_how_to_make_one(run, tmp_path):
+def test_a_missing_model_is_refused_and_says_how_to_make_one(program, tmp_path):
     options = ("--setting", 3, *SMALL, "--data", 0, "--save_path", tmp_path)
-    assert "--save_model" in error_line(run("--eval", *options))
+    assert "--save_model" in error_line(program("--eval", *options))
 
 
 @pytest.mark.parametrize(
@@ -660,10 +562,10 @@ def test_a_missing_model_is_refused_and_says_how_to_make_one(run, tmp_path):
         (2, "omniglot-py/images_evaluation.zip"),
     ],
 )
-def test_a_damaged_download_is_named(run, tmp_path, no_network, data, file):
+def test_a_damaged_download_is_named(program, tmp_path, no_network, data, file):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_bytes(b"half of it")
-    refused = run("--train", "--data", data, "--data_path", tmp_path)
+    refused = program("--train", "--data", data, "--data_path", tmp_path)
     assert f"{tmp_path / file} is damaged" in error_line(refused)
     assert "--synthetic" in refused.err
     assert (tmp_path / file).read_bytes() == b"half of it"

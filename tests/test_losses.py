@@ -8,8 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -27,8 +30,8 @@ from settings import LOSSES
 from storage.checks import named_tensors
 from tasks import DATA_SETS
 
-pytest.importorskip("torchjd")
-from torchjd import aggregation
+if find_spec("torchjd") is None:
+    pytest.skip("there is no torchjd", allow_module_level=True)
 
 AGGREGATIONS = [name for name, loss in LOSSES.items() if loss.aggregates]
 
@@ -150,18 +153,25 @@ FACTORS = {"pcgrad": 10, "gradvac": 10, "graddrop": 10, "config": 10, "cagrad": 
 """How many times the gradient each gives where those of ten tasks agree; the others give it once."""
 
 CLASSES = {
-    "mgda": aggregation.MGDA,
-    "pcgrad": aggregation.PCGrad,
-    "gradvac": aggregation.GradVac,
-    "graddrop": aggregation.GradDrop,
-    "cagrad": lambda: aggregation.CAGrad(c=0.5),
-    "imtl_g": aggregation.IMTLG,
-    "aligned_mtl": aggregation.AlignedMTL,
-    "fairgrad": lambda: aggregation.FairGrad(alpha=2.0),
-    "nash_mtl": lambda: aggregation.NashMTL(n_tasks=10),
-    "upgrad": aggregation.UPGrad,
-    "config": aggregation.ConFIG,
+    "mgda": ("MGDA", {}),
+    "pcgrad": ("PCGrad", {}),
+    "gradvac": ("GradVac", {}),
+    "graddrop": ("GradDrop", {}),
+    "cagrad": ("CAGrad", {"c": 0.5}),
+    "imtl_g": ("IMTLG", {}),
+    "aligned_mtl": ("AlignedMTL", {}),
+    "fairgrad": ("FairGrad", {"alpha": 2.0}),
+    "nash_mtl": ("NashMTL", {"n_tasks": 10}),
+    "upgrad": ("UPGrad", {}),
+    "config": ("ConFIG", {}),
 }
+"""By loss, TorchJD's class and its arguments."""
+
+
+@pytest.fixture
+def aggregation() -> ModuleType:
+    """TorchJD's methods, which take seconds to import."""
+    return import_module("torchjd.aggregation")
 
 
 def gradient_of(parameters) -> Tensor:
@@ -179,8 +189,9 @@ def slow_losses(model: Model, data: DataSet, agent: Agent) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("loss", AGGREGATIONS)
-def test_an_aggregation_steps_along_what_it_makes_of_a_full_gradient_for_each_task(data, loss):
-    agent, slow = agent_of(loss, data[10], lr=0.25), CLASSES[loss]()
+def test_an_aggregation_steps_along_what_it_makes_of_a_full_gradient_for_each_task(data, aggregation, loss):
+    name, arguments = CLASSES[loss]
+    agent, slow = agent_of(loss, data[10], lr=0.25), getattr(aggregation, name)(**arguments)
     for step in range(2):  # in the second some remember the first
         reference = copy.deepcopy(agent.model)
         rows = []
@@ -520,7 +531,7 @@ def test_gradients_of_every_length_give_a_finite_update(loss):
             assert encoder.weight.grad.isfinite().all()
 
 
-def test_nash_mtl_is_played_by_the_tasks_that_have_a_gradient():
+def test_nash_mtl_is_played_by_the_tasks_that_have_a_gradient(aggregation):
     torch.manual_seed(0)
     gradients = torch.randn(4, 20)
     gradients[[0, 2]] = 0
@@ -624,34 +635,36 @@ def test_the_table_of_solvers_has_what_each_method_needs(monkeypatch, package):
     ("loss", "hidden"), [("uw", "torchjd"), ("upgrad", "quadprog"), ("nash_mtl", "ecos")]
 )
 def test_a_missing_package_is_named_in_a_line_that_says_what_to_install(
-    run, tmp_path, monkeypatch, loss, hidden
+    program, tmp_path, monkeypatch, loss, hidden
 ):
     monkeypatch.setitem(sys.modules, hidden, None)
     folder = tmp_path / "new"
-    refused = run(*COMMAND, "--loss", loss, "--save_model", "--save_path", folder)
+    refused = program(*COMMAND, "--loss", loss, "--save_model", "--save_path", folder)
     assert f"needs {hidden}" in error_line(refused)
     assert 'pip install "torchjd[full]' in refused.err
     assert one_line(refused)
     assert not folder.exists()
 
 
-def test_without_any_of_them_the_mean_is_trained_and_every_model_evaluated(run, tmp_path, monkeypatch):
+def test_without_any_of_them_the_mean_is_trained_and_every_model_evaluated(program, tmp_path, monkeypatch):
     network = {"network": TINY}
     files = ("--save_path", tmp_path, "--save_model", "--save_history")
-    assert run(*COMMAND, *files, "--loss", "cagrad", **network).code == 0
+    assert program(*COMMAND, *files, "--loss", "cagrad", **network).code == 0
     history = json.loads((tmp_path / "history.json").read_text())
     assert history["loss_parameters"] == {"c": 0.5}
     assert history["sessions"][0]["environment"]["torchjd"].startswith("0.18")
     for name in ("torchjd", "torchjd.aggregation", "torchjd.scalarization"):
         monkeypatch.setitem(sys.modules, name, None)
-    evaluated = run("--eval", *COMMAND[1:], "--loss", "cagrad", "--save_path", tmp_path, **network)
+    evaluated = program("--eval", *COMMAND[1:], "--loss", "cagrad", "--save_path", tmp_path, **network)
     assert evaluated.accuracy == f"Accuracy: {history['epochs'][-1]['accuracy']}"
-    assert run(*COMMAND, "--loss", "mean", **network).code == 0
+    assert program(*COMMAND, "--loss", "mean", **network).code == 0
 
 
-def test_gradients_of_every_task_do_not_go_with_compiled_code(run):
+def test_gradients_of_every_task_do_not_go_with_compiled_code(program):
     for loss in LOSSES:
-        refused = run(*COMMAND, "--loss", loss, "--compile", "--save_path", "/dev/null/none", "--save_model")
+        refused = program(
+            *COMMAND, "--loss", loss, "--compile", "--save_path", "/dev/null/none", "--save_model"
+        )
         if loss in AGGREGATIONS:
             assert (refused.code, one_line(refused)) == (2, True)
             assert f"--loss {loss}" in refused.err

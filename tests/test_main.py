@@ -13,7 +13,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import NARROW, NUM_HIDDEN, SMALL, TOP, error_line, one_line, table_line, write_data
+from helpers import (
+    NARROW,
+    NUM_HIDDEN,
+    PROCESSES,
+    SMALL,
+    TOP,
+    error_line,
+    one_line,
+    result_of,
+    table_line,
+    write_data,
+)
 
 from options import OPTIONS
 from settings import SETTINGS
@@ -39,12 +50,12 @@ def task_of(setting: int) -> tuple:
 
 
 @pytest.mark.parametrize(("setting", "data"), PAIRS)
-def test_every_pair_trains_for_an_epoch_and_is_evaluated(run, tmp_path, setting, data):
+def test_every_pair_trains_for_an_epoch_and_is_evaluated(program, tmp_path, setting, data):
     options = ("--setting", setting, "--data", data, *task_of(setting), "--synthetic", "--image_size", 4)
     options += ("--save_path", tmp_path)
-    trained = run("--train", "--epochs", 1, "--save_model", *options)
+    trained = program("--train", "--epochs", 1, "--save_model", *options)
     assert trained.code == 0
-    evaluated = run("--eval", *options)
+    evaluated = program("--eval", *options)
     assert evaluated.code == 0
     assert evaluated.accuracy == trained.accuracy
     accuracies = numbers(trained.accuracy)
@@ -54,9 +65,9 @@ def test_every_pair_trains_for_an_epoch_and_is_evaluated(run, tmp_path, setting,
     assert "Traceback" not in trained.err + evaluated.err
 
 
-def test_what_is_printed_saved_and_evaluated_agrees(run, tmp_path):
+def test_what_is_printed_saved_and_evaluated_agrees(program, tmp_path):
     options = ("--setting", 3, "--data", 1, *SMALL, "--save_path", tmp_path / "new" / "directory")
-    trained = run(
+    trained = program(
         "--train", "--epochs", 2, "--seed", 5, "--verbose", "--save_model", "--save_history", *options
     )
     assert trained.code == 0
@@ -69,7 +80,7 @@ def test_what_is_printed_saved_and_evaluated_agrees(run, tmp_path):
         assert epoch["loss"] > 0
         assert epoch["images_per_second"] == pytest.approx(20 * 128 / epoch["seconds"])
     assert numbers(trained.accuracy) == history["epochs"][-1]["accuracy"]
-    assert numbers(run("--eval", *options).accuracy) == history["epochs"][-1]["accuracy"]
+    assert numbers(program("--eval", *options).accuracy) == history["epochs"][-1]["accuracy"]
     recorded = history["options"]
     assert (recorded["setting"], recorded["data"], recorded["seed"], recorded["epochs"]) == (3, 1, 5, 2)
     assert recorded["synthetic"] is True
@@ -78,8 +89,8 @@ def test_what_is_printed_saved_and_evaluated_agrees(run, tmp_path):
     assert history["constant_accuracy"] == pytest.approx([0.2] * 20)
     assert history["num_answers"] == [5] * 20
     assert history["finished"] is True
-    convolutions = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
-    head = 128 * NUM_HIDDEN + 3 * NUM_HIDDEN + NUM_HIDDEN * 5 + 5
+    convolutions = sum(9 * a * b + 3 * b for a, b in ((3, 8), (8, 16)))
+    head = 64 * NUM_HIDDEN + 3 * NUM_HIDDEN + NUM_HIDDEN * 5 + 5
     assert history["parameters"] == {"encoder": convolutions, "heads": 20 * head}
     (sitting,) = history["sessions"]
     assert (sitting["epoch"], sitting["step"]) == (0, 0)
@@ -92,8 +103,8 @@ def test_what_is_printed_saved_and_evaluated_agrees(run, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_model_file_is_plain_tensors_that_load_without_running_code(run, tmp_path):
-    assert run("--train", "--epochs", 1, "--save_model", "--save_path", tmp_path, *SMALL).code == 0
+def test_a_model_file_is_plain_tensors_that_load_without_running_code(program, tmp_path):
+    assert program("--train", "--epochs", 1, "--save_model", "--save_path", tmp_path, *SMALL).code == 0
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     assert isinstance(content["format"], int)
     assert content["options"]["setting"] == 0
@@ -106,23 +117,25 @@ def test_a_model_file_is_plain_tensors_that_load_without_running_code(run, tmp_p
         assert not tensor.requires_grad
 
 
-def test_a_training_that_saves_nothing_writes_nothing(run, tmp_path, monkeypatch):
+def test_a_training_that_saves_nothing_writes_nothing(program, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    trained = run("--train", "--epochs", 1, "--setting", 2, "--task", 0, *SMALL)
+    trained = program("--train", "--epochs", 1, "--setting", 2, "--task", 0, *SMALL)
     assert trained.code == 0
     assert "saved nothing" in trained.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_messages_go_to_standard_error_and_results_to_standard_output(run, tmp_path):
+def test_messages_go_to_standard_error_and_results_to_standard_output(program, tmp_path):
     options = ("--setting", 2, "--task", 0, *SMALL)
-    trained = run("--train", "--epochs", 3, "--verbose", "--save_model", "--save_path", tmp_path, *options)
+    trained = program(
+        "--train", "--epochs", 3, "--verbose", "--save_model", "--save_path", tmp_path, *options
+    )
     first, *epochs, last = trained.out.splitlines()
     assert "ynthetic" in first
     assert [re.match(r"\[Epoch (\d)\] Accuracy: 0\.\d+$", line)[1] for line in epochs] == ["1", "2", "3"]
     assert re.match(r"Accuracy: 0\.\d+$", last)
     assert str(tmp_path / "model.pt") in trained.err.splitlines()[-1]
-    quiet = run("--train", "--epochs", 3, *options)
+    quiet = program("--train", "--epochs", 3, *options)
     assert quiet.out.splitlines() == [first, last]
 
 
@@ -131,11 +144,11 @@ def test_messages_go_to_standard_error_and_results_to_standard_output(run, tmp_p
     [((0,), (0, 1)), ((1,), (0, 1)), ((5, 6), (3, 4, 5, 6))],
     ids=["0", "1", "5 and 6"],
 )
-def test_settings_of_one_kind_evaluate_each_others_models(run, tmp_path, trains, evaluate):
+def test_settings_of_one_kind_evaluate_each_others_models(program, tmp_path, trains, evaluate):
     for setting in trains:
         options = ("--data", 0, "--save_path", tmp_path / str(setting), *SMALL)
-        trained = run("--train", "--epochs", 1, "--setting", setting, "--save_model", *options)
-        results = {s: run("--eval", "--setting", s, *options) for s in evaluate}
+        trained = program("--train", "--epochs", 1, "--setting", setting, "--save_model", *options)
+        results = {s: program("--eval", "--setting", s, *options) for s in evaluate}
         assert {result.code for result in results.values()} == {0}
         assert results[setting].accuracy == trained.accuracy
         if 3 in evaluate:
@@ -164,15 +177,15 @@ def saved(tmp_path_factory) -> Path:
         (("--setting", 2, "--task", 3), "--synthetic"),
     ],
 )
-def test_a_model_of_another_kind_or_of_other_data_is_refused(run, saved, options, says):
-    refused = run("--eval", "--save_path", saved, *options)
+def test_a_model_of_another_kind_or_of_other_data_is_refused(program, saved, options, says):
+    refused = program("--eval", "--save_path", saved, *options)
     assert refused.code == 1
     assert says in refused.err
     assert one_line(refused)
 
 
-def test_an_evaluation_takes_the_image_size_of_the_model(run, saved):
-    assert run("--eval", "--setting", 2, "--task", 3, "--synthetic", "--save_path", saved).code == 0
+def test_an_evaluation_takes_the_image_size_of_the_model(program, saved):
+    assert program("--eval", "--setting", 2, "--task", 3, "--synthetic", "--save_path", saved).code == 0
 
 
 RISING = [task + 1 for task in range(20)]
@@ -242,8 +255,8 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("options", "says"), REFUSALS)
-def test_what_means_nothing_is_refused_before_any_data_is_read(run, tmp_path, options, says):
-    refused = run(*options, "--data_path", tmp_path / "none", "--save_path", tmp_path / "none")
+def test_what_means_nothing_is_refused_before_any_data_is_read(program, tmp_path, options, says):
+    refused = program(*options, "--data_path", tmp_path / "none", "--save_path", tmp_path / "none")
     assert refused.code == 2
     assert says in refused.err
     assert one_line(refused)
@@ -259,30 +272,30 @@ def test_what_means_nothing_is_refused_before_any_data_is_read(run, tmp_path, op
         ("--setting", 4, "--weights", *[0] * 19, 1, "--batch_size", 150),
     ],
 )
-def test_a_batch_may_be_as_large_as_the_training_set(run, options):
-    assert run("--train", "--epochs", 1, *options, *SMALL).code == 0
+def test_a_batch_may_be_as_large_as_the_training_set(program, options):
+    assert program("--train", "--epochs", 1, *options, *SMALL).code == 0
 
 
-def test_a_task_without_weight_does_not_limit_the_batch_size(run):
+def test_a_task_without_weight_does_not_limit_the_batch_size(program):
     weights = [float(size >= 46) for size in (max(row) + 1 for row in DATA_SETS[2].tasks.values())]
     options = ("--train", "--setting", 4, "--data", 2, "--weights", *weights, "--batch_size")
-    assert "Bengali" in run(*options, 46 * 16 + 1).err  # the smallest of those with weight
+    assert "Bengali" in program(*options, 46 * 16 + 1).err  # the smallest of those with weight
     assert sum(weights) < 50
 
 
 @pytest.mark.parametrize("mode", ["--train", "--eval"])
-def test_no_cuda_device_is_said_so(run, saved, mode):
+def test_no_cuda_device_is_said_so(program, saved, mode):
     if torch.cuda.device_count() > 99:
         pytest.skip("there are that many devices")
     options = ("--setting", 2, "--task", 3, "--save_path", saved, "--device", "cuda:99", *SMALL)
-    refused = run(mode, *options)
+    refused = program(mode, *options)
     assert refused.code == 1
     assert "cuda:99" in refused.err
     assert one_line(refused)
 
 
-def test_help_tells_the_settings_and_the_data_sets_apart(run):
-    helped = run("--help")
+def test_help_tells_the_settings_and_the_data_sets_apart(program):
+    helped = program("--help")
     assert helped.code == 0
     for choice in SETTINGS:
         assert choice.words in helped.out
@@ -323,15 +336,15 @@ runpy.run_path("main.py", run_name="__main__")
     assert refused.stderr == "main.py: error: this is Python 3.9.18: the program needs 3.10 or newer\n"
 
 
-def test_packages_that_are_missing_are_named_in_one_line(run, tmp_path, monkeypatch):
+def test_packages_that_are_missing_are_named_in_one_line(program, tmp_path, monkeypatch):
     for name in ("torchvision", "tqdm"):
         monkeypatch.setitem(sys.modules, name, None)  # as if it was not installed
     for mode in ("--train", "--eval"):
-        refused = run(mode, *SMALL, "--save_path", tmp_path)
+        refused = program(mode, *SMALL, "--save_path", tmp_path)
         assert "torchvision, tqdm" in error_line(refused)
         assert "pip install -r requirements.txt" in refused.err
         assert one_line(refused)
-    assert "history.json" in error_line(run("--report", "--save_path", tmp_path))  # which needs neither
+    assert "history.json" in error_line(program("--report", "--save_path", tmp_path))  # which needs neither
 
 
 @pytest.mark.parametrize(
@@ -342,13 +355,13 @@ def test_packages_that_are_missing_are_named_in_one_line(run, tmp_path, monkeypa
         ("import none", "No module named 'none'"),
     ],
 )
-def test_a_package_that_cannot_be_imported_is_named_in_one_line(run, tmp_path, monkeypatch, breaks, says):
+def test_a_package_that_cannot_be_imported_is_named_in_one_line(program, tmp_path, monkeypatch, breaks, says):
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(breaks)
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, name)
-    refused = run("--train", "--data", 0, "--data_path", tmp_path)
+    refused = program("--train", "--data", 0, "--data_path", tmp_path)
     line = error_line(refused)
     assert one_line(refused)
     assert all(part in line for part in ("torchvision cannot be imported", says, "pip install -r"))
@@ -367,31 +380,31 @@ def test_a_package_that_cannot_be_imported_is_named_in_one_line(run, tmp_path, m
     ],
     ids=repr,
 )
-def test_what_the_machine_refuses_is_said_in_one_line(run, tmp_path, error, says):
+def test_what_the_machine_refuses_is_said_in_one_line(program, tmp_path, error, says):
     def network(*_):
         raise error
 
     data = write_data(tmp_path / "own.npz", [16, 16])
-    assert says in error_line(run("--train", "--data", data, "--batch_size", 8, network=network))
+    assert says in error_line(program("--train", "--data", data, "--batch_size", 8, network=network))
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("shared memory"), RecursionError(), OSError("a bug")], ids=repr
 )
-def test_an_error_of_the_program_is_none_of_the_machine(run, tmp_path, error):
+def test_an_error_of_the_program_is_none_of_the_machine(program, tmp_path, error):
     def network(*_):
         raise error
 
     data = write_data(tmp_path / "own.npz", [16, 16])
     with pytest.raises(type(error)):
-        run("--train", "--data", data, "--batch_size", 8, network=network)
+        program("--train", "--data", data, "--batch_size", 8, network=network)
 
 
-def test_a_gpu_that_cannot_be_used_is_one_line(run, monkeypatch):
+def test_a_gpu_that_cannot_be_used_is_one_line(program, monkeypatch):
     if torch.cuda.is_available():
         pytest.skip("there is one that can")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert "--device cpu" in error_line(run("--train", *SMALL, "--device", "cuda"))
+    assert "--device cpu" in error_line(program("--train", *SMALL, "--device", "cuda"))
 
 
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -420,45 +433,47 @@ def test_no_file_takes_the_place_of_a_stream_that_is_closed(tmp_path):
     assert int((tmp_path / "file").read_text()) > 2
 
 
-def test_a_path_is_said_as_it_is_but_in_one_line(run, tmp_path):
-    refused = run("--eval", *SMALL, "--save_path", tmp_path / "a  b\x1b\u2028")
+def test_a_path_is_said_as_it_is_but_in_one_line(program, tmp_path):
+    refused = program("--eval", *SMALL, "--save_path", tmp_path / "a  b\x1b\u2028")
     assert f"{tmp_path}/a  b\\x1b" in error_line(refused)
     assert one_line(refused)
 
 
-def test_no_network_and_no_data_is_one_line_that_says_what_to_do(run, tmp_path, no_network):
+def test_no_network_and_no_data_is_one_line_that_says_what_to_do(program, tmp_path, no_network):
     for data, archive in (
         (0, "cifar-10-python.tar.gz"),
         (1, "cifar-100-python.tar.gz"),
         (2, "images_background.zip"),
     ):
-        refused = run("--train", "--data", data, "--data_path", tmp_path)
+        refused = program("--train", "--data", data, "--data_path", tmp_path)
         assert refused.code == 1
         assert archive in refused.err
         assert "--synthetic" in refused.err
         assert one_line(refused)
 
 
-def test_a_model_trained_in_bf16_is_evaluated_in_either_precision(run, tmp_path):
+def test_a_model_trained_in_bf16_is_evaluated_in_either_precision(program, tmp_path):
     options = ("--data", 0, *SMALL, "--save_path", tmp_path)
-    trained = run("--train", "--setting", 5, "--epochs", 3, "--save_model", *options, "--precision", "bf16")
+    trained = program(
+        "--train", "--setting", 5, "--epochs", 3, "--save_model", *options, "--precision", "bf16"
+    )
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     assert content["options"]["precision"] == "bf16"
     assert " in bf16" in trained.err
     assert torch.bfloat16 not in {tensor.dtype for tensor in content["model"].values()}
     for setting in (5, 3):
-        same = run("--eval", "--setting", setting, *options, "--precision", "bf16")
+        same = program("--eval", "--setting", setting, *options, "--precision", "bf16")
         assert numbers(same.accuracy) == pytest.approx(numbers(trained.accuracy), abs=0.01)
-    exact = run("--eval", "--setting", 5, *options)
+    exact = program("--eval", "--setting", 5, *options)
     assert numbers(exact.accuracy) == pytest.approx(numbers(trained.accuracy), abs=0.02)
 
 
-def test_compiling_without_a_compiler_is_one_line_that_says_what_to_do(run, tmp_path):
+def test_compiling_without_a_compiler_is_one_line_that_says_what_to_do(program, tmp_path):
     import torch._inductor.config as inductor
 
     options = ("--setting", 2, "--task", 0, "--epochs", 1, "--compile", *SMALL)
     with inductor.patch({"cpp.cxx": (None, str(tmp_path / "none")), "force_disable_caches": True}):
-        refused = run("--train", *options, "--save_model", "--save_path", tmp_path / "run")
+        refused = program("--train", *options, "--save_model", "--save_path", tmp_path / "run")
     assert refused.code == 1
     assert "Traceback" not in refused.err
     assert refused.err.splitlines()[-1].startswith("main.py: error: ")
@@ -466,26 +481,27 @@ def test_compiling_without_a_compiler_is_one_line_that_says_what_to_do(run, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_the_same_command_gives_the_same_bytes_in_another_process(run, tmp_path):
+def train_elsewhere(argv: list[str]) -> None:
+    import main
+
+    os._exit(main.main(argv))
+
+
+def test_the_same_command_gives_the_same_bytes_in_another_process(program, tmp_path):
     options = ["--train", "--setting", "2", "--task", "1", "--epochs", "2", *map(str, SMALL)]
-    options += ["--save_model", "--save_history"]
-    run(*options, "--seed", 2, "--save_path", tmp_path / "c", network=None)
-    processes = {}
-    for name, seed in (("a", 1), ("b", 1)):
-        command = [sys.executable, "main.py", *options, "--seed", str(seed), "--save_path", tmp_path / name]
-        processes[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    contents = []
-    for process in processes.values():
-        assert numbers(process.communicate()[0].splitlines()[-1])
-    for name in "abc":
-        model = torch.load(tmp_path / name / "model.pt", weights_only=True)["model"]
-        epochs = json.loads((tmp_path / name / "history.json").read_text())["epochs"]
-        for epoch in epochs:
-            del epoch["seconds"], epoch["images_per_second"], epoch["evaluation_seconds"]
-        contents.append((b"".join(tensor.numpy().tobytes() for tensor in model.values()), epochs))
-    assert contents[0] == contents[1]
-    assert contents[0][0] != contents[2][0]
-    assert contents[0][1] != contents[2][1]
+    options += ["--save_model", "--save_history", "--seed"]
+    process = PROCESSES.Process(
+        target=train_elsewhere, args=([*options, "1", "--save_path", str(tmp_path / "a")],)
+    )
+    process.start()
+    for name, seed in (("b", 1), ("c", 2)):
+        assert program(*options, seed, "--save_path", tmp_path / name, network=None).code == 0
+    process.join()
+    assert process.exitcode == 0
+    results = [result_of(tmp_path / name) for name in "abc"]
+    assert results[0] == results[1]
+    assert results[0][0] != results[2][0]
+    assert results[0][1]["epochs"] != results[2][1]["epochs"]
 
 
 def test_a_refusal_does_not_wait_for_torch():
@@ -500,14 +516,16 @@ except SystemExit:
     assert finished.stdout == "False\n"
 
 
-def test_the_default_weights_of_settings_4_and_6_rise_from_task_to_task(run, tmp_path):
+def test_the_default_weights_of_settings_4_and_6_rise_from_task_to_task(program, tmp_path):
     for setting, data in ((4, 1), (6, 0)):
         options = ("--setting", setting, "--data", data, *SMALL, "--save_history", "--overwrite")
         options += ("--save_path", tmp_path)
-        first = run("--train", "--epochs", 1, *options)
+        first = program("--train", "--epochs", 1, *options)
         recorded = json.loads((tmp_path / "history.json").read_text())["options"]["weights"]
         assert recorded == [task + 1 for task in range(len(DATA_SETS[data].stand_in.tasks))]
-        given = run("--train", "--epochs", 1, *options, "--weights", *[10.0 * weight for weight in recorded])
+        given = program(
+            "--train", "--epochs", 1, *options, "--weights", *[10.0 * weight for weight in recorded]
+        )
         assert given.accuracy == first.accuracy
         assert math.isclose(sum(recorded), len(recorded) * (len(recorded) + 1) / 2)
 
@@ -515,9 +533,11 @@ def test_the_default_weights_of_settings_4_and_6_rise_from_task_to_task(run, tmp
 # Held-out images
 
 
-def test_validation_scores_images_of_the_training_set_that_are_not_trained_on(run, tmp_path):
+def test_validation_scores_images_of_the_training_set_that_are_not_trained_on(program, tmp_path):
     options = ("--setting", 3, *SMALL, "--data", 0, "--save_path", tmp_path)
-    trained = run("--train", "--epochs", 1, "--validation", 0.25, "--save_model", "--save_history", *options)
+    trained = program(
+        "--train", "--epochs", 1, "--validation", 0.25, "--save_model", "--save_history", *options
+    )
     assert "480 training and 160 validation images" in trained.err
     assert "mean validation accuracy over 10 tasks" in trained.err
     history = json.loads((tmp_path / "history.json").read_text())
@@ -525,20 +545,20 @@ def test_validation_scores_images_of_the_training_set_that_are_not_trained_on(ru
     assert history["data_set"]["scored_on"] == "validation"
     assert history["epochs"][0]["steps"] == 10 * (480 // 128)
     same, asked, test = (
-        run("--eval", *options, *more) for more in ((), ("--validation", 0.25), ("--validation", 0))
+        program("--eval", *options, *more) for more in ((), ("--validation", 0.25), ("--validation", 0))
     )
     assert same.accuracy == asked.accuracy == trained.accuracy
     assert "validation accuracy" in same.err
     assert test.accuracy != trained.accuracy
     assert "320 test images" in test.err
     assert "validation" not in test.err
-    assert "--validation 0.25" in error_line(run("--eval", *options, "--validation", 0.5))
+    assert "--validation 0.25" in error_line(program("--eval", *options, "--validation", 0.5))
 
 
-def test_a_model_trained_on_all_images_is_not_validated_on_some_of_them(run, saved):
+def test_a_model_trained_on_all_images_is_not_validated_on_some_of_them(program, saved):
     options = ("--setting", 2, "--task", 3, *SMALL, "--save_path", saved)
-    assert "--validation 0.0" in error_line(run("--eval", *options, "--validation", 0.5))
-    assert run("--eval", *options, "--validation", 0).code == 0
+    assert "--validation 0.0" in error_line(program("--eval", *options, "--validation", 0.5))
+    assert program("--eval", *options, "--validation", 0).code == 0
 
 
 # A made-up option stands in the table alone
@@ -560,21 +580,21 @@ SHADES = (
 
 
 def test_an_option_that_is_added_to_the_table_is_parsed_checked_recorded_insisted_on_and_grouped_by(
-    run, tmp_path
+    program, tmp_path
 ):
     write_data(tmp_path / "own.npz", [16, 16])
     options = ("--data", tmp_path / "own.npz", "--batch_size", 8, "--epochs", 1)
-    assert "--shade SHADE" in run("--help", table=SHADES).out
-    assert "dark" in run("--help", table=SHADES).out
-    wrong = run("--train", "--setting", 3, "--shade", "grey", *options, table=SHADES)
+    assert "--shade SHADE" in program("--help", table=SHADES).out
+    assert "dark" in program("--help", table=SHADES).out
+    wrong = program("--train", "--setting", 3, "--shade", "grey", *options, table=SHADES)
     assert (wrong.code, one_line(wrong)) == (2, True)
     assert "neither dark nor light" in wrong.err
-    astray = run("--train", "--setting", 0, "--shade", "dark", *options, table=SHADES)
+    astray = program("--train", "--setting", 0, "--shade", "dark", *options, table=SHADES)
     assert (astray.code, one_line(astray)) == (2, True)
     assert "--setting 2 or 3" in astray.err
-    assert "--shade" in run("--train", "--setting", 3, "--shade", "light", *options).err
+    assert "--shade" in program("--train", "--setting", 3, "--shade", "light", *options).err
     for path, given in (("a", ("--shade", "light")), ("b", ()), ("c", ("--seed", 1))):
-        done = run(
+        done = program(
             "--train", "--setting", 3, *given, "--resume", "--save_history", "--save_path",
             tmp_path / path, *options, table=SHADES,
         )  # fmt: skip
@@ -584,17 +604,21 @@ def test_an_option_that_is_added_to_the_table_is_parsed_checked_recorded_insiste
     ]
     assert recorded == ["light", "dark", "dark"]
     assert torch.load(tmp_path / "a" / "model.pt", weights_only=True)["options"]["shade"] == "light"
-    other = run("--train", "--setting", 3, "--resume", "--save_path", tmp_path / "a", *options, table=SHADES)
+    other = program(
+        "--train", "--setting", 3, "--resume", "--save_path", tmp_path / "a", *options, table=SHADES
+    )
     assert "--shade light, not --shade dark" in error_line(other)
-    reported = run("--report", "--save_path", tmp_path, table=SHADES).out
+    reported = program("--report", "--save_path", tmp_path, table=SHADES).out
     assert table_line(reported, "3 uniform draws, shade dark")["runs"] == "2"
     assert table_line(reported, "3 uniform draws, shade light")["runs"] == "1"
 
 
-def test_files_that_lack_an_option_count_as_of_its_default(run, tmp_path):
+def test_files_that_lack_an_option_count_as_of_its_default(program, tmp_path):
     write_data(tmp_path / "own.npz", [16, 16])
     options = ("--setting", 3, "--data", tmp_path / "own.npz", "--batch_size", 8, "--epochs", 1)
     command = ("--train", "--resume", "--save_history", "--save_path", tmp_path, *options)
-    assert run(*command).code == 0
-    assert run(*command, table=SHADES).code == 0
-    assert "--shade dark, not --shade light" in error_line(run(*command, "--shade", "light", table=SHADES))
+    assert program(*command).code == 0
+    assert program(*command, table=SHADES).code == 0
+    assert "--shade dark, not --shade light" in error_line(
+        program(*command, "--shade", "light", table=SHADES)
+    )

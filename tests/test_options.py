@@ -25,40 +25,40 @@ TRAIN = ("--train", "--setting", 0, "--data", 0, "--epochs", 1, *SMALL)
         (("--note", "a\x00b"), "cannot be printed"),
     ],
 )
-def test_a_word_that_only_looks_like_a_value_is_refused(run, options, says):
-    refused = run(*TRAIN, *options)
+def test_a_word_that_only_looks_like_a_value_is_refused(program, options, says):
+    refused = program(*TRAIN, *options)
     assert refused.code == 2
     assert says in refused.err
     assert one_line(refused)
 
 
-def test_a_path_may_begin_with_the_home_directory(run, tmp_path, monkeypatch):
+def test_a_path_may_begin_with_the_home_directory(program, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert run(*TRAIN, "--save_path=~/runs", "--save_history").code == 0
+    assert program(*TRAIN, "--save_path=~/runs", "--save_history").code == 0
     assert (tmp_path / "runs" / "history.json").is_file()
 
 
-def test_an_evaluation_accepts_a_training_line_whatever_setting_scores(run, tmp_path):
+def test_an_evaluation_accepts_a_training_line_whatever_setting_scores(program, tmp_path):
     pytest.importorskip("torchjd")
     line = ("--data", 0, "--epochs", 1, *SMALL, "--loss", "uw", "--save_path", tmp_path)
-    trained = run("--train", "--setting", 5, *line, "--save_model")
+    trained = program("--train", "--setting", 5, *line, "--save_model")
     assert trained.code == 0
-    assert run("--eval", "--setting", 3, *line).accuracy == trained.accuracy
-    refused = run("--train", "--setting", 3, *line)
+    assert program("--eval", "--setting", 3, *line).accuracy == trained.accuracy
+    refused = program("--train", "--setting", 3, *line)
     assert refused.code == 2
     assert "--loss goes with --setting 5 only" in refused.err
 
 
 @pytest.mark.parametrize(("setting", "option"), [(5, ("--loss", "uw")), (3, ("--tasks_per_step", 2))])
-def test_a_training_of_one_task_refuses_what_would_change_nothing(run, tmp_path, setting, option):
+def test_a_training_of_one_task_refuses_what_would_change_nothing(program, tmp_path, setting, option):
     data = write_data(tmp_path / "own.npz", [16, 16], tasks=[[0, 1]])
     line = ("--setting", setting, "--data", data, "--batch_size", 8, "--epochs", 1)
-    refused = run("--train", *line, *option)
+    refused = program("--train", *line, *option)
     assert refused.code == 2
     assert option[0] in refused.err
     assert one_line(refused)
-    assert run("--train", *line, "--save_model", "--save_path", tmp_path).code == 0
-    assert run("--eval", *line, *option, "--save_path", tmp_path).code == 0
+    assert program("--train", *line, "--save_model", "--save_path", tmp_path).code == 0
+    assert program("--eval", *line, *option, "--save_path", tmp_path).code == 0
 
 
 # Values in files
@@ -100,10 +100,10 @@ def test_an_option_that_this_program_does_not_know_is_not_passed_over():
 CLIP = (*OPTIONS, Option("clip", "how to train", "length", POSITIVE, None, metavar="L", decides="training"))
 
 
-def test_an_option_that_is_off_by_default_is_compared_like_any_other(run, no_figure, tmp_path):
+def test_an_option_that_is_off_by_default_is_compared_like_any_other(program, no_figure, tmp_path):
     write_way(tmp_path, 3, PAIR, clip=None)
     write_way(tmp_path, 4, PAIR, clip=0.5)
-    reported = run("--report", "--save_path", tmp_path, table=CLIP)
+    reported = program("--report", "--save_path", tmp_path, table=CLIP)
     assert reported.code == 0
     assert "3 uniform draws, no clip" in reported.out
     assert "4 weighted draws, clip 0.5" in reported.out
@@ -111,7 +111,7 @@ def test_an_option_that_is_off_by_default_is_compared_like_any_other(run, no_fig
     write_way(tmp_path, 4, PAIR, clip=None)
     assert (
         "3 uniform draws, no clip against 4 weighted draws, no clip"
-        in run("--report", "--save_path", tmp_path, table=CLIP).out
+        in program("--report", "--save_path", tmp_path, table=CLIP).out
     )
 
 
@@ -133,9 +133,9 @@ def test_runs_of_one_note_and_different_code_are_not_compared(report, tmp_path):
     assert report().compared() == []
 
 
-def test_a_note_is_recorded_and_insisted_on(run, tmp_path):
+def test_a_note_is_recorded_and_insisted_on(program, tmp_path):
     line = (*TRAIN, "--resume", "--save_history", "--save_path", tmp_path)
-    assert run(*line, "--note", "two  words ").code == 0
+    assert program(*line, "--note", "two  words ").code == 0
     assert json.loads((tmp_path / "history.json").read_text())["options"]["note"] == "two words"
-    assert run(*line, "--note", "two words").code == 0
-    assert "--note two words, not --note ''" in error_line(run(*line))
+    assert program(*line, "--note", "two words").code == 0
+    assert "--note two words, not --note ''" in error_line(program(*line))

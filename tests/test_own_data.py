@@ -129,17 +129,17 @@ class Reader(nn.Module):
     + [(1, TABLE, 3), (3, None, 3)],
 )
 def test_every_setting_trains_saves_and_evaluates_to_the_same_accuracies(
-    run, tmp_path, no_network, channels, tasks, setting
+    program, tmp_path, no_network, channels, tasks, setting
 ):
     arrays = content(channels=channels) | ({} if tasks is None else {"tasks": np.array(tasks)})
     path = written(tmp_path / "mine.npz", arrays)
     options = ("--data", path, "--setting", setting, "--save_path", tmp_path / "run")
     options += ("--batch_size", 3, "--data_path", tmp_path / "data")
     options += ("--task", 1) if setting == 2 else ()
-    trained = run("--train", "--epochs", 1, "--save_model", "--save_history", *options)
+    trained = program("--train", "--epochs", 1, "--save_model", "--save_history", *options)
     assert trained.code == 0
     assert trained.accuracy.startswith("Accuracy: ")
-    assert run("--eval", *options).accuracy == trained.accuracy
+    assert program("--eval", *options).accuracy == trained.accuracy
     accuracy = history_of(tmp_path / "run")["epochs"][-1]["accuracy"]
     assert trained.accuracy == f"Accuracy: {accuracy[0] if setting in (0, 2) else accuracy}"
     assert len(accuracy) == (1 if setting in (0, 2) else len(tasks or range(3)))
@@ -148,9 +148,9 @@ def test_every_setting_trains_saves_and_evaluates_to_the_same_accuracies(
 
 @pytest.mark.parametrize("mode", ["--train", "--eval"])
 @pytest.mark.parametrize("setting", [5, 6])
-def test_settings_5_and_6_are_refused_where_a_task_lacks_images(run, tmp_path, mode, setting):
+def test_settings_5_and_6_are_refused_where_a_task_lacks_images(program, tmp_path, mode, setting):
     path = written(tmp_path / "mine.npz", content(tasks=TABLE))
-    refused = run(mode, "--data", path, "--setting", setting, "--save_path", tmp_path / "run")
+    refused = program(mode, "--data", path, "--setting", setting, "--save_path", tmp_path / "run")
     assert refused.code == 2
     assert one_line(refused)
     assert "every image" in refused.err
@@ -175,26 +175,28 @@ def test_images_and_labels_are_those_of_the_file_normalised_by_the_training_imag
         assert batch.numpy() == pytest.approx(expected, abs=1e-5)
 
 
-def test_images_keep_their_size_and_epochs_are_20_unless_something_else_is_said(run, tmp_path):
+def test_images_keep_their_size_and_epochs_are_20_unless_something_else_is_said(program, tmp_path):
     arrays = content(side=7)
     path = written(tmp_path / "mine.npz", arrays)
     for name, options, side, epochs in (("a", (), 7, 20), ("b", ("--image_size", 4, "--epochs", 2), 4, 2)):
         reader = Reader(arrays["train_images"])
         options += ("--data", path, "--batch_size", 5, "--save_model", "--save_history")
-        assert run("--train", *options, "--save_path", tmp_path / name, network=reader.made).code == 0
+        assert program("--train", *options, "--save_path", tmp_path / name, network=reader.made).code == 0
         assert reader.encoder.sides == {side}
         assert len(history_of(tmp_path / name)["epochs"]) == epochs
         reader.encoder.sides.clear()
-        assert run("--eval", "--data", path, "--save_path", tmp_path / name, network=reader.made).code == 0
+        assert (
+            program("--eval", "--data", path, "--save_path", tmp_path / name, network=reader.made).code == 0
+        )
         assert reader.encoder.sides == {side}
 
 
 @pytest.mark.parametrize("name", ["mine.npz", "none.npz"])
-def test_synthetic_does_not_go_with_a_file(run, tmp_path, name):
+def test_synthetic_does_not_go_with_a_file(program, tmp_path, name):
     written(tmp_path / "mine.npz", content())
     options = ("--data", tmp_path / name, "--synthetic", "--save_path", tmp_path / "run")
     for mode in ("--train", "--eval"):
-        refused = run(mode, *options)
+        refused = program(mode, *options)
         assert refused.code == 2
         assert one_line(refused)
         assert "--synthetic" in refused.err
@@ -232,7 +234,9 @@ def taken_for() -> dict[str, np.ndarray]:
     }
 
 
-def trained_by_hand(run, path: Path, tasks: tuple | None, setting: int, save_path: Path, *options) -> object:
+def trained_by_hand(
+    program, path: Path, tasks: tuple | None, setting: int, save_path: Path, *options
+) -> object:
     """Train with a network that takes images for what their pixels say."""
     rows = np.eye(3, dtype=np.int64).tolist() if tasks is None else tasks
     if setting in (0, 1):
@@ -242,7 +246,7 @@ def trained_by_hand(run, path: Path, tasks: tuple | None, setting: int, save_pat
         rows = rows[task : task + 1]
     command = ("--train", "--data", path, "--setting", setting, "--save_history", "--save_path", save_path)
     reader = Reader(np.load(path)["train_images"], rows)
-    return run(*command, "--epochs", 1, "--batch_size", 2, *options, network=reader.made)
+    return program(*command, "--epochs", 1, "--batch_size", 2, *options, network=reader.made)
 
 
 @pytest.mark.parametrize(
@@ -259,11 +263,11 @@ def trained_by_hand(run, path: Path, tasks: tuple | None, setting: int, save_pat
         (TABLE, 4, OF_TABLE),
     ],
 )
-def test_every_score_of_unequal_classes_is_what_a_hand_works_out(run, tmp_path, tasks, setting, expected):
+def test_every_score_of_unequal_classes_is_what_a_hand_works_out(program, tmp_path, tasks, setting, expected):
     arrays = taken_for() | ({} if tasks is None else {"tasks": np.array(tasks)})
     path = written(tmp_path / "mine.npz", arrays)
     task = ("--task", 1) if setting == 2 else ()
-    trained = trained_by_hand(run, path, tasks, setting, tmp_path, *task)
+    trained = trained_by_hand(program, path, tasks, setting, tmp_path, *task)
     accuracy, balanced, constant, answers = zip(*expected, strict=True)
     history = history_of(tmp_path)
     assert history["epochs"][0]["accuracy"] == pytest.approx([float(share) for share in accuracy])
@@ -273,14 +277,14 @@ def test_every_score_of_unequal_classes_is_what_a_hand_works_out(run, tmp_path, 
     assert f"scores {fmean(map(float, constant)):.4f}" in trained.err
 
 
-def test_a_report_on_unequal_classes_says_what_a_hand_works_out(run, no_figure, tmp_path):
+def test_a_report_on_unequal_classes_says_what_a_hand_works_out(program, no_figure, tmp_path):
     names = ["left", "right", "both", "some"]
     path = written(tmp_path / "mine.npz", taken_for() | {"tasks": TABLE, "task_names": names})
     for setting in (0, 1, 3):
-        trained_by_hand(run, path, TABLE, setting, tmp_path / "runs" / str(setting))
+        trained_by_hand(program, path, TABLE, setting, tmp_path / "runs" / str(setting))
     for task in range(4):
-        trained_by_hand(run, path, TABLE, 2, tmp_path / "runs" / f"2-{task}", "--task", task)
-    reported = run("--report", "--save_path", tmp_path / "runs")
+        trained_by_hand(program, path, TABLE, 2, tmp_path / "runs" / f"2-{task}", "--task", task)
+    reported = program("--report", "--save_path", tmp_path / "runs")
     assert reported.code == 0
     checksum = history_of(tmp_path / "runs" / "3")["options"]["data"].rpartition("#")[2]
     assert reported.out.splitlines()[0] == f"mine.npz (content {checksum}): 4 tasks"
@@ -316,17 +320,17 @@ def test_a_report_on_unequal_classes_says_what_a_hand_works_out(run, no_figure, 
             assert float(rows[setting, name]["balanced_accuracy"]) == pytest.approx(float(balanced))
 
 
-def test_a_task_may_be_called_all_classes(run, no_figure, tmp_path):
+def test_a_task_may_be_called_all_classes(program, no_figure, tmp_path):
     names = ["all classes", "right", "both", "some"]
     path = written(tmp_path / "mine.npz", taken_for() | {"tasks": TABLE, "task_names": names})
-    trained_by_hand(run, path, TABLE, 0, tmp_path / "runs" / "0")
-    trained_by_hand(run, path, TABLE, 2, tmp_path / "runs" / "2", "--task", 0)
-    reported = run("--report", "--save_path", tmp_path / "runs")
+    trained_by_hand(program, path, TABLE, 0, tmp_path / "runs" / "0")
+    trained_by_hand(program, path, TABLE, 2, tmp_path / "runs" / "2", "--task", 0)
+    reported = program("--report", "--save_path", tmp_path / "runs")
     assert (reported.code, "left out" in reported.out) == (0, False)
     assert "seed 0 lacks 3 of 4 tasks" in reported.out
 
 
-def test_tasks_have_the_names_that_the_file_gives(run, tmp_path):
+def test_tasks_have_the_names_that_the_file_gives(program, tmp_path):
     names = ["blue whale", "cat", "dog"]
     for tasks, expected in (
         ({}, names),
@@ -336,7 +340,7 @@ def test_tasks_have_the_names_that_the_file_gives(run, tmp_path):
         saved = ("--save_history", "--overwrite", "--save_path", tmp_path / "run")
         reader = Reader(content()["train_images"])
         options = ("--data", path, "--setting", 3, "--epochs", 1, "--batch_size", 2)
-        assert run("--train", *options, *saved, network=reader.made).code == 0
+        assert program("--train", *options, *saved, network=reader.made).code == 0
         history = history_of(tmp_path / "run")
         assert history["tasks"] == history["data_set"]["tasks"] == expected
 
@@ -374,13 +378,13 @@ def numbered(**arrays: object) -> dict[str, np.ndarray]:
     ],
 )
 def test_an_epoch_has_a_step_for_each_full_batch_of_each_task_and_shows_its_classes_alone(
-    run, tmp_path, tasks, options, steps, classes
+    program, tmp_path, tasks, options, steps, classes
 ):
     arrays = numbered() if tasks is None else numbered(tasks=tasks)
     path = written(tmp_path / "mine.npz", arrays)
     reader = Reader(arrays["train_images"])
     options += ("--data", path, "--batch_size", 3, "--epochs", 4, "--save_history", "--save_path", tmp_path)
-    assert run("--train", *options, network=reader.made).code == 0
+    assert program("--train", *options, network=reader.made).code == 0
     assert {(epoch["steps"], epoch["images"]) for epoch in history_of(tmp_path)["epochs"]} == {
         (steps, 3 * steps)
     }
@@ -401,24 +405,24 @@ def test_an_epoch_has_a_step_for_each_full_batch_of_each_task_and_shows_its_clas
     ],
 )
 def test_a_batch_larger_than_the_smallest_task_is_refused_with_the_number_that_would_do(
-    run, tmp_path, options, largest
+    program, tmp_path, options, largest
 ):
     arrays = numbered(tasks=UNEVEN)
     path = written(tmp_path / "mine.npz", arrays)
     options = ("--train", "--data", path, *options, "--epochs", 1, "--save_path", tmp_path / "run")
     for size in ((), ("--batch_size", largest + 1)):
-        refused = run(*options, *size, "--save_history")
+        refused = program(*options, *size, "--save_history")
         assert refused.code == 2
         assert one_line(refused)
         assert re.findall(r"at most (\d+)", refused.err) == [str(largest)]
         assert not (tmp_path / "run").exists()
-    taken = run(*options, "--batch_size", largest, network=Reader(arrays["train_images"]).made)
+    taken = program(*options, "--batch_size", largest, network=Reader(arrays["train_images"]).made)
     assert taken.code == 0
 
 
 @pytest.mark.parametrize(("share", "held"), [(0.4, (3, 2, 1, 2)), (0.01, (1, 1, 1, 1)), (0.99, (6, 4, 1, 3))])
 def test_a_share_of_each_class_is_held_out_of_training_and_scored_whatever_the_seed(
-    run, tmp_path, share, held
+    program, tmp_path, share, held
 ):
     arrays = numbered()
     path = written(tmp_path / "mine.npz", arrays)
@@ -427,7 +431,9 @@ def test_a_share_of_each_class_is_held_out_of_training_and_scored_whatever_the_s
     for setting, seed in ((0, 0), (0, 1), (3, 1)):
         reader = Reader(arrays["train_images"])
         saved = ("--save_history", "--overwrite", "--save_path", tmp_path)
-        trained = run("--train", "--setting", setting, "--seed", seed, *options, *saved, network=reader.made)
+        trained = program(
+            "--train", "--setting", setting, "--seed", seed, *options, *saved, network=reader.made
+        )
         assert trained.code == 0
         scored.append(reader.encoder.shown[False])
         assert reader.encoder.shown[True] == set(range(18)) - scored[-1]
@@ -440,27 +446,27 @@ def test_a_share_of_each_class_is_held_out_of_training_and_scored_whatever_the_s
     assert history["constant_accuracy"] == pytest.approx(constant)
 
 
-def test_an_evaluation_scores_what_its_model_was_scored_on_or_the_test_images(run, tmp_path):
+def test_an_evaluation_scores_what_its_model_was_scored_on_or_the_test_images(program, tmp_path):
     arrays = numbered()
     path = written(tmp_path / "mine.npz", arrays)
     options = ("--data", path, "--save_path", tmp_path)
     recipe = ("--epochs", 1, "--batch_size", 2, "--validation", 0.3, "--save_model")
     trained = Reader(arrays["train_images"])
-    assert run("--train", *options, *recipe, network=trained.made).code == 0
+    assert program("--train", *options, *recipe, network=trained.made).code == 0
     for more, expected in (((), trained.encoder.shown[False]), (("--validation", 0), set(range(200, 208)))):
         reader = Reader(arrays["train_images"])
-        assert run("--eval", *options, *more, network=reader.made).code == 0
+        assert program("--eval", *options, *more, network=reader.made).code == 0
         assert reader.encoder.shown == {True: set(), False: expected}
 
 
 @pytest.mark.parametrize(("train", "code"), [((6, 4, 1), 2), ((6, 4, 2), 0)])
-def test_a_class_with_a_single_training_image_cannot_be_parted(run, tmp_path, train, code):
+def test_a_class_with_a_single_training_image_cannot_be_parted(program, tmp_path, train, code):
     arrays = content(train=train)
     path = written(tmp_path / "mine.npz", arrays)
     options = ("--data", path, "--epochs", 1, "--batch_size", 2)
     reader = Reader(arrays["train_images"])
-    assert run("--train", *options, network=reader.made).code == 0
-    parted = run("--train", *options, "--validation", 0.3, network=reader.made)
+    assert program("--train", *options, network=reader.made).code == 0
+    parted = program("--train", *options, "--validation", 0.3, network=reader.made)
     assert parted.code == code
     if code:
         assert one_line(parted)
@@ -625,12 +631,12 @@ BAD = {
 """Bytes, or other arrays than the good ones, None for none; and a part of what is said."""
 
 
-def assert_refused(run, path: Path, says: str) -> None:
+def assert_refused(program, path: Path, says: str) -> None:
     """Whatever is to be done with a file, it ends in one line, and nothing is written."""
     options = ("--data", path, "--save_path", path.parent / "run", "--batch_size", 2, "--epochs", 1)
     before = snapshot(path.parent)
     for mode in (("--train", "--save_model", "--save_history"), ("--train", "--resume"), ("--eval",)):
-        refused = run(*mode, *options)
+        refused = program(*mode, *options)
         assert refused.code == 1
         assert one_line(refused)
         assert refused.err.startswith("main.py: error: ")
@@ -641,22 +647,22 @@ def assert_refused(run, path: Path, says: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "says"), BAD.values(), ids=BAD)
-def test_a_bad_file_is_told_in_a_line_and_nothing_is_written(run, tmp_path, change, says):
+def test_a_bad_file_is_told_in_a_line_and_nothing_is_written(program, tmp_path, change, says):
     path = tmp_path / "bad.npz"
     if isinstance(change, bytes):
         path.write_bytes(change)
     else:
         arrays = {name: array for name, array in (GOOD | change).items() if array is not None}
         written(path, arrays)
-    assert_refused(run, path, says)
+    assert_refused(program, path, says)
 
 
 @pytest.mark.parametrize("is_directory", [False, True], ids=["missing", "directory"])
-def test_what_is_no_file_is_told_in_a_line(run, tmp_path, is_directory):
+def test_what_is_no_file_is_told_in_a_line(program, tmp_path, is_directory):
     path = tmp_path / "none.npz"
     if is_directory:
         path.mkdir()
-    assert_refused(run, path, str(path))
+    assert_refused(program, path, str(path))
 
 
 def test_a_file_that_changes_before_its_images_are_read_is_refused(tmp_path):
@@ -677,31 +683,31 @@ class Harm:
 
 
 @pytest.mark.parametrize("name", [*GOOD, "tasks", "class_names", "task_names"])
-def test_an_array_of_objects_is_refused_and_none_is_unpickled(run, tmp_path, name):
+def test_an_array_of_objects_is_refused_and_none_is_unpickled(program, tmp_path, name):
     harm = tmp_path / "harm"
     arrays = GOOD | {"tasks": SHARED, "class_names": list("abc"), "task_names": list("ab")}
     arrays[name] = np.full(np.shape(arrays[name]), Harm(harm), dtype=object)
     path = written(tmp_path / "bad.npz", arrays)
-    assert_refused(run, path, name)
+    assert_refused(program, path, name)
     assert not harm.exists()
     np.load(path, allow_pickle=True)[name]
     assert harm.exists()  # so it would have been seen
 
 
 @pytest.mark.parametrize("pack", [pickle.dumps, bare], ids=["pickle", "bare array"])
-def test_a_file_of_objects_is_refused_and_none_is_unpickled(run, tmp_path, pack):
+def test_a_file_of_objects_is_refused_and_none_is_unpickled(program, tmp_path, pack):
     harm = tmp_path / "harm"
     path = tmp_path / "bad.npz"
     path.write_bytes(pack(np.array([Harm(harm)])))
-    assert_refused(run, path, "npz")
+    assert_refused(program, path, "npz")
     assert not harm.exists()
     np.load(path, allow_pickle=True)
     assert harm.exists()
 
 
-def test_what_else_a_file_holds_is_refused_and_not_unpickled(run, tmp_path):
+def test_what_else_a_file_holds_is_refused_and_not_unpickled(program, tmp_path):
     path = written(tmp_path / "bad.npz", GOOD | {"notes": np.array([Harm(tmp_path / "harm")])})
-    assert_refused(run, path, "notes")
+    assert_refused(program, path, "notes")
     assert not (tmp_path / "harm").exists()
 
 
@@ -717,9 +723,9 @@ def test_what_else_a_file_holds_is_refused_and_not_unpickled(run, tmp_path):
         ("class_name", "class_names"),
     ],
 )
-def test_an_array_of_an_unknown_name_is_refused_with_the_name_that_is_meant(run, tmp_path, name, meant):
+def test_an_array_of_an_unknown_name_is_refused_with_the_name_that_is_meant(program, tmp_path, name, meant):
     path = written(tmp_path / "bad.npz", GOOD | {name: np.array(TABLE)})
-    assert_refused(run, path, f"'{name}.npy'")
+    assert_refused(program, path, f"'{name}.npy'")
     with pytest.raises(UserError) as refused:
         read_spec(path)
     assert re.findall(r"rename it to (\w+)", str(refused.value)) == [meant] * (meant is not None)
@@ -727,19 +733,19 @@ def test_an_array_of_an_unknown_name_is_refused_with_the_name_that_is_meant(run,
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("name", ["train_labels", "train_labels.npy", "tasks.npy"])
-def test_a_member_that_stands_twice_is_refused(run, tmp_path, name):
+def test_a_member_that_stands_twice_is_refused(program, tmp_path, name):
     path = written(tmp_path / "bad.npz", GOOD | {"tasks": np.array(TABLE)})
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(name, bare(GOOD["train_labels"][::-1]))
-    assert_refused(run, path, f"{name.removesuffix('.npy')} twice")
+    assert_refused(program, path, f"{name.removesuffix('.npy')} twice")
 
 
 @pytest.mark.parametrize("name", ["tasks", "README.txt", "tasks.npy/", "folder/tasks.npy"])
-def test_a_member_that_is_no_array_is_refused(run, tmp_path, name):
+def test_a_member_that_is_no_array_is_refused(program, tmp_path, name):
     path = written(tmp_path / "bad.npz", GOOD)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(name, bare(np.array(TABLE)))
-    assert_refused(run, path, name)
+    assert_refused(program, path, name)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -791,20 +797,20 @@ COPIES = {"another name": ("another name.npz", np.savez), "compressed": ("mine.n
 
 
 @pytest.mark.parametrize(("name", "save"), COPIES.values(), ids=COPIES)
-def test_the_same_content_goes_on_whatever_its_name_and_compression(run, tmp_path, name, save):
+def test_the_same_content_goes_on_whatever_its_name_and_compression(program, tmp_path, name, save):
     path = written(tmp_path / "mine.npz", GOOD)
     copy = written(tmp_path / "copy" / name, GOOD, save)
-    run("--train", "--data", path, "--epochs", 2, *RECIPE, "--save_path", tmp_path / "straight")
+    program("--train", "--data", path, "--epochs", 2, *RECIPE, "--save_path", tmp_path / "straight")
     options = (*RECIPE, "--resume", "--save_path", tmp_path / "parted")
-    run("--train", "--data", path, "--epochs", 1, *options)
-    resumed = run("--train", "--data", copy, "--epochs", 2, *options)
+    program("--train", "--data", path, "--epochs", 1, *options)
+    resumed = program("--train", "--data", copy, "--epochs", 2, *options)
     assert resumed.code == 0
     (weights, straight), (others, parted) = result_of(tmp_path / "straight"), result_of(tmp_path / "parted")
     assert weights == others
     assert straight["epochs"] == parted["epochs"]
-    again = run("--train", "--data", path, "--epochs", 2, *options)
+    again = program("--train", "--data", path, "--epochs", 2, *options)
     assert (again.code, again.accuracy) == (0, resumed.accuracy)
-    evaluated = run("--eval", "--data", copy, "--save_path", tmp_path / "straight")
+    evaluated = program("--eval", "--data", copy, "--save_path", tmp_path / "straight")
     assert evaluated.accuracy == resumed.accuracy
 
 
@@ -826,12 +832,12 @@ OTHERS = {
 }
 
 
-def test_another_content_under_the_same_name_is_refused(run, tmp_path):
+def test_another_content_under_the_same_name_is_refused(program, tmp_path):
     path = written(tmp_path / "mine.npz", GOOD)
     saved = ("--save_path", tmp_path / "run")
     reader = Reader(GOOD["train_images"])
     train = ("--train", *RECIPE, *saved)
-    assert run(*train, "--data", path, "--epochs", 1, network=reader.made).code == 0
+    assert program(*train, "--data", path, "--epochs", 1, network=reader.made).code == 0
     for number, arrays in enumerate(OTHERS.values()):
         other = written(tmp_path / str(number) / "mine.npz", arrays)
         before = snapshot(tmp_path / "run")
@@ -840,31 +846,31 @@ def test_another_content_under_the_same_name_is_refused(run, tmp_path):
             (*train, "--resume", "--epochs", 2),
             ("--eval", *saved),
         ):
-            refused = run(*command, "--data", other, network=reader.made)
+            refused = program(*command, "--data", other, network=reader.made)
             assert refused.code == 1
             assert one_line(refused)
             assert "mine.npz" in refused.err
             assert snapshot(tmp_path / "run") == before
     (tmp_path / "run" / "history.json").unlink()  # the model alone tells, too
-    refused = run(*train, "--data", other, "--resume", "--epochs", 2, network=reader.made)
+    refused = program(*train, "--data", other, "--resume", "--epochs", 2, network=reader.made)
     assert refused.code == 1
     assert one_line(refused)
-    assert run(*train, "--data", path, "--resume", "--epochs", 2, network=reader.made).code == 0
+    assert program(*train, "--data", path, "--resume", "--epochs", 2, network=reader.made).code == 0
 
 
-def test_a_report_takes_files_of_the_same_content_for_one_data_set(run, no_figure, tmp_path):
+def test_a_report_takes_files_of_the_same_content_for_one_data_set(program, no_figure, tmp_path):
     reader = Reader(GOOD["train_images"])
     recorded = {}
     for seed, (name, save) in enumerate([("mine.npz", np.savez), *COPIES.values()]):
         path = written(tmp_path / str(seed) / name, GOOD, save)
         saved = ("--save_history", "--save_path", tmp_path / "runs" / str(seed))
         options = ("--data", path, "--setting", 3, "--epochs", 1, "--batch_size", 2, "--seed", seed)
-        assert run("--train", *options, *saved, network=reader.made).code == 0
+        assert program("--train", *options, *saved, network=reader.made).code == 0
         recorded[str(seed)] = history_of(tmp_path / "runs" / str(seed))["options"]["data"]
         assert name in recorded[str(seed)]
     checksums = {data.rpartition("#")[2] for data in recorded.values()}
     assert len(checksums) == 1
-    reported = run("--report", "--save_path", tmp_path / "runs")
+    reported = program("--report", "--save_path", tmp_path / "runs")
     assert reported.code == 0
     assert table_line(reported.out, "3 uniform draws")["seeds"] == "3"
     assert "left out" not in reported.out
@@ -873,17 +879,17 @@ def test_a_report_takes_files_of_the_same_content_for_one_data_set(run, no_figur
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-def test_a_report_keeps_files_of_one_name_and_different_content_apart(run, no_figure, tmp_path, other):
+def test_a_report_keeps_files_of_one_name_and_different_content_apart(program, no_figure, tmp_path, other):
     reader = Reader(GOOD["train_images"])
     titles = []
     for name, setting, arrays in (("a", 0, GOOD), ("b", 1, other)):
         path = written(tmp_path / name / "mine.npz", arrays)
         saved = ("--save_history", "--save_path", tmp_path / "runs" / name)
         options = ("--data", path, "--setting", setting, "--epochs", 1, "--batch_size", 5)
-        assert run("--train", *options, *saved, network=reader.made).code == 0
+        assert program("--train", *options, *saved, network=reader.made).code == 0
         checksum = history_of(tmp_path / "runs" / name)["options"]["data"].rpartition("#")[2]
         titles.append(f"mine.npz (content {checksum}): ")
-    reported = run("--report", "--save_path", tmp_path / "runs")
+    reported = program("--report", "--save_path", tmp_path / "runs")
     assert reported.code == 0
     sections = re.split(r"^(mine\.npz \(content \w+\): )", reported.out, flags=re.MULTILINE)[1:]
     for title, section in zip(sections[::2], sections[1::2], strict=True):
@@ -908,12 +914,12 @@ def test_a_channel_may_be_constant_where_others_are_not(tmp_path):
 
 
 def test_a_task_that_is_called_as_all_classes_together_are_keeps_its_constant_answer(
-    run, no_figure, tmp_path
+    program, no_figure, tmp_path
 ):
     path = written(tmp_path / "own.npz", content() | {"class_names": ["all classes", "b", "c"]})
     options = ("--train", "--data", path, "--batch_size", 4, "--epochs", 1, "--save_history", "--save_path")
     for setting in (3, 0):
-        run(*options, tmp_path / "runs" / str(setting), "--setting", setting)
-        constant = re.search(r"scores (0.\d+)", run("--report", "--save_path", tmp_path / "runs").out)[1]
+        program(*options, tmp_path / "runs" / str(setting), "--setting", setting)
+        constant = re.search(r"scores (0.\d+)", program("--report", "--save_path", tmp_path / "runs").out)[1]
         tasks = history_of(tmp_path / "runs" / "3")["constant_accuracy"]
         assert float(constant) == pytest.approx(fmean(tasks), abs=1e-4)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from disturbed import Training
 from helpers import NARROW, NUM_HIDDEN, SmallEncoder, make, result_of, write_data
-from test_interruptions import Training
 from torch import nn
 
 from agents import Agent
@@ -62,7 +62,7 @@ class BatchEncoder(SmallEncoder):
 
     def __init__(self, in_channels: int) -> None:
         super().__init__(in_channels)
-        self.layers[13] = nn.BatchNorm2d(128, track_running_stats=False)
+        self.layers[4] = nn.BatchNorm2d(16, track_running_stats=False)
 
 
 def small(encoder: type) -> partial:
@@ -88,7 +88,7 @@ def slow_features(layers, images, statistics, seen) -> torch.Tensor:
                 seen.setdefault(number, []).append((values.mean(dim=1), values.var(dim=1, correction=1)))
             scale = layer.weight / (var + layer.eps).sqrt()
             images = (images - mean[:, None, None]) * scale[:, None, None] + layer.bias[:, None, None]
-    return images.mean(dim=(2, 3))
+    return F.adaptive_avg_pool2d(images, 2).flatten(1)
 
 
 @torch.no_grad()
@@ -256,16 +256,19 @@ def said(mean: float, shared: float, kind: str = "accuracy") -> str:
 
 
 @pytest.mark.parametrize(("validation", "kind"), [(0, "accuracy"), (0.25, "validation accuracy")])
-def test_a_run_records_them_and_an_evaluation_says_the_same(run, own_file, tmp_path, validation, kind):
+def test_a_run_records_them_and_an_evaluation_says_the_same(program, own_file, tmp_path, validation, kind):
     options = ("--data", own_file, "--setting", 4, "--save_path", tmp_path)
     training = ("--batch_size", 8, "--epochs", 2, "--lr", 0.02, "--validation", validation, "--save_history")
-    trained = run("--train", *options, *training, "--resume")
+    trained = program("--train", *options, *training, "--resume")
     own, last = history_of(tmp_path)["own_statistics"], history_of(tmp_path)["epochs"][-1]
     assert set(own) == {"accuracy", "balanced_accuracy"}
     line = said(sum(own["accuracy"]) / 3, sum(last["accuracy"]) / 3, kind)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    again = run("--train", *options, *training, "--resume")
-    evaluated, in_smaller_batches = run("--eval", *options), run("--eval", *options, "--batch_size", 5)
+    again = program("--train", *options, *training, "--resume")
+    evaluated, in_smaller_batches = (
+        program("--eval", *options),
+        program("--eval", *options, "--batch_size", 5),
+    )
     for done in (trained, again, evaluated):
         assert done.err.splitlines().count(line) == 1
     for done in (trained, again, evaluated, in_smaller_batches):
@@ -281,9 +284,9 @@ def test_a_run_records_them_and_an_evaluation_says_the_same(run, own_file, tmp_p
     assert in_smaller_batches.err.splitlines().count(in_fives) == 1
 
 
-def test_a_run_of_another_kind_records_none_and_says_nothing(run, own_file, tmp_path):
+def test_a_run_of_another_kind_records_none_and_says_nothing(program, own_file, tmp_path):
     options = ("--setting", 2, "--task", 0, "--data", own_file, "--batch_size", 16, "--epochs", 1)
-    trained = run("--train", *options, "--save_history", "--save_path", tmp_path)
+    trained = program("--train", *options, "--save_history", "--save_path", tmp_path)
     assert trained.code == 0
     assert "re-estimating" not in trained.err
     assert history_of(tmp_path)["own_statistics"] is None

@@ -222,9 +222,9 @@ def test_the_present_code_is_listed_among_that_which_gives_the_present_results()
 
 
 @pytest.mark.released
-def test_runs_of_released_code_are_recorded_by_the_number_of_their_results(run, tmp_path):
+def test_runs_of_released_code_are_recorded_by_the_number_of_their_results(program, tmp_path):
     options = ("--train", "--setting", 0, "--data", 0, "--synthetic", "--image_size", 4, "--epochs", 1)
-    assert run(*options, "--save_history", "--save_path", tmp_path, network=None).code == 0
+    assert program(*options, "--save_history", "--save_path", tmp_path, network=None).code == 0
     (session,) = json.loads((tmp_path / "history.json").read_text())["sessions"]
     assert session["code"] == f"results {RESULTS}"
 

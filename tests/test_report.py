@@ -654,7 +654,7 @@ def left_out(printed: Report) -> dict[str, str]:
     return {path.removeprefix(f"{printed.path}").lstrip("/"): why for path, why in lines}
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_is_reported(run, report, tmp_path, monkeypatch):
+def test_what_cannot_be_read_is_named_and_the_rest_is_reported(program, report, tmp_path, monkeypatch):
     for seed, name in enumerate("abc"):
         write(tmp_path / name, 3, (0.6, 0.7), seed=seed)
     scandir = os.scandir
@@ -669,7 +669,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_reported(run, report, tmp_
     assert left_out(printed) == {"b": "cannot be read: Permission denied"}
     assert printed.cells("3 uniform draws")["runs"] == "2"
     monkeypatch.setattr(os, "scandir", lambda _: refuse(tmp_path / "b"))
-    refused = run("--report", "--save_path", tmp_path)
+    refused = program("--report", "--save_path", tmp_path)
     assert f"cannot look into {tmp_path}: Permission denied" in error_line(refused)
     assert one_line(refused)
 
@@ -757,19 +757,19 @@ def test_no_name_breaks_a_line(report, tmp_path):
     assert "|odd\nname.npz|" in words
 
 
-def test_a_directory_of_nothing_but_what_is_left_out_is_said_so(run, tmp_path):
+def test_a_directory_of_nothing_but_what_is_left_out_is_said_so(program, tmp_path):
     (tmp_path / "link").symlink_to("missing")
-    refused = run("--report", "--save_path", tmp_path)
+    refused = program("--report", "--save_path", tmp_path)
     assert refused.code == 1
     assert refused.out == f"left out: {tmp_path / 'link'}: cannot be read: No such file or directory\n"
     assert "see what was left out" in refused.err
 
 
 @pytest.mark.parametrize("content", [None, "broken"])
-def test_nothing_to_report_on_is_one_line_of_error(run, tmp_path, content):
+def test_nothing_to_report_on_is_one_line_of_error(program, tmp_path, content):
     if content:
         (tmp_path / "history.json").write_text(content)
-    refused = run("--report", "--save_path", tmp_path)
+    refused = program("--report", "--save_path", tmp_path)
     assert refused.code == 1
     assert refused.err.count("\n") == 1
     assert refused.err.startswith("main.py: error: ")
@@ -815,21 +815,21 @@ def test_the_rows_hold_every_run_and_task_with_every_option(report, tmp_path):
     assert rows[2]["task_option"] == "1"
 
 
-def test_a_result_that_cannot_be_replaced_stays_as_it_was(small_study, run, report, tmp_path):
+def test_a_result_that_cannot_be_replaced_stays_as_it_was(small_study, program, report, tmp_path):
     report()
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.*")}
     (tmp_path / "report.csv").unlink()
     (tmp_path / "report.csv").mkdir()
-    refused = run("--report", "--save_path", tmp_path, "--verbose")
+    refused = program("--report", "--save_path", tmp_path, "--verbose")
     assert refused.code == 1
     assert "report.csv" in refused.err.splitlines()[-1]
     assert (tmp_path / "comparisons.csv").read_bytes() == before["comparisons.csv"]
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_a_report_that_cannot_be_written_is_printed_all_the_same(small_study, run, no_figure, tmp_path):
+def test_a_report_that_cannot_be_written_is_printed_all_the_same(small_study, program, no_figure, tmp_path):
     (tmp_path / "report.txt").mkdir()
-    refused = run("--report", "--save_path", tmp_path)
+    refused = program("--report", "--save_path", tmp_path)
     assert refused.code == 1
     assert "delta_m" in refused.out
     assert refused.err.count("\n") == 1

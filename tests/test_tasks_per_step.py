@@ -87,14 +87,14 @@ def test_one_task_a_step_gives_the_bits_of_the_experiment_as_defined(cifar100, s
     assert all(torch.equal(value, got[name]) for name, value in model.state_dict().items())
 
 
-def test_a_run_of_several_tasks_a_step_on_a_file_is_recorded_insisted_on_and_evaluated(run, tmp_path):
+def test_a_run_of_several_tasks_a_step_on_a_file_is_recorded_insisted_on_and_evaluated(program, tmp_path):
     table = [[0, 1, 2, -1, -1], [-1, -1, 0, 1, -1], [-1, -1, -1, 0, 1]]
     file = write_data(tmp_path / "own.npz", [30, 20, 24, 14, 7], size=8, tasks=table)
     options = ("--data", file, "--setting", 4, "--batch_size", 20, "--epochs", 2, "--save_history")
     paths = [tmp_path / name for name in ("five", "one", "one given", "parts")]
     for path, more in zip(paths, ((5,), (), (1,)), strict=False):
         given = ("--tasks_per_step", *more) if more else ()
-        assert run("--train", *options, *given, "--resume", "--save_path", path).code == 0
+        assert program("--train", *options, *given, "--resume", "--save_path", path).code == 0
     five, one, one_given, parts = paths
     recorded = [json.loads((path / "history.json").read_text()) for path in (five, one)]
     assert [history["options"]["tasks_per_step"] for history in recorded] == [5, 1]
@@ -105,14 +105,14 @@ def test_a_run_of_several_tasks_a_step_on_a_file_is_recorded_insisted_on_and_eva
     ] * 2  # 3 + 1 + 1
     for epochs in (1, 2):  # of a run in two sessions
         last = ("--epochs", epochs, "--tasks_per_step", 5, "--resume", "--save_path", parts)
-        assert run("--train", *options, *last).code == 0
+        assert program("--train", *options, *last).code == 0
     assert result_of(parts) == result_of(five)
     for path, more in ((five, ()), (five, ("--tasks_per_step", 2)), (one, ("--tasks_per_step", 5))):
-        refused = run("--train", *options, *more, "--resume", "--save_path", path)
+        refused = program("--train", *options, *more, "--resume", "--save_path", path)
         assert "--tasks_per_step" in error_line(refused)
     accuracy = recorded[0]["epochs"][-1]["accuracy"]
     for more in ((), ("--tasks_per_step", 7)):  # which an evaluation does not mind
-        evaluated = run("--eval", "--data", file, "--setting", 4, "--save_path", five, *more)
+        evaluated = program("--eval", "--data", file, "--setting", 4, "--save_path", five, *more)
         assert evaluated.accuracy == f"Accuracy: {accuracy}"
 
 
@@ -137,14 +137,14 @@ def test_what_parts_a_batch_into_slices_of_at_least_two_is_taken_and_named(cifar
 
 
 @pytest.mark.parametrize("setting", [0, 1, 2, 5, 6])
-def test_a_setting_that_draws_nothing_refuses_it(run, setting):
+def test_a_setting_that_draws_nothing_refuses_it(program, setting):
     task = ("--task", 1) if setting == 2 else ()
-    refused = run("--train", "--setting", setting, *task, "--data", 0, "--tasks_per_step", 2)
+    refused = program("--train", "--setting", setting, *task, "--data", 0, "--tasks_per_step", 2)
     assert refused.code == 2
     assert "--tasks_per_step goes with --setting 3 and 4 only" in refused.err
     assert one_line(refused)
 
 
-def test_a_task_still_has_to_fill_a_whole_batch(run):
+def test_a_task_still_has_to_fill_a_whole_batch(program):
     options = ("--train", "--setting", 3, "--batch_size", 168, "--tasks_per_step", 4, "--synthetic")
-    assert "160 images" in run(*options).err
+    assert "160 images" in program(*options).err
