@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Run
+from conftest import Outcome
 from helpers import error_line, write_data
 from torch import Tensor, nn
 
@@ -85,18 +85,18 @@ class Interrupted:
         assert self.is_right(self._evaluated, "evaluate")
         assert self.is_right(self._resumed, "resume")
 
-    def evaluate(self, content: object) -> Run:
+    def evaluate(self, content: object) -> Outcome:
         """Evaluate a model file of some content."""
         torch.save(content, self._path / "model.pt")
         return self._run("--eval", *self._options, network=SMALLEST)
 
-    def resume(self, content: object) -> Run:
+    def resume(self, content: object) -> Outcome:
         """Go on from a model file of some content."""
         (self._path / "history.json").unlink(missing_ok=True)
         torch.save(content, self._path / "model.pt")
         return self._run("--train", *self._options, "--resume", "--save_history", network=SMALLEST)
 
-    def is_right(self, done: Run, mode: str) -> bool:
+    def is_right(self, done: Outcome, mode: str) -> bool:
         """Whether a run has given what it gives if the file is right."""
         if done.code != 0:
             return False
