@@ -1,4 +1,4 @@
-"""The number of this program's results, and the fingerprints of all code that gives the same ones.
+"""The number of the results, and the code that gives them.
 
 This file is not part of a fingerprint. tests/test_golden.py fails when RESULTS has to be raised, and
 tests/test_provenance.py when the fingerprint of the present code has to be replaced.
@@ -33,11 +33,13 @@ FILES_OF_2_1 = (
 
 
 def known_as(fingerprint: str, spec: DataSpec | None = None) -> str:
-    """What files record for code: `results N` if it is known to give them, else its fingerprint.
+    """What files record for code.
+
+    `results N` if the code is known to give them, otherwise its fingerprint.
 
     Args:
-        fingerprint: of the code, or what a file records for it.
-        spec: the data set, of which version 2.1 computed its fingerprint.
+        fingerprint: fingerprint of the code, or what a file records for it.
+        spec: the data set; version 2.1 made it part of the fingerprint.
     """
     if spec is not None and fingerprint == _fingerprint_of_2_1(spec):
         return "results 1"
