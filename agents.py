@@ -151,7 +151,7 @@ class Agent:
     def _recompute(self, sampled: list[int], images: Tensor, labels: Tensor) -> Tensor:
         """Compute the losses of a step again, without gradients.
 
-        The result is float32, P. Buffers and generators stay as they are.
+        The result is float32, one number per loss. Buffers and generators stay as they are.
         """
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         with torch.no_grad(), torch.random.fork_rng(self._cuda_devices()):
@@ -217,7 +217,7 @@ class Agent:
             after_step: called after each step; if it raises, that step is done.
 
         Raises:
-            UserError: as `train`.
+            UserError: as for `train`.
         """
         self._plan_epoch()
         self.model.train()
@@ -394,7 +394,7 @@ class Agent:
                 torch.cuda.set_rng_state(state["generators"]["cuda"], device)
 
     def _trained(self, epoch: int) -> Tensor:
-        """Whether steps of an epoch train heads: bool, steps x heads."""
+        """Which heads each step of an epoch trains: bool, steps x heads."""
         trained = torch.zeros(self.task_losses.shape, dtype=torch.bool)
         for row, sampled in zip(trained, self.plan.sampled(epoch).tolist(), strict=True):
             for source in sampled:

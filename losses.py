@@ -54,7 +54,7 @@ class Combiner(nn.Module):
         """Compute the loss to minimise, a float32 scalar.
 
         Args:
-            losses: mean cross-entropy of each pair: float32, P. In setting 5 these are the heads, in order.
+            losses: mean cross-entropy of each pair: float32, P. In setting 5 there is one per head, in order.
             weights: weight of each by the definition of the setting, summing to 1: float32, P.
         """
         return losses @ weights

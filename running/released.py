@@ -29,7 +29,7 @@ FILES_OF_2_1 = (
     "6f9b912e24620b4b0cf8e10981e33c93e25ae451bc0f975050dcefeb5e0cb9ad",
     "214fe4d7e8f6d81fa8856acfe0f2bb1278edbb1b09c60b0fb63f1333c4b0acc1",
 )
-"""Hashes of the files that version 2.1 made a fingerprint of, together with the entry of the data set."""
+"""Hashes of the files that version 2.1 computed its fingerprint from, with the entry of the data set."""
 
 
 def known_as(fingerprint: str, spec: DataSpec | None = None) -> str:

@@ -27,7 +27,7 @@ class StopSignals:
 
     While signals are deferred, only `check` raises it. Further signals are ignored, as schedulers send
     several within milliseconds; only a second Ctrl-C ends the program at once. SIGHUP, which a closed
-    terminal sends, stays ignored if it is, as under nohup.
+    terminal sends, stays ignored where it is already, as under nohup.
     """
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ def check_alike(found: object, like: object, field: str) -> None:
 
     Args:
         found: the state, from a file.
-        like: the other: nested dictionaries of tensors on any device, or None where anything will do.
+        like: the other state: nested dictionaries of tensors on any device, or None where anything will do.
         field: name of the state.
 
     Raises:
