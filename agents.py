@@ -1,7 +1,7 @@
 """Agents: one class per setting, and the training loop that they share.
 
-An agent trains one shared encoder and a head per task. Its class says which heads the model has, from which
-sources steps sample their images, and which tasks are scored. `Agent._train_step` is a step.
+An agent trains one shared encoder and a head per task. Its class defines which heads the model has, from
+which sources steps sample their images, and which tasks are scored. `Agent._train_step` does one step.
 """
 
 import math
@@ -76,10 +76,10 @@ class Agent:
         self._heads_of = [torch.tensor(source.heads, device=device) for source in self.plan.sources]
         self._weights_of = [torch.tensor(source.weights, device=device) for source in self.plan.sources]
         self._planned_epoch = 0
-        self._sampled: np.ndarray  # of the planned epoch, as `Plan.sampled` returns them
-        self._indices: Tensor  # likewise, as `Plan.indices`
+        self._sampled: np.ndarray  # sources of the planned epoch, as `Plan.sampled` returns them
+        self._indices: Tensor  # images of the planned epoch, as `Plan.indices` returns them
 
-    # What a subclass says
+    # What a subclass defines
 
     def targets(self) -> Tensor:
         """Target of each class at each head: int64, heads x classes.
@@ -89,7 +89,10 @@ class Agent:
         return self.data.tasks
 
     def scored(self) -> dict[str, Tensor]:
-        """Target of each class in each scored task, likewise, by name. Default: all tasks."""
+        """Target of each class in each scored task, by name.
+
+        Each is int64, one entry per class, -1 where the task leaves the class out. Default: all tasks.
+        """
         return dict(zip(self.data.spec.tasks, self.data.tasks, strict=True))
 
     def sources(self) -> list[Source]:
@@ -97,7 +100,7 @@ class Agent:
         raise NotImplementedError
 
     def make_combiner(self, num_heads: int) -> Combiner:
-        """Make the loss combiner for a number of heads. Default: that of --loss."""
+        """Make the loss combiner; default: that of --loss."""
         return make_combiner(self.run.loss or "mean", num_heads)
 
     # A step
@@ -113,7 +116,7 @@ class Agent:
         heads, weights = self._heads_and_weights(sampled)
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
-        self._optimizer.zero_grad()  # to None: a head without gradient stays as it is
+        self._optimizer.zero_grad()  # sets them to None, so a head without gradient stays as it is
         self.combiner.backward(losses, weights, features, self.model.encoder.parameters())
         self._optimizer.step()
         values = torch.stack([loss.detach() for loss in losses])
@@ -122,7 +125,10 @@ class Agent:
         self.combiner.after_step(lambda: self._recompute(sampled, images, labels))
 
     def _forward(self, sampled: list[int], images: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Compute the loss of each sampled source at each of its heads, and the features of the batch."""
+        """Compute the losses and the features of a batch.
+
+        There is a loss for each sampled source at each of its heads.
+        """
         losses = []
         with computing_in(self.run.precision, self.data.device):
             features = self.model.encoder(images)
@@ -134,13 +140,19 @@ class Agent:
         return losses, features
 
     def _heads_and_weights(self, sampled: list[int]) -> tuple[Tensor, Tensor]:
-        """The head and the weight of each loss; a source weighs its share of the slices."""
+        """Head and weight of each loss.
+
+        A source weighs its share of the slices.
+        """
         counts = Counter(sampled)
         weights = [self._weights_of[source] * (count / len(sampled)) for source, count in counts.items()]
         return _concatenate([self._heads_of[source] for source in counts]), _concatenate(weights)
 
     def _recompute(self, sampled: list[int], images: Tensor, labels: Tensor) -> Tensor:
-        """Compute the losses of a step again, float32, P; buffers and generators stay as they are."""
+        """Compute the losses of a step again, without gradients.
+
+        The result is float32, one number per loss. Buffers and generators stay as they are.
+        """
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         with torch.no_grad(), torch.random.fork_rng(self._cuda_devices()):
             losses, _ = self._forward(sampled, images, labels)
@@ -162,7 +174,7 @@ class Agent:
     # The loop
 
     def train(self, epochs: int, pause: Callable[[], None] = lambda: None) -> Iterator[dict[str, Any]]:
-        """Train until a number of epochs is done, from the current step on.
+        """Train from the current step until a number of epochs is done.
 
         Args:
             epochs: number of epochs in all, including those that are done.
@@ -205,7 +217,7 @@ class Agent:
             after_step: called after each step; if it raises, that step is done.
 
         Raises:
-            UserError: as `train`.
+            UserError: as for `train`.
         """
         self._plan_epoch()
         self.model.train()
@@ -222,7 +234,7 @@ class Agent:
             self.seconds += time.perf_counter() - start
 
     def _plan_epoch(self) -> None:
-        """Sample the sources and the images of all steps of the current epoch, once."""
+        """Sample the sources and images of the current epoch, once."""
         epoch = len(self.epochs) + 1
         if self._planned_epoch == epoch:
             return
@@ -300,10 +312,11 @@ class Agent:
     def evaluate_with_own_statistics(
         self, progress: bool = False, pause: Callable[[], None] = lambda: None
     ) -> Scores | None:
-        """Score the model with each task's own batch-norm statistics; the model stays as it is.
+        """Score the model with each task's own batch-norm statistics.
 
-        A step normalises with the statistics of the tasks that it samples, an evaluation with statistics
-        mixed over all tasks. The difference from the scores of `evaluate` is what the mixing changes.
+        The model stays as it is. A step normalises with the statistics of the tasks that it samples, an
+        evaluation with statistics mixed over all tasks. The difference from the scores of `evaluate` is what
+        the mixing changes.
 
         Args:
             progress: whether to show a bar.
@@ -322,15 +335,19 @@ class Agent:
             )
 
     def _uncompiled(self) -> AbstractContextManager[object]:
-        """Run the encoder without compiling it for the batch sizes of an evaluation."""
+        """Context in which the encoder runs uncompiled.
+
+        Otherwise it would be compiled again for the batch sizes of an evaluation.
+        """
         return torch.compiler.set_stance("force_eager") if self.run.compile else nullcontext()
 
     # Saving and resuming
 
     def state(self) -> dict[str, Any]:
-        """The state that `resume` needs besides the network: plain values, and tensors on the CPU.
+        """State that `resume` needs besides the network.
 
-        The seed and the number of steps done decide which tasks and images come next.
+        It consists of plain values, and tensors on the CPU. The seed and the number of steps done decide
+        which tasks and images come next.
         """
         generators = {"cpu": torch.get_rng_state()}
         for device in self._cuda_devices():
@@ -377,7 +394,7 @@ class Agent:
                 torch.cuda.set_rng_state(state["generators"]["cuda"], device)
 
     def _trained(self, epoch: int) -> Tensor:
-        """Whether each step of an epoch trains each head: bool, steps x heads."""
+        """Which heads each step of an epoch trains: bool, steps x heads."""
         trained = torch.zeros(self.task_losses.shape, dtype=torch.bool)
         for row, sampled in zip(trained, self.plan.sampled(epoch).tolist(), strict=True):
             for source in sampled:
@@ -390,7 +407,7 @@ class Agent:
 
 
 def _by_source(batch: Tensor, sampled: list[int]) -> dict[int, Tensor]:
-    """Split a batch into equal slices and return those of each source, concatenated."""
+    """Split a batch into equal slices, concatenated by source."""
     slices: dict[int, list[Tensor]] = {}
     for source, part in zip(sampled, batch.split(len(batch) // len(sampled)), strict=True):
         slices.setdefault(source, []).append(part)
@@ -481,7 +498,10 @@ class SummedLossAgent(Agent):
 
 
 def normalised(weights: Iterable[float] | None, num_tasks: int) -> list[float]:
-    """Scale the weights of the tasks to sum to 1; None means equal weights."""
+    """Scale the weights of the tasks to sum to 1.
+
+    None means equal weights.
+    """
     values = np.ones(num_tasks) if weights is None else np.array(weights, dtype=np.float64)
     return (values / values.sum()).tolist()
 

@@ -1,4 +1,4 @@
-"""Load data sets into memory as tensors, and find the images of each task.
+"""Load data sets into memory as tensors.
 
 A data set has images and labels for training and for testing, and a table with the number of each class
 within each task. Data sets differ only in how their files are read; the rest follows from the table.
@@ -35,7 +35,7 @@ UNPACK_AGAIN = "delete the folder omniglot-py and run again to download and unpa
 
 
 class Split:
-    """The training or test images of a data set and their labels, on one device.
+    """Training or test images with their labels, on one device.
 
     Attributes:
         images: uint8, N x C x H x W, values 0 to 255, in channels-last layout.
@@ -74,7 +74,7 @@ class DataSet:
     """A data set in memory.
 
     Attributes:
-        spec: its definition, with mean and standard deviation.
+        spec: definition of the data set, with mean and standard deviation.
         train: the images to train on.
         test: the images to score: the test images, or held-out training images.
         tasks: int64, T x classes, on the CPU: the number of each class within each task, or -1.
@@ -136,7 +136,10 @@ def load(
 
 
 def measured(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images, N x C x H x W, scaled to [0, 1]."""
+    """Mean and standard deviation of images, per channel.
+
+    The images are uint8, N x C x H x W. The results are those of pixels scaled to [0, 1].
+    """
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = [
         sum(part[:, channel].flatten().bincount(minlength=256) for part in images.split(1000))
@@ -155,9 +158,12 @@ Labelled = tuple[Tensor, Tensor]
 
 
 def hold_out(labelled: Labelled, counts: Sequence[int]) -> tuple[Labelled, Labelled]:
-    """Split labelled images into those to train on and a held-out number of each class.
+    """Hold out a number of labelled images of each class.
 
     The choice depends only on the labels and the numbers.
+
+    Returns:
+        the images to train on; the held-out ones.
     """
     images, labels = labelled
     held_out = torch.zeros(len(labels), dtype=torch.bool)
@@ -181,7 +187,10 @@ def of_task(labelled: Labelled, numbers: Tensor) -> Labelled:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Resize uint8 images, N x C x H x W, to size x size by averaging areas, rounding to uint8."""
+    """Resize images by averaging areas.
+
+    The images are uint8, N x C x H x W, the results uint8, N x C x size x size, rounded.
+    """
     if images.shape[-2:] == (size, size):
         return images
     resized = images.new_empty(*images.shape[:2], size, size)
@@ -209,7 +218,10 @@ def check(splits: Splits, spec: DataSpec) -> None:
 
 
 def _problem(images: Tensor, labels: Tensor, counts: Sequence[int], spec: DataSpec) -> str | None:
-    """What is wrong with images and labels that should have `counts` images per class, or None."""
+    """What is wrong with images and labels, or None.
+
+    There should be `counts` images of each class.
+    """
 
     def kind(values: object) -> tuple[object, tuple[int, ...]]:
         return getattr(values, "dtype", type(values).__name__), tuple(getattr(values, "shape", ()))
@@ -273,10 +285,12 @@ def synthetic(spec: DataSpec) -> Splits:
 def _reading(
     name: str, data_path: Path, urls: dict[Path, str], checksums: dict[Path, str | None]
 ) -> Generator[None]:
-    """Let one process at a time download; turn failures into one line that says what to do.
+    """Let one process at a time download.
+
+    Failures become one line with the remedy.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         data_path: directory of the data sets, created if missing.
         urls: address of each archive.
         checksums: MD5 of each file, None where it is not known.
@@ -398,11 +412,13 @@ def omniglot(data_path: Path, parts: dict[str, dict[str, int]] = OMNIGLOT_ALPHAB
 
 
 def _kept_drawings(kept: Path, num_characters: int, say: bool = False) -> np.ndarray | None:
-    """Read the cached drawings, as read_drawings returns them; None if there are none.
+    """Cached drawings of Omniglot, or None if there are none.
+
+    They are as `read_drawings` returns them.
 
     Args:
         kept: the cache file.
-        num_characters: number of characters that it must hold.
+        num_characters: number of characters that the file must hold.
         say: whether to print a message if the file is damaged.
     """
     shape = (num_characters, OMNIGLOT_DRAWINGS, OMNIGLOT_SIDE, OMNIGLOT_SIDE)
@@ -422,7 +438,9 @@ def _kept_drawings(kept: Path, num_characters: int, say: bool = False) -> np.nda
 
 
 def read_drawings(folder: Path, parts: dict[str, dict[str, int]]) -> np.ndarray:
-    """Decode the drawings of Omniglot, in the same order on every file system.
+    """Decode the drawings of Omniglot.
+
+    Their order is the same on every file system.
 
     Args:
         folder: directory of the parts.
@@ -455,7 +473,7 @@ def _read_drawing(path: Path) -> np.ndarray:
     Raises:
         UserError: it cannot be read, or has another size.
     """
-    from PIL import Image  # torchvision brings it
+    from PIL import Image  # a dependency of torchvision
 
     try:
         with Image.open(path) as image:
@@ -469,7 +487,11 @@ def _read_drawing(path: Path) -> np.ndarray:
 
 
 def _entries(folder: Path, count: int, noun: str) -> list[Path]:
-    """The entries of a folder of Omniglot in name order, checked to be `count`."""
+    """Entries of a folder of Omniglot in name order.
+
+    Raises:
+        UserError: there are not `count` of them.
+    """
     entries = sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
     if len(entries) != count:
         raise UserError(f"{folder} should hold {count} {noun} and holds {len(entries)}; {UNPACK_AGAIN}")

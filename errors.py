@@ -4,11 +4,14 @@ import re
 from errno import ENOMEM
 
 OUT_OF_MEMORY = re.compile("(out of|allocate|not enough) memory|_ALLOC_FAILED|failed to map segment")
-"""What errors of libraries say if memory did not suffice."""
+"""Texts of libraries' errors when memory runs out."""
 
 
 class UserError(Exception):
-    """Something that the user can put right. Its text says what is wrong and what to do, in one line."""
+    """Error that the user can put right.
+
+    Its text says in one line what is wrong and what to do.
+    """
 
 
 class CommandError(UserError):
@@ -16,7 +19,10 @@ class CommandError(UserError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python, the system or a library says that memory did not suffice."""
+    """Whether an error means that memory ran out.
+
+    It may come from Python, the system or a library.
+    """
     if isinstance(error, RuntimeError | OSError | ImportError):
         return getattr(error, "errno", None) == ENOMEM or OUT_OF_MEMORY.search(str(error)) is not None
     return isinstance(error, MemoryError)

@@ -1,4 +1,4 @@
-"""Loss combiners: the losses of a step's tasks to one update.
+"""Loss combiners: from the losses of the tasks to one update.
 
 The losses of a step are a vector, with one loss for each of the P pairs of a sampled source and one of its
 heads. A combiner turns them into gradients. To add one, write a class with a `forward` of its own and a line
@@ -21,7 +21,7 @@ from settings import LOSSES, look_up
 from storage.checks import FieldError, check_alike, check_finite
 
 EXTRA = "combination._extra_state"
-"""Name of the field in a checkpoint."""
+"""Name, in a checkpoint, of the state that a combiner adds to its tensors."""
 
 SMALLEST = 1e-30
 """Smaller losses count as this, and gradients with a smaller squared length count as 0.
@@ -54,7 +54,7 @@ class Combiner(nn.Module):
         """Compute the loss to minimise, a float32 scalar.
 
         Args:
-            losses: mean cross-entropy of each pair: float32, P. In setting 5 these are the heads, in order.
+            losses: mean cross-entropy of each pair: float32, P. In setting 5 there is one per head, in order.
             weights: weight of each by the definition of the setting, summing to 1: float32, P.
         """
         return losses @ weights
@@ -66,12 +66,12 @@ class Combiner(nn.Module):
 
         Args:
             separate: the losses of `forward`, each of which can be differentiated without the others.
-            weights: as in `forward`.
+            weights: weights of the losses, as in `forward`.
             features: output of the encoder for the batch: float32 or bfloat16, B x num_features.
             encoder: parameters of the encoder.
         """
         loss = self(torch.stack(list(separate)), weights)
-        if loss.requires_grad:  # else everything that the step ran is frozen
+        if loss.requires_grad:  # otherwise everything that the step ran is frozen
             loss.backward()
 
     def after_step(self, recompute: Callable[[], Tensor]) -> None:
@@ -86,7 +86,9 @@ class Combiner(nn.Module):
         """Called after each epoch; does nothing by default."""
 
     def check_resumed(self, epochs: int, step: int, num_steps: int) -> None:
-        """Check that a loaded state is that of a step; accepts any by default.
+        """Check that a loaded state is that of a step.
+
+        Accepts any by default.
 
         Args:
             epochs: number of finished epochs.
@@ -102,7 +104,7 @@ class TorchJdMethod(Combiner):
     """A method of TorchJD, multiplied by a constant.
 
     Attributes:
-        package: that of TorchJD which has its class.
+        package: package of TorchJD that has its class.
         size: name of the argument by which the class takes the number of losses, or None if it takes none.
         scale: the constant.
     """
@@ -144,9 +146,10 @@ class Scalarization(TorchJdMethod):
         self.scalarizer = method
 
     def forward(self, losses: Tensor, weights: Tensor) -> Tensor:
-        """Returns the loss to minimise. The weights of the setting are equal, and each method has its own.
+        """Compute the loss to minimise, a float32 scalar.
 
-        Methods divide by losses or take their logarithms, so 0 counts as the smallest number.
+        The weights of the setting are equal and not used: each method has its own. Methods divide by losses
+        or take their logarithms, so 0 counts as SMALLEST.
         """
         return self.scale * self.scalarizer(losses.clamp(min=SMALLEST))
 
@@ -158,14 +161,18 @@ class LearntScalarization(Scalarization):
 
 
 class Dwa(Scalarization):
-    """Weights each loss by how fast it fell over the last two epochs."""
+    """Weights losses by how fast they fell over the last two epochs."""
 
     def after_epoch(self) -> None:
         """Start the next epoch."""
         self.scalarizer.step()
 
     def get_extra_state(self) -> dict:
-        """Sum of the losses over the steps of the epoch so far, number of steps, and earlier averages."""
+        """Running sum and earlier averages of the losses.
+
+        `sum` is over the steps of the epoch so far, `steps` is their number, and `averages` are those of
+        earlier epochs.
+        """
         method = self.scalarizer
         return {"sum": method._loss_sum, "steps": method._n_batches, "averages": method._previous_averages}
 
@@ -188,23 +195,27 @@ class Dwa(Scalarization):
         method._previous_averages = [average.to(device) for average in averages]
 
     def check_resumed(self, epochs: int, step: int, num_steps: int) -> None:
-        """Check that the state has as many steps, and the averages of the last two epochs."""
+        """Check that the state is that of a step.
+
+        It must have as many steps, and the averages of the last two epochs.
+        """
         if (self.scalarizer._n_batches, len(self.scalarizer._previous_averages)) != (step, min(epochs, 2)):
             raise FieldError(f"{EXTRA} is not that of step {step} after {epochs} epochs")
 
 
 class Famo(LearntScalarization):
-    """Weights each loss by how much it fell over the last step, learnt by an optimizer of its own.
+    """Weights losses by how much they fell over the last step.
 
-    Its logits are a parameter without gradient, which the optimizer of the network leaves alone.
+    An optimizer of its own trains the logits of the weights. They are a parameter without gradient, so the
+    optimizer of the network leaves them alone.
     """
 
     def after_step(self, recompute: Callable[[], Tensor]) -> None:
-        """Update the weights by what the step did to the losses of its batch."""
+        """Update the weights by what the step did to its losses."""
         self.scalarizer.update(recompute())
 
     def get_extra_state(self) -> dict | None:
-        """The state of the optimizer, which the first step makes."""
+        """State of the optimizer; None until the first step makes it."""
         optimizer = self.scalarizer._optimizer
         return None if optimizer is None else optimizer.state_dict()
 
@@ -232,16 +243,19 @@ class Famo(LearntScalarization):
 
 
 class Aggregation(TorchJdMethod):
-    """An aggregation: one gradient of the encoder from those of the tasks. Heads train as with `mean`."""
+    """An aggregation: one gradient of the encoder from the tasks' gradients.
+
+    Heads train as with `mean`.
+    """
 
     package = "aggregation"
 
     def _keep(self, method: nn.Module) -> None:
-        self._hidden = (method,)  # from `to`, as aggregators compute with their state on the CPU
+        self._hidden = (method,)  # hidden from `to`: aggregators compute with their state on the CPU
 
     @property
     def aggregator(self) -> Any:  # TorchJD's class, whose private attributes subclasses save
-        """TorchJD's object."""
+        """TorchJD's aggregator."""
         return self._hidden[0]
 
     def backward(
@@ -258,7 +272,7 @@ class Aggregation(TorchJdMethod):
         trained, gradients = _task_gradients(separate, weights, features, encoder)
         try:
             update = self.aggregate(gradients)
-        except Exception as error:  # each solver has its own
+        except Exception as error:  # each solver has errors of its own
             if isinstance(error, MemoryError | RuntimeError) and not isinstance(
                 error, torch.linalg.LinAlgError
             ):
@@ -272,10 +286,13 @@ class Aggregation(TorchJdMethod):
             parameter.grad = part.view_as(parameter)
 
     def aggregate(self, gradients: Tensor) -> Tensor:
-        """Returns one gradient, float32, of all parameters of the encoder.
+        """Combine the gradients of the tasks into one.
 
         Args:
-            gradients: float32, P x number of parameters; rows too short to be squared are 0.
+            gradients: float32, P x number of parameters of the encoder; rows too short to be squared are 0.
+
+        Returns:
+            float32, number of parameters.
         """
         return self.aggregator(gradients)
 
@@ -283,11 +300,11 @@ class Aggregation(TorchJdMethod):
 def _task_gradients(
     separate: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
 ) -> tuple[list[nn.Parameter], Tensor]:
-    """Compute the gradient of each loss, and set the gradients of the heads.
+    """Compute the encoder's gradients, and set those of the heads.
 
     Returns:
-        the parameters of the encoder that are not frozen; float32, P x their number: a gradient per row, or 0
-        if it is too short to be squared.
+        the parameters of the encoder that are not frozen; float32, P x their number: the gradient of each
+        loss, or 0 if it is too short to be squared.
     """
     from torchjd.autojac import mtl_backward
 
@@ -304,10 +321,13 @@ def _task_gradients(
 
 
 class GradVac(Aggregation):
-    """Aligns gradients as much as they were on average before, for each pair of tasks."""
+    """Aligns each pair of gradients to its running mean similarity."""
 
     def get_extra_state(self) -> Tensor:
-        """The running mean, float32, tasks x tasks; 0 before the first step."""
+        """Running mean of the similarities: float32, tasks x tasks.
+
+        It is 0 before the first step.
+        """
         mean = self.aggregator.gramian_weighting._phi_t
         return torch.zeros(self.num_heads, self.num_heads) if mean is None else mean
 
@@ -325,15 +345,19 @@ class GradVac(Aggregation):
 
 
 class NashMtl(Aggregation):
-    """The solution of a bargaining game between the tasks, searched from the solution of the last step.
+    """The solution of a bargaining game between the tasks.
 
-    A game with a task whose gradient is 0 has no solution, so the others play alone.
+    The search starts from the solution of the last step. A game with a task whose gradient is 0 has no
+    solution, so the others play alone.
     """
 
     size = "n_tasks"
 
     def aggregate(self, gradients: Tensor) -> Tensor:
-        """Returns the bargain of the tasks that have a gradient; 0 if none has."""
+        """Solve the game of the tasks that have a gradient.
+
+        The result is 0 if none has.
+        """
         lengths = torch.linalg.vector_norm(gradients, dim=1)
         playing = lengths != 0
         num_playing = int(playing.sum())
@@ -352,7 +376,7 @@ class NashMtl(Aggregation):
         return update
 
     def get_extra_state(self) -> Tensor:
-        """The solution, tasks."""
+        """The solution: one number per task."""
         return torch.from_numpy(self.aggregator.weighting.prvs_alpha)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -370,7 +394,11 @@ class NashMtl(Aggregation):
 
 
 def make_combiner(loss: str, num_heads: int) -> Combiner:
-    """Make the combiner of an entry of LOSSES for a network with a number of heads.
+    """Make the combiner of an entry of LOSSES.
+
+    Args:
+        loss: name of the entry.
+        num_heads: number of heads of the network.
 
     Raises:
         UserError: the entry names no class of this file.

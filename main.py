@@ -1,4 +1,7 @@
-"""The command line: parse, check, dispatch. Every error that a user can cause becomes one line."""
+"""The command line: parse, check, dispatch.
+
+Every error that a user can cause becomes one line.
+"""
 
 import sys
 
@@ -43,15 +46,18 @@ class Parser(argparse.ArgumentParser):
     """Argument parser whose errors are one line and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with the line."""
+        """Exit with the message in one line."""
         sys.exit(fail(f"{message} (--help explains the options)", 2))
 
     def _print_message(self, message: str, file: object = None) -> None:
-        print_result(message.rstrip("\n"))  # argparse ignores errors of writing
+        print_result(message.rstrip("\n"))  # argparse would ignore errors of writing
 
 
 def fail(message: str, code: int) -> int:
-    """Print a message in one line to standard error; returns the exit code."""
+    """Print a message in one line to standard error.
+
+    Returns the exit code.
+    """
     label = "error: " if code <= 2 else ""
     with suppress(OSError):
         print(f"main.py: {label}{in_one_line(' '.join(message.splitlines()))}", file=sys.stderr)
@@ -59,7 +65,7 @@ def fail(message: str, code: int) -> int:
 
 
 def _reader(read: Callable[[str], object]) -> Callable[[str], object]:
-    """The type of an option for argparse."""
+    """Argparse type of an option, from its reader."""
 
     def read_word(word: str) -> object:
         try:
@@ -128,7 +134,9 @@ def build_parser(table: Sequence[Option]) -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str] | None, table: Sequence[Option]) -> Run:
-    """Read and check the command line; exits the program if it is invalid.
+    """Read and check the command line.
+
+    Exits the program if it is invalid.
 
     Raises:
         UserError: the user's own data set cannot be read.
@@ -136,7 +144,7 @@ def parse(argv: Sequence[str] | None, table: Sequence[Option]) -> Run:
     parser = build_parser(table)
     given = vars(parser.parse_args(argv))
     mode = given.pop("mode")
-    if mode == "report":  # which ignores the other options
+    if mode == "report":  # a report ignores the other options
         given = {name: given[name] for name in ("save_path", "verbose")}
     try:
         return make_run(mode, given, table)
@@ -159,7 +167,10 @@ def check_packages(names: Iterable[str]) -> None:
 
 
 def outside_cause(error: Exception) -> str | None:
-    """The message for an error that the machine or its set-up caused; None for a bug of the program."""
+    """Message for an error that the machine or its set-up caused.
+
+    None for a bug of the program.
+    """
     text = (str(error).splitlines() or [""])[0]
     if is_out_of_memory(error):
         where = " on the GPU" if "CUDA" in str(error) else ""
@@ -177,7 +188,7 @@ def outside_cause(error: Exception) -> str | None:
 
 def failed_import(error: Exception) -> str | None:
     """The package whose import led to an error, or None."""
-    import traceback  # takes as long as the rest of a refusal
+    import traceback  # importing it takes as long as the rest of a refusal
 
     names = [
         frame.f_globals.get("__name__", "")
@@ -186,7 +197,7 @@ def failed_import(error: Exception) -> str | None:
     ]
     if isinstance(error, ImportError):
         names.append(error.name or "")
-    if str(error) == "Numpy is not available":  # for a PyTorch built with another version
+    if str(error) == "Numpy is not available":  # PyTorch was built for another version
         names.append("numpy")
     packages = (name.partition(".")[0] for name in reversed(names))  # one may have imported the next
     return next((package for package in packages if package in (*REQUIRED, "torchjd")), None)
@@ -202,7 +213,7 @@ def main(
 
     Args:
         argv: the command line; default: that of the process.
-        table: the options that there are.
+        table: table of options.
         network: makes the model, from the number of channels and the number of classes of each head;
             default: models.Model.
         save_interval: seconds between two checkpoints during training.

@@ -11,9 +11,10 @@ POOLED_SIDE = 8
 
 
 class Encoder(nn.Module):
-    """Images to features: five 3x3 convolutions, each with batch normalisation and ReLU, and pooling.
+    """Images to features: five convolutions and pooling.
 
-    Any module can be an encoder that has the number of its features as `num_features`.
+    Each convolution is 3x3, followed by batch normalisation and ReLU. Any module can be an encoder if
+    `num_features` is the number of its features.
     """
 
     num_features = 128 * POOLED_SIDE * POOLED_SIDE
@@ -31,7 +32,14 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the features, N x num_features, of normalised images, float32, N x C x H x W."""
+        """Compute the features of normalised images.
+
+        Args:
+            images: float32, N x C x H x W.
+
+        Returns:
+            N x num_features.
+        """
         maps = self.layers(images)
         if maps.shape[-2:] != (POOLED_SIDE, POOLED_SIDE):  # otherwise pooling takes time and changes nothing
             maps = F.adaptive_avg_pool2d(maps, POOLED_SIDE)
@@ -81,5 +89,8 @@ class Model(nn.Module):
 
 
 def computing_in(precision: str, device: torch.device) -> torch.autocast:
-    """In this context a network computes in `fp32` or `bf16`; its weights stay as they are."""
+    """Context in which a network computes in `fp32` or `bf16`.
+
+    Its weights stay as they are.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -1,4 +1,4 @@
-"""The optimizer of a run, with the work-arounds that fused steps of PyTorch need.
+"""The optimizer of a run, with work-arounds for PyTorch's fused steps.
 
 A fused step reads a parameter, its gradient and its momentum buffer as three blocks of memory, and takes for
 granted that the blocks are there from the first step on and have their elements in the same order.
@@ -14,7 +14,10 @@ from options import Run
 
 
 def make_optimizer(model: nn.Module, combiner: Combiner, run: Run) -> torch.optim.Optimizer:
-    """SGD over the parameters of the network and, without weight decay, of the loss combiner."""
+    """Make the SGD optimizer of a run.
+
+    It trains the network and, without weight decay, the parameters of the loss combiner.
+    """
     groups: list[dict[str, Any]] = [
         {"params": list(model.parameters()), "weight_decay": run.weight_decay},
         {"params": list(combiner.parameters()), "weight_decay": 0.0},
@@ -29,10 +32,12 @@ def make_optimizer(model: nn.Module, combiner: Combiner, run: Run) -> torch.opti
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Any]]) -> None:
-    """Load the buffers of an optimizer; its hyperparameters stay those of the run.
+    """Load the buffers of an optimizer.
+
+    Its hyperparameters stay those of the run.
 
     Args:
-        optimizer: of the same parameters.
+        optimizer: an optimizer of the same parameters.
         state: the entry `state` of its state dict, from any device.
     """
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -1,7 +1,8 @@
-"""Every option of the command line, once: what it accepts, which settings it goes with, what it decides.
+"""Every option of the command line, in one table.
 
-The parser, the help, the checks, what files record, what --resume insists on, what --eval compares and what
-the report groups by follow from the table OPTIONS. To add an option, add a line there and use `run.NAME`.
+For each option, OPTIONS has what it accepts, which settings it goes with, and what it decides. The parser,
+the help, the checks, what files record, what --resume insists on, what --eval compares and what the report
+groups by follow from this. To add an option, add a line there and use `run.NAME`.
 """
 
 import math
@@ -18,7 +19,7 @@ from tasks import DATA_SETS, DataSpec
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads the value of an option from a word, and checks one from a file.
+    """Reads an option's value from a word, and checks recorded values.
 
     Attributes:
         read: returns the value of a word, or raises ValueError with what is wrong.
@@ -29,7 +30,7 @@ class Reader:
     holds: Callable[[Any], bool]
 
     def __call__(self, word: str) -> Any:
-        """Returns the value of a word."""
+        """Read the value of a word."""
         return self.read(word)
 
 
@@ -38,14 +39,14 @@ class Option:
     """One option of the command line.
 
     Attributes:
-        name: without the dashes.
-        group: its heading in the help.
+        name: name, without the dashes.
+        group: heading of its group in the help.
         help: what it is, without the default.
         read: returns its value for a word of the command line, or raises ValueError with what is wrong; None
             for a flag. A Reader checks values in files, too; with any other function they are not checked.
         default: its value if it is not given, or a function of the data set that returns it.
         words: the default in the help, if not the value itself.
-        metavar: its value in the help.
+        metavar: placeholder for its value in the help.
         many: whether it takes a list of words.
         settings: the settings that it goes with. With the others its value is None, and giving it is an
             error, except in an evaluation if it decides the training.
@@ -77,7 +78,7 @@ class Option:
     key: Callable[[Any], Any] = lambda value: value
 
     def default_for(self, spec: DataSpec) -> Any:
-        """Its value for a data set if it is not given."""
+        """Value for a data set if the option is not given."""
         if self.read is None:
             return False
         return self.default(spec) if callable(self.default) else self.default
@@ -87,7 +88,7 @@ class Option:
         return setting in self.settings
 
     def accepts(self, value: Any, setting: int) -> bool:
-        """Whether a value from a file is one that a run of a setting can have."""
+        """Whether a run of a setting can have a recorded value."""
         if not self.goes_with(setting):
             return value is None
         if self.read is None:
@@ -105,7 +106,7 @@ class Option:
         return None if value is None else self.key(value)
 
     def differs(self, one: Any, other: Any) -> bool:
-        """Whether two values mean something else."""
+        """Whether two values differ in meaning."""
         return self.key_of(one) != self.key_of(other)
 
 
@@ -116,8 +117,8 @@ class Run:
     Attributes:
         mode: `train`, `eval` or `report`.
         spec: the data set.
-        values: of the options of the table, by name.
-        table: the options that there are.
+        values: value of each option, by name.
+        table: table of options.
     """
 
     mode: str
@@ -132,11 +133,17 @@ class Run:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """The options as files record them, with the version of the program: plain values."""
+        """The options as files record them: plain values.
+
+        The version of the program is among them.
+        """
         return {name: _plain(value) for name, value in self.values.items()} | {"version": VERSION}
 
     def changed(self, **values: Any) -> "Run":
-        """The same run with other values of some options, on the same data set."""
+        """The same run with other values of some options.
+
+        The data set stays the same.
+        """
         values = {**self.values, **values}
         return replace(self, values=values, spec=replace(self.spec, validation=values["validation"] or 0.0))
 
@@ -156,7 +163,7 @@ def make_run(
     Args:
         mode: `train`, `eval` or `report`.
         given: values of options by name; None means not given.
-        table: the options that there are; default: OPTIONS.
+        table: table of options; default: OPTIONS.
         spec: the data set; default: that of the options.
 
     Raises:
@@ -166,14 +173,14 @@ def make_run(
     table = OPTIONS if table is None else table
     given = {name: value for name, value in given.items() if value is not None}
     setting = given.get("setting", 0)
-    if mode == "eval":  # which takes the options of a training, by any setting that scores its model
+    if mode == "eval":  # the training's options may be given, and are ignored if of another setting
         ignored = {o.name for o in table if o.decides == "training" and not o.goes_with(setting)}
         given = {name: value for name, value in given.items() if name not in ignored}
     _check_given(given, setting, table)
     data = given.get("data", DEFAULT_DATA)
     if isinstance(data, Path):
         if spec is None:
-            from own_data import read_spec  # imports NumPy, which refusals do without
+            from own_data import read_spec  # imports NumPy, which would slow down refusals
 
             spec = read_spec(data)
         given["data"] = f"{spec.name}#{spec.checksum}"
@@ -195,7 +202,7 @@ def make_run(
 
 
 def _check_given(given: Mapping[str, Any], setting: int, table: Sequence[Option]) -> None:
-    """Check that the given options go with the setting, and that those it needs are given.
+    """Check the given options against the setting.
 
     Raises:
         CommandError: an option does not go with the setting, or one that it needs is missing.
@@ -215,7 +222,9 @@ def _check_given(given: Mapping[str, Any], setting: int, table: Sequence[Option]
 
 
 def read_options(recorded: object, table: Sequence[Option]) -> dict[str, Any]:
-    """Check the options that a file records, and fill in defaults for options newer than the file.
+    """Check the options that a file records.
+
+    Options newer than the file get their defaults.
 
     Raises:
         ValueError: they are not those of a run; the text names the option.
@@ -236,7 +245,7 @@ def read_options(recorded: object, table: Sequence[Option]) -> dict[str, Any]:
         value = _recorded_value(option, recorded, setting)
         try:
             valid = option.accepts(value, setting)
-            option.key_of(value)  # which is compared later
+            option.key_of(value)  # must not fail when values are compared later
         except (ArithmeticError, LookupError, TypeError, ValueError):
             valid = False
         if not valid:
@@ -246,7 +255,10 @@ def read_options(recorded: object, table: Sequence[Option]) -> dict[str, Any]:
 
 
 def _recorded_value(option: Option, recorded: Mapping[str, Any], setting: int) -> Any:
-    """The value of an option in a file, or its default if the option is newer than the file."""
+    """Value of an option in a file.
+
+    If the option is newer than the file, this is its default.
+    """
     if option.name in recorded:
         return recorded[option.name]
     if not option.goes_with(setting) and not option.repeats:
@@ -257,7 +269,7 @@ def _recorded_value(option: Option, recorded: Mapping[str, Any], setting: int) -
 
 
 def in_short(value: object) -> str:
-    """A value from a file in an error message, in at most 40 characters."""
+    """A value as text of at most 40 characters, for errors."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 40 else f"{text[:37]}..."
 
@@ -265,12 +277,15 @@ def in_short(value: object) -> str:
 def differing(
     options: Iterable[Option], asked: Mapping[str, Any], recorded: Mapping[str, Any]
 ) -> list[Option]:
-    """Returns the options whose values differ between two records."""
+    """Options whose values differ between two records."""
     return [option for option in options if option.differs(asked[option.name], recorded[option.name])]
 
 
 def grouping(table: Iterable[Option], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """What repeated runs have in common: the key of each deciding option that goes with their setting."""
+    """What repeated runs have in common, by option.
+
+    It is the key of each deciding option that goes with their setting.
+    """
     return {
         option.name: option.key_of(recorded[option.name])
         for option in table
@@ -292,7 +307,13 @@ def as_given(name: str, value: object) -> str:
 
 
 def number(kind: type[int] | type[float], wanted: str, accepts: Callable[[float], bool]) -> Reader:
-    """Reads a number that `accepts` takes; `wanted` describes it in an error."""
+    """Make a reader of numbers.
+
+    Args:
+        kind: type of the numbers.
+        wanted: describes a valid number, for errors.
+        accepts: whether a number is valid.
+    """
 
     def read(text: str) -> float:
         try:
@@ -310,7 +331,7 @@ def number(kind: type[int] | type[float], wanted: str, accepts: Callable[[float]
 
 
 def is_number(value: object) -> bool:
-    """Whether a value from a file is a number that a float can hold."""
+    """Whether a value is a number that a float can hold."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
@@ -318,7 +339,7 @@ def is_number(value: object) -> bool:
 
 
 def choice(names: Iterable[str]) -> Reader:
-    """Reads one of some names."""
+    """Make a reader that accepts one of some names."""
     names = list(names)
 
     def read(text: str) -> str:
@@ -423,7 +444,7 @@ def check_validation(run: Run) -> str | None:
 
 
 def check_weights(run: Run) -> str | None:
-    """Check that there is a weight for each task, and one above 0."""
+    """Check that every task has a weight and one is positive."""
     num_tasks = len(run.spec.tasks)
     if len(run.weights) != num_tasks:
         given = len(run.weights)
@@ -454,7 +475,10 @@ def check_batch_size(run: Run) -> str | None:
 
 
 def check_tasks_per_step(run: Run) -> str | None:
-    """Check that a batch splits into as many equal slices, each of at least 2 images."""
+    """Check that a batch splits into equal slices.
+
+    Each slice must have at least 2 images.
+    """
     if run.mode != "train":
         return None
     size, count = run.batch_size, run.tasks_per_step

@@ -1,4 +1,7 @@
-"""Read and check a data set of the user's own, FILE.npz. Nothing in it is ever executed."""
+"""Read and check a data set of the user's own, FILE.npz.
+
+Nothing in it is ever executed.
+"""
 
 import difflib
 import hashlib
@@ -34,7 +37,9 @@ class _WrongError(Exception):
 
 
 def read_spec(path: Path) -> DataSpec:
-    """Read the definition of a data set from a file: labels and tasks, but no images.
+    """Read the definition of a data set from a file.
+
+    It reads labels and tasks, but no images.
 
     Raises:
         UserError: there is no such file, or it is not a valid data set.
@@ -43,11 +48,11 @@ def read_spec(path: Path) -> DataSpec:
 
 
 def read_images(path: Path, checksum: str) -> dict[str, np.ndarray]:
-    """Read the images and the labels of a file that read_spec has described.
+    """Read the images and labels of a file.
 
     Args:
-        path: the file.
-        checksum: what read_spec found.
+        path: a file that read_spec has described.
+        checksum: the checksum that read_spec found.
 
     Returns:
         `train_images` and `test_images`, uint8, N x C x H x W; `train_labels` and `test_labels`, int64, N.
@@ -70,7 +75,10 @@ def read_images(path: Path, checksum: str) -> dict[str, np.ndarray]:
 
 
 def _open(path: Path, read: Callable[[NpzFile], T]) -> T:
-    """Read from a file; turn everything that is wrong with it into a UserError."""
+    """Read from a file.
+
+    Everything that is wrong with it becomes a UserError.
+    """
     try:
         with open(path, "rb") as file:
             archive = np.load(file, allow_pickle=False)
@@ -129,7 +137,7 @@ def _checksum(archive: NpzFile) -> str:
 
 @contextmanager
 def _naming(name: str) -> Generator[None]:
-    """Turn any error that damaged bytes lead to into one that names the array."""
+    """Name the array in errors that damaged bytes lead to."""
     try:
         yield
     except Exception as error:
@@ -141,7 +149,7 @@ def _naming(name: str) -> Generator[None]:
 
 
 def read_header(archive: NpzFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Read the shape and the type of an array, but not its content.
+    """Read the shape and type of an array, not its content.
 
     Raises:
         Exception: it is damaged, or its size does not match.
@@ -162,7 +170,10 @@ def _array(archive: NpzFile, name: str) -> np.ndarray:
 
 
 def _plain(archive: NpzFile, name: str, kinds: str, wanted: str) -> np.ndarray:
-    """Read an array whose type is one of `kinds`; an array of objects is never read."""
+    """Read an array whose type is one of `kinds`.
+
+    An array of objects is never read.
+    """
     dtype = read_header(archive, name)[1]
     if dtype.kind not in kinds:
         raise _WrongError(f"has {name} of type {dtype}: it must be {wanted}")
@@ -287,7 +298,10 @@ def _num_classes(
 
 
 def _check_table(table: np.ndarray, names: list[str]) -> None:
-    """Check that every task has at least two classes, numbered from 0 without a gap."""
+    """Check that tasks number their classes from 0 without gaps.
+
+    Every task must have at least two classes.
+    """
     if len(names) != len(table):
         raise _WrongError(f"has {len(names)} task_names and {len(table)} tasks")
     for name, row in zip(names, table, strict=True):

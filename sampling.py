@@ -1,7 +1,7 @@
-"""Which sources and which images each training step works on, as functions of a few integers.
+"""Which sources and images each training step works on.
 
-A batch depends on the seed and on the number of batches before it, so two runs agree, and a run is resumed
-from counts alone.
+Both are functions of a few integers. A batch depends on the seed and on the number of batches before it, so
+two runs agree, and a run is resumed from counts alone.
 """
 
 import math
@@ -16,7 +16,7 @@ SHUFFLING, SAMPLING = 0, 1
 
 @dataclass(frozen=True)
 class Source:
-    """A set of training images, such as those of a task, and the heads that they train.
+    """Training images, such as a task's, and the heads that they train.
 
     Attributes:
         name: name of the task, or of the images.
@@ -62,7 +62,12 @@ class Stream:
         return order[: self.batches_per_pass * self.batch_size].reshape(-1, self.batch_size)
 
     def batches(self, start: int, count: int) -> np.ndarray:
-        """Returns `count` batches from number `start` on: int64, count x batch_size, indices of images."""
+        """Batches of indices of images: int64, count x batch_size.
+
+        Args:
+            start: number of the first batch.
+            count: number of batches.
+        """
         if count == 0:
             return np.empty((0, self.batch_size), dtype=np.int64)
         first, last = start // self.batches_per_pass, (start + count - 1) // self.batches_per_pass
@@ -84,7 +89,7 @@ class Plan:
     ) -> None:
         """
         Args:
-            sources: to sample from.
+            sources: sources to sample from.
             batch_size: number of images of a step, a multiple of `sources_per_step`.
             seed: seed of the sampling and of the shuffling.
             sources_per_step: number of sources that a step samples, with replacement.
@@ -103,14 +108,24 @@ class Plan:
         ]
 
     def sampled(self, epoch: int) -> np.ndarray:
-        """The sources of each step of an epoch, from 1: int64, steps x sources per step."""
+        """Sources of each step: int64, steps x sources per step.
+
+        Args:
+            epoch: number of the epoch, from 1.
+        """
         random = np.random.default_rng((self.seed, SAMPLING, epoch))
         return random.choice(
             len(self.sources), size=(self.steps_per_epoch, self.sources_per_step), p=self._probabilities
         )
 
     def indices(self, epoch: int) -> np.ndarray:
-        """Indices of the training images of each step, slice after slice: int64, steps x batch size."""
+        """Images of each step: int64, steps x batch size.
+
+        These are indices of training images, slice after slice.
+
+        Args:
+            epoch: number of the epoch, from 1.
+        """
         taken = np.zeros(len(self.sources), dtype=np.int64)
         for earlier in range(1, epoch):
             taken += np.bincount(self.sampled(earlier).ravel(), minlength=len(taken))

@@ -1,4 +1,4 @@
-"""Scores of a model: test images and a table of tasks to a score per task."""
+"""Scores of a model on test images, one per task."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -42,14 +42,14 @@ class Scorer:
     The answer of a head is its highest logit among those of the task's classes.
 
     Attributes:
-        constant_accuracy: of each task, that of always giving its commonest answer.
+        constant_accuracy: for each task, the accuracy of always giving its commonest answer.
         num_answers: number of answers of each task.
     """
 
     def __init__(self, images: Split, tasks: Tensor, head_targets: Tensor) -> None:
         """
         Args:
-            images: the images.
+            images: images to score on.
             tasks: int64, T x classes, on the CPU: the number of each class within each task, or -1.
             head_targets: int64, heads x classes, on the CPU: the number of each class among the logits of
                 each head, or -1. Head t answers task t; a single head answers all tasks.
@@ -72,11 +72,13 @@ class Scorer:
         progress: bool = False,
         pause: Callable[[], None] = lambda: None,
     ) -> Scores:
-        """Score a model, whose mode and PyTorch's generators stay as they are.
+        """Score a model.
+
+        Its mode and PyTorch's generators stay as they are.
 
         Args:
-            model: on the device of the images.
-            precision: that it computes in, `fp32` or `bf16`.
+            model: model on the device of the images.
+            precision: number format that it computes in, `fp32` or `bf16`.
             batch_size: images in a batch; default: the fastest. The scores do not depend on it.
             progress: whether to show a bar.
             pause: called after every batch; may raise.
@@ -98,10 +100,10 @@ class Scorer:
         They are estimated on the task's training images. The model stays as it is.
 
         Args:
-            model: on the device of the images.
+            model: model on the device of the images.
             train: the training images, on the same device.
             batch_size: images that are normalised together to estimate the statistics.
-            precision: that it computes in, `fp32` or `bf16`.
+            precision: number format that it computes in, `fp32` or `bf16`.
             progress: whether to show a bar.
             pause: called after every batch; may raise.
 
@@ -134,7 +136,10 @@ class Scorer:
         progress: bool,
         pause: Callable[[], None],
     ) -> Scores:
-        """Score the heads of a model on the features of the parts, which are made one by one."""
+        """Score the heads of a model on the features of parts.
+
+        The parts are made one by one.
+        """
         device = self._images.labels.device
         num_pixels = self._images.images.shape[2] * self._images.images.shape[3]
         encoded = batch_size or max(1, ENCODER_BATCH[device.type] * 32 * 32 // num_pixels)
@@ -166,7 +171,15 @@ class Scorer:
     def _count(
         self, model: Model, features: Tensor, tasks: list[int], labels: Tensor, correct: Tensor
     ) -> None:
-        """Add the number of correct answers in some tasks to `correct`, int64, tasks x answers."""
+        """Count the correct answers in some tasks.
+
+        Args:
+            model: model whose heads answer.
+            features: features of the images.
+            tasks: tasks to count in.
+            labels: labels of the images.
+            correct: int64, tasks x answers: the counts, to which these are added.
+        """
         for head in dict.fromkeys(self._head_of[task] for task in tasks):
             logits = model.heads[head](features).float()
             answered = [task for task in tasks if self._head_of[task] == head]
@@ -178,7 +191,10 @@ class Scorer:
 
 
 def _full_batches(images: Tensor, batch_size: int) -> list[Tensor]:
-    """Full batches of images, in order; if none is full, one of all images."""
+    """Full batches of images, in order.
+
+    If none is full, one batch of all images.
+    """
     if len(images) < batch_size:
         # Batch normalisation refuses to estimate the variance of a single value.
         return [images if len(images) > 1 else images.repeat(2)]
@@ -186,9 +202,10 @@ def _full_batches(images: Tensor, batch_size: int) -> list[Tensor]:
 
 
 def _reset_batch_norm(encoder: nn.Module) -> bool:
-    """Put only the batch-norm layers of an encoder into training mode, with statistics reset.
+    """Reset an encoder's batch-norm statistics, to estimate them again.
 
-    The statistics become plain averages over the batches that the encoder gets next.
+    Only these layers are put into training mode. The statistics become plain averages over the batches that
+    the encoder gets next.
 
     Returns:
         whether there are such layers; those without statistics, or frozen by the encoder, do not count.
@@ -212,7 +229,7 @@ def answers_of_logits(tasks: Tensor, head_targets: Tensor) -> Tensor:
 
     Args:
         tasks: int64, T x classes: the number of each class within each task, or -1.
-        head_targets: int64, T x classes: its number among the logits of the task's head, or -1.
+        head_targets: int64, T x classes: the number of each class among the logits of the task's head, or -1.
 
     Returns:
         int64, T x most logits: the number, within the task, of the class of each logit, or -1.
@@ -239,7 +256,9 @@ def _count_answers(tasks: Tensor, labels: Tensor) -> Tensor:
 
 
 def _groups(tasks: Tensor, labels: Tensor) -> list[tuple[list[int], Tensor]]:
-    """Group the images by the tasks that they belong to, so that a batch runs only the heads it needs.
+    """Group the images by the tasks that they belong to.
+
+    A batch of a group runs only the heads that it needs.
 
     Args:
         tasks: int64, T x classes, on the CPU.

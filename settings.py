@@ -17,7 +17,7 @@ VERSION = "3.0.0.dev0"
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to train and score a model.
+    """How a model is trained and scored.
 
     Attributes:
         name: short name.
@@ -81,14 +81,14 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Loss:
-    """One way to combine the losses of a step.
+    """How the losses of a step are combined.
 
     Attributes:
         words: what it does, for the help.
         combiner: name of its class in losses.py.
-        arguments: what the class is made with, besides the number of heads.
+        arguments: arguments of the class, besides the number of heads.
         aggregates: whether it combines the gradients of the tasks, each from its own backward pass.
-        packages: what it needs besides requirements.txt.
+        packages: packages that it needs besides those of requirements.txt.
     """
 
     words: str
@@ -104,7 +104,10 @@ def _scalarization(words: str, combiner: str, method: str, **arguments: Any) -> 
 
 
 def _aggregation(words: str, combiner: str, method: str, *solvers: str, **arguments: Any) -> Loss:
-    """One of TorchJD's functions of the gradients, and the packages that it needs besides TorchJD."""
+    """One of TorchJD's functions of the gradients.
+
+    `solvers` are the packages that it needs besides TorchJD.
+    """
     packages = ("torchjd", *solvers)
     return Loss(words, combiner, {"method": method, **arguments}, aggregates=True, packages=packages)
 
@@ -185,7 +188,7 @@ TORCHJD = "0.18"
 """The version of TorchJD that has these methods."""
 
 PRECISIONS = ("fp32", "bf16")
-"""What the network computes in; its weights are fp32 in any case."""
+"""Number formats that the network computes in; its weights are fp32 in any case."""
 
 
 @dataclass(frozen=True)
@@ -215,12 +218,12 @@ SCHEDULES = {
 
 
 def look_up(namespace: Mapping[str, Any], name: str, file: str, table: str) -> Any:
-    """Look up the class or function that an entry of a table names.
+    """Look up the class or function that an entry names.
 
     Args:
         namespace: globals of the module that has to have it.
-        name: of the class or function.
-        file: of that module, for the error.
+        name: name of the class or function.
+        file: file of that module, for the error.
         table: the table that has the entry, for the error.
 
     Raises:

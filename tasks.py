@@ -1,4 +1,4 @@
-"""The data sets by definition: their classes, their tasks, and their generated stand-ins.
+"""The definitions of the data sets: classes, tasks and stand-ins.
 
 A data set is known from here without reading its images, so that the command line can be checked at once.
 """
@@ -12,24 +12,24 @@ from settings import SETTINGS
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A data set by definition.
+    """Definition of a data set.
 
     Attributes:
-        name: that of the data set, or of the user's file.
+        name: name of the data set, or of the user's file.
         question: what the tasks ask.
-        channels: of the images, 1 or 3.
+        channels: number of channels of the images, 1 or 3.
         image_size: side of the square images as published.
-        default_image_size: side that is trained on.
-        epochs: how many are trained by default.
-        mean: of the training pixels scaled to [0, 1], per channel; empty where loading measures it.
-        std: standard deviation of these, likewise.
+        default_image_size: side that images are resized to by default.
+        epochs: number of epochs that are trained by default.
+        mean: mean of the training pixels scaled to [0, 1], per channel; empty where loading measures it.
+        std: standard deviation of these pixels, likewise.
         tasks: the name of each task with a row of one entry per class: the number that the class has
             within the task, or -1 where the task leaves the class out.
         train_counts: number of training images of each class.
         test_counts: number of test images of each class.
         synthetic: whether the images are generated.
-        path: of the user's file, None for any other data set.
-        checksum: of the content of that file.
+        path: where the user's file is; None for any other data set.
+        checksum: checksum of the content of that file.
         validation: share of each class's training images that is held out and scored in the test
             images' place.
         reader: name of the function in data.py that reads its files.
@@ -58,7 +58,10 @@ class DataSpec:
 
     @property
     def stand_in(self) -> "DataSpec":
-        """Its generated stand-in, which has enough images for one batch of 128 per task."""
+        """Generated stand-in of the data set.
+
+        It has enough images for one batch of 128 per task.
+        """
         tasks = self.stand_in_tasks or self.tasks
         num_classes = len(next(iter(tasks.values())))
         train_count, test_count = self.stand_in_counts
@@ -95,7 +98,10 @@ class DataSpec:
 
     @property
     def held_out(self) -> tuple[int, ...]:
-        """Number of training images of each class that are held out: the share, but neither all nor none."""
+        """Number of held-out training images of each class.
+
+        This is the share `validation` of them, but neither all nor none.
+        """
         if not self.validation:
             return (0,) * self.num_classes
         return tuple(
@@ -103,17 +109,23 @@ class DataSpec:
         )
 
     def num_training_images(self, task: str | None = None) -> int:
-        """Number of images that are trained on: of a task, given by its name, or in all."""
+        """Number of images that are trained on.
+
+        Args:
+            task: name of the task whose images are counted; default: all images.
+        """
         row = (0,) * self.num_classes if task is None else self.tasks[task]
         counts = zip(row, self.train_counts, self.held_out, strict=True)
         return sum(count - held_out for number, count, held_out in counts if number >= 0)
 
     def training_sets(self, setting: int, task: int | None = None) -> dict[int | None, int]:
-        """Number of images of each training set that an epoch goes through, by task; None is that of all.
+        """Number of images of each training set, by task.
+
+        An epoch goes through these sets. None stands for the set of all images.
 
         Args:
-            setting: its number.
-            task: that of a single-task model; default: all models together.
+            setting: number of the setting.
+            task: number of the task of a single-task model; default: all models together.
         """
         separate = SETTINGS[setting].samples_tasks or SETTINGS[setting].kind == "single-task"
         if task is None and not separate:
@@ -131,7 +143,10 @@ def _one_against_rest(names: list[str]) -> dict[str, tuple[int, ...]]:
 
 
 def _partition(groups: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """A task per group of class ids: which class of the group, numbered in ascending order, is it?"""
+    """A task per group of class ids: which of them is it?
+
+    The classes of a group are numbered in ascending order.
+    """
     num_classes = sum(len(group) for group in groups.values())
     return {
         name: tuple(group.index(c) if c in group else -1 for c in range(num_classes))
@@ -140,7 +155,10 @@ def _partition(groups: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
 
 
 def _consecutive(sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
-    """A task per group of classes, whose class ids follow one another group by group."""
+    """A task per group of consecutive class ids.
+
+    The groups follow one another.
+    """
     num_classes, first = sum(sizes.values()), 0
     tasks = {}
     for name, size in sizes.items():

@@ -42,9 +42,10 @@ ORIGINAL_DEVIATION = (0.2023, 0.1994, 0.2010)
 
 
 class MovedOnceATask(Encoder):
-    """An encoder whose running statistics move as if each task passed the batch through it separately.
+    """Encoder whose running statistics move once a task.
 
-    As batch and weights are the same for all tasks, this is one move with a larger momentum.
+    In the original each task passes the batch through the encoder separately. As batch and weights are the
+    same for all tasks, this is one move with a larger momentum.
     """
 
     def __init__(self, in_channels: int) -> None:
@@ -91,7 +92,7 @@ DIFFERENCES = {
 
 
 def accuracy(run: str, seed: int, options: Sequence[str], path: Path, encoder: Callable) -> float:
-    """Mean accuracy at the end of a run, which is trained if necessary."""
+    """Mean accuracy at the end of a run, trained if necessary."""
     saving = ["--resume", "--save_history", "--save_path", str(path)]
     argv = ["--train", *run.split(), "--seed", str(seed), *options, *saving]
     program.parse(argv, OPTIONS)  # exits if they are invalid
@@ -105,7 +106,7 @@ def accuracy(run: str, seed: int, options: Sequence[str], path: Path, encoder: C
 
 
 def measure(name: str, options: Sequence[str], directory: Path) -> None:
-    """Train both sides of a difference with every seed and print the effect."""
+    """Train both sides with every seed and print the effect."""
     difference = DIFFERENCES[name]
     sides = {"here": ([], Encoder), name: (difference.options.split(), difference.encoder)}
     scores: dict[str, list[float]] = {side: [] for side in sides}
@@ -113,9 +114,8 @@ def measure(name: str, options: Sequence[str], directory: Path) -> None:
         for side, (besides, encoder) in sides.items():
             runs = []
             for run in difference.runs:
-                words = "".join(run.split()).replace(
-                    "--", "-"
-                )  # the same path for all differences, so that `here` is trained once
+                # Paths of `here` do not depend on the difference, so that it is trained once.
+                words = "".join(run.split()).replace("--", "-")
                 path = directory / f"{side}{words}-seed{seed}"
                 runs.append(accuracy(run, seed, [*options, *besides], path, encoder))
             scores[side].append(float(np.mean(runs)))

@@ -40,7 +40,7 @@ COMMON, OWN, ALONE = 0.02, 0.03, 0.003
 
 
 def truths(random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Sample a study: the true accuracy of every task, by label of the configuration."""
+    """Sample a study: the true accuracies of the tasks, by configuration."""
     single = random.uniform(0.45, 0.7, len(TASKS))
     draws = single + random.uniform(-0.04, 0.08, len(TASKS))
     made = {1: draws + random.uniform(-0.05, 0.1, len(TASKS)), 2: single, 3: draws, 4: draws}
@@ -54,7 +54,7 @@ def truths(random: np.random.Generator) -> dict[str, np.ndarray]:
 def write_run(
     path: Path, setting: int, seed: int, accuracy: np.ndarray, own: np.ndarray, task: int | None = None
 ) -> None:
-    """Write the history of a run of four epochs that ended with these accuracies."""
+    """Write the history of a run of four epochs with these accuracies."""
     given = {"setting": setting, "seed": seed, "task": task, "epochs": 4}
     run = make_run("train", given)
     scored = [*range(len(TASKS))] if task is None else [task]
@@ -111,7 +111,7 @@ def true_difference(row: dict[str, str], truth: dict[str, np.ndarray]) -> float:
 
 
 def measure_coverage(studies: int, seeds: int) -> None:
-    """Report on simulated studies and print how often the intervals contain the true value."""
+    """Print how often the intervals of simulated studies contain the true value."""
     random = np.random.default_rng(0)
     hits: dict[str, list[bool]] = defaultdict(list)
     wrong: dict[str, list[bool]] = defaultdict(list)
@@ -140,7 +140,7 @@ def measure_coverage(studies: int, seeds: int) -> None:
 
 
 def measure_time(histories: int) -> None:
-    """Report on one large study in its own process and print its time and memory."""
+    """Print the time and memory of a report on one large study."""
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"
         write_study(runs, max(1, round(histories / 23)), np.random.default_rng(0))

@@ -69,10 +69,10 @@ TEST_IMAGES = {"cpu": 2000, "cuda": 10_000}
 
 
 def keep_memory_as_by_default() -> None:
-    """Set glibc's memory management to where it settles by itself in a program with tensors of these sizes.
+    """Set glibc's memory management to where it settles by itself.
 
-    Its mmap threshold rises to the largest freed block below 32 MB, here the first convolution's output of
-    17 MB, and its trim threshold to twice as much.
+    In a program with tensors of these sizes the mmap threshold rises to the largest freed block below 32 MB,
+    the first convolution's output of 17 MB, and the trim threshold to twice as much.
     """
     max_mappings, mapping_threshold, trim_threshold = -4, -3, -1  # parameter numbers of mallopt
     largest = 16_781_312
@@ -85,7 +85,10 @@ def keep_memory_as_by_default() -> None:
 
 
 def generated(number: int, test_images: int, device: torch.device) -> DataSet:
-    """Generate random images with the shape, classes and number of training images of a data set."""
+    """Generate random images in place of a data set.
+
+    Their shape, classes and number of training images are those of the data set.
+    """
     spec = DATA_SETS[number]
     random = np.random.default_rng(0)
     side = spec.default_image_size
@@ -204,7 +207,10 @@ class Ours:
         self.agent, self.model = agent, agent.model
 
     def train(self, steps: int) -> None:
-        """Do some training steps, repeating the first epoch, whose plan the first step makes."""
+        """Do some training steps, repeating the first epoch.
+
+        The first step makes its plan.
+        """
         agent, num_steps = self.agent, self.agent.plan.steps_per_epoch
         while steps:
             if agent.step == num_steps:
@@ -224,7 +230,10 @@ class Ours:
 
 
 class Floor:
-    """The training step of a run, repeated on one batch, with the tasks sampled in the first epoch (C)."""
+    """The training step of a run, repeated on one batch (C).
+
+    The tasks are those sampled in the first epoch.
+    """
 
     def __init__(self, agent: Agent) -> None:
         self.agent, self.model = agent, agent.model
@@ -344,7 +353,10 @@ def measure(setting: int, args: argparse.Namespace, device: torch.device) -> Non
 
 
 def measure_losses(args: argparse.Namespace, device: torch.device) -> None:
-    """Time steps of setting 5 with each loss in turn with those of `mean`, and print the results."""
+    """Time setting 5 with each loss and print the results.
+
+    Steps with each loss take turns with steps with `mean`.
+    """
     print(heading(args, device, "steps of setting 5"))
     print(f"{'loss':14}  {'mean ms/step':18}  {'loss ms/step':18}  loss/mean")
     data = generated(args.data, args.test_images, device)
@@ -395,7 +407,10 @@ def measure_all(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def peak_memory(variant: str, setting: int, args: argparse.Namespace) -> float:
-    """Peak memory in MB of a process that runs a few steps and an evaluation of one variant."""
+    """Peak memory of a process that runs one variant, in MB.
+
+    The process does a few steps and an evaluation.
+    """
     command = [sys.executable, __file__, "--data", args.data, "--settings", setting, "--memory_of", variant]
     command += ["--device", args.device, "--precision", args.precision, *["--compile"] * args.compile]
     command += ["--tasks_per_step", args.tasks_per_step]
@@ -404,7 +419,7 @@ def peak_memory(variant: str, setting: int, args: argparse.Namespace) -> float:
 
 
 def measure_memory(args: argparse.Namespace, device: torch.device) -> None:
-    """Run one variant and print the peak memory of this process in MB."""
+    """Run one variant and print this process's peak memory in MB."""
     run = options_of(args.settings[0], args)
     variant: Ours | Usual
     if args.memory_of == "A":
@@ -424,7 +439,7 @@ def measure_memory(args: argparse.Namespace, device: torch.device) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """Exits with status 2 and one line if the command line is invalid."""
+    """Argument parser whose errors are one line and exit status 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (--help explains the options)\n")

@@ -1,1 +1,1 @@
-"""The report: read the histories of runs and compare them in text, numbers and a figure."""
+"""The report: histories compared in text, numbers and a figure."""

@@ -26,7 +26,7 @@ class Question:
     """A choice in training that may matter.
 
     Attributes:
-        name: of the question.
+        name: name of the question.
         words: what is varied.
         pairs: finds the groups to compare.
         sides: given the options of existing runs, the options that each side of a comparison needs.
@@ -45,7 +45,10 @@ class Question:
 
 
 def agree(one: Group, other: Group, except_in: frozenset[str]) -> bool:
-    """Whether two groups agree in every option that goes with both settings, with some exceptions."""
+    """Whether two groups agree in all options, with some exceptions.
+
+    Only options that go with both settings count.
+    """
     return all(
         name in except_in or name not in other.shared or value == other.shared[name]
         for name, value in one.shared.items()
@@ -53,7 +56,10 @@ def agree(one: Group, other: Group, except_in: frozenset[str]) -> bool:
 
 
 def are_alike(steps: float | None, others: float | None) -> bool:
-    """Whether two numbers of training steps count as equal; unknown numbers do not."""
+    """Whether two numbers of training steps count as equal.
+
+    Unknown numbers do not.
+    """
     if steps is None or others is None:
         return False
     return abs(steps - others) <= STEPS_ALIKE * max(steps, others)
@@ -78,7 +84,10 @@ def within_setting(
 def between_settings(
     first: Callable[[Group], bool], second: Callable[[Group], bool], *differ: str
 ) -> Callable[[Study], list[Pair]]:
-    """Find pairs of groups of two settings with equally many steps or, failing that, epochs."""
+    """Find pairs of groups of two settings, trained equally long.
+
+    They have equally many steps or, failing that, epochs.
+    """
 
     def pairs(study: Study) -> list[Pair]:
         candidates = [
@@ -104,7 +113,7 @@ def between_settings(
 
 
 def against_default(defaults: Mapping[str, Any], *differ: str) -> Callable[[Study], list[Pair]]:
-    """Find pairs of the group with the default values of some options, and another of its setting.
+    """Find pairs of a default group and another of its setting.
 
     Args:
         defaults: values of the options that the question is about. Where no group has them, the first group
@@ -140,7 +149,10 @@ def is_mean(group: Group) -> bool:
 
 
 def sharing_setting(options: Mapping[str, Any]) -> int:
-    """A setting in which tasks share an encoder: that of existing runs if it does."""
+    """A setting in which tasks share an encoder.
+
+    It is that of existing runs if their tasks do, otherwise 3.
+    """
     return options["setting"] if options["setting"] not in (0, SINGLE_TASK) else 3
 
 
@@ -150,7 +162,10 @@ def another_loss(options: Mapping[str, Any]) -> str:
 
 
 def more_tasks_per_step(options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One task a step, and several: as many as existing runs have, or four if they divide the batch."""
+    """One task a step, and several.
+
+    As many as in existing runs; otherwise four, or another number that divides the batch.
+    """
     setting = options["setting"] if SETTINGS[options["setting"]].samples_tasks else 3
     size, more = options["batch_size"], options["tasks_per_step"]
     if more in (None, 1):
@@ -159,7 +174,10 @@ def more_tasks_per_step(options: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def another_recipe(options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The default recipe and another: that of existing runs, or momentum with a cosine schedule."""
+    """The default recipe and another.
+
+    The other is that of existing runs, or momentum with a cosine schedule.
+    """
     setting, other = options["setting"] or 3, {name: options[name] for name in RECIPE}
     if other == RECIPE:
         other = RECIPE | {"momentum": 0.9, "schedule": "cosine"}
@@ -231,7 +249,7 @@ QUESTIONS = (
             for one, other in against_default({"note": ""}, "code")(study)
             if one.shared["note"] != other.shared["note"]
         ],
-        lambda _: [{}],  # no command can: it takes other code
+        lambda _: [{}],  # no command makes such runs: they take other code
     ),
     Question(
         "single-task",
@@ -276,9 +294,10 @@ def common_seeds(one: Group, other: Group) -> list[int]:
 
 
 def scorings(pair: Pair, study: Study) -> list[Pair]:
-    """A pair, and the same pair scored with per-task statistics where these exist.
+    """A pair, and the same pair scored with per-task statistics.
 
-    Settings that do not sample tasks have one score, which stands on their side in both pairs.
+    The second pair is there if such scores exist. Settings that do not sample tasks have one score, which
+    stands on their side in both pairs.
     """
     first, second = (
         study.own.get(group, None if SETTINGS[group.setting].samples_tasks else group) for group in pair
@@ -300,7 +319,7 @@ class Transfer:
     """Gain or loss of each task relative to the single-task baseline.
 
     Attributes:
-        comparison: of the means over tasks.
+        comparison: comparison of the means over tasks.
         tasks: difference of each task in points, by the study's measure.
         change: delta_m by that measure, or None where it is undefined.
         no_better: tasks in which the baseline is no better than a constant answer.

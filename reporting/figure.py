@@ -65,9 +65,10 @@ def draw(sections: Sequence[Section]) -> bytes:
 
 @style.context(STYLE)
 def build(sections: Sequence[Section]) -> Figure:
-    """Build the figure: for each data set the accuracies of its groups, then the changes of its tasks.
+    """Build the figure.
 
-    Each group has its own row or panel, and markers are filled or hollow, so that nothing needs colour.
+    For each data set it shows the accuracies of the groups, then the changes of their tasks. Each group has
+    its own row or panel, and markers are filled or hollow, so that nothing needs colour.
     """
     parts: list[Callable[[SubFigure], None]] = []
     heights: list[float] = []
@@ -94,12 +95,18 @@ def build(sections: Sequence[Section]) -> Figure:
 
 
 def drawn_transfers(section: Section) -> dict[Group, Transfer]:
-    """Gains and losses of the groups whose tasks are drawn: not those with per-task statistics."""
+    """Gains and losses that get a panel.
+
+    Groups scored with per-task statistics get none.
+    """
     return {group: transfer for group, transfer in section.transfers.items() if not group.own}
 
 
 def wrapped_label(study: Study, group: Group, seeds: int, width: int) -> str:
-    """Label and number of seeds of a group, wrapped between options where possible."""
+    """Label and number of seeds of a group, wrapped.
+
+    Lines break between options where possible.
+    """
     label = f"{printable(study.label(group))}, {seeds} seed{'s' * (seeds != 1)}"
     if not group.is_complete:
         label += ", tasks missing"
@@ -107,7 +114,10 @@ def wrapped_label(study: Study, group: Group, seeds: int, width: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape what no font has: names of files and tasks may hold lone surrogates."""
+    """Escape what no font has.
+
+    Names of files and tasks may hold lone surrogates.
+    """
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -115,7 +125,7 @@ def draw_groups(place: SubFigure, section: Section, labels: Sequence[str]) -> No
     """Draw a row per group: accuracy, delta_m, and accuracy by epoch."""
     study = section.study
     changes = {group: each.change for group, each in section.transfers.items() if each.change}
-    # Setting 0 is scored on all classes: beside other settings its row has only text.
+    # Setting 0 is scored on all classes: next to other settings its row has only text.
     scored = [group for group in study.groups if group.by_task] or study.groups
     epochs = max(group.options["epochs"] for group in scored)
     widths = [3] + [1.6] * bool(changes) + [0.8] * (epochs > 1)
@@ -135,12 +145,18 @@ def draw_groups(place: SubFigure, section: Section, labels: Sequence[str]) -> No
 
 
 def marks(group: Group, own: Group | None) -> list[tuple[Group, str, float]]:
-    """The points in the row of a group, each with its marker and its shift from the middle."""
+    """Points in the row of a group.
+
+    Each has its marker and its shift from the middle.
+    """
     return [(group, SHARED, -0.17), (own, PER_TASK, 0.17)] if own else [(group, SHARED, 0)]
 
 
 def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
-    """Draw the mean accuracy of each group and of its seeds, and below with per-task statistics."""
+    """Draw the mean accuracy of each group and of its seeds.
+
+    The one with per-task statistics stands below.
+    """
     means: list[Estimate] = []
     of_seeds: list[float] = []
     for row, group in enumerate(study.groups):
@@ -165,7 +181,10 @@ def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
 
 
 def draw_changes(axes: Axes, study: Study, changes: Mapping[Group, Estimate]) -> None:
-    """Draw delta_m of each group that has it, and below with per-task statistics."""
+    """Draw delta_m of each group that has it.
+
+    The one with per-task statistics stands below.
+    """
     for row, group in enumerate(study.groups):
         own = study.own.get(group)
         for each, _, shift in marks(group, own if own in changes else None):
@@ -177,7 +196,10 @@ def draw_changes(axes: Axes, study: Study, changes: Mapping[Group, Estimate]) ->
 
 
 def draw_curves(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
-    """Draw the mean accuracy of each group by epoch, on the same scale in every row."""
+    """Draw the mean accuracy of each group by epoch.
+
+    The scale is the same in every row.
+    """
     curves = {study.groups.index(group): 100 * group.curve.mean(axis=0) for group in scored}
     low, high = min(curve.min() for curve in curves.values()), max(curve.max() for curve in curves.values())
     for row, curve in curves.items():
@@ -189,7 +211,10 @@ def draw_curves(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
 
 
 def draw_tasks(place: SubFigure, section: Section, labels: Sequence[str]) -> None:
-    """Draw a panel per group with the change of each task, in the same order in every panel."""
+    """Draw a panel per group with the change of each task.
+
+    The order of the tasks is the same in every panel.
+    """
     study = section.study
     transfers = drawn_transfers(section)
     differences = [transfer.tasks for transfer in transfers.values()][: len(labels)]
@@ -239,7 +264,10 @@ def draw_points(axes: Axes, estimated: Estimate, places: ArrayLike, name: str) -
 
 
 def limits(estimates: Sequence[Estimate], *others: float) -> tuple[float, float]:
-    """Ends of an axis that shows all means and other values, and all intervals but much wider ones."""
+    """Ends of an axis.
+
+    The axis shows all means and other values, and all intervals but much wider ones.
+    """
     means = np.concatenate([np.ravel(each.mean) for each in estimates])
     ends = np.concatenate([np.stack([np.ravel(each.low), np.ravel(each.high)], axis=1) for each in estimates])
     ends = ends[~np.isnan(ends[:, 0])]

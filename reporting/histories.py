@@ -1,4 +1,4 @@
-"""Find the histories under a directory, read them, and group the runs that repeat each other."""
+"""Find histories, read them, and group runs that repeat each other."""
 
 import os
 import stat
@@ -23,7 +23,7 @@ from tasks import DATA_SETS
 SINGLE_TASK = 2
 
 BESIDE = ("model.pt", "log.txt")
-"""Other files of a run: where they stand without a history, it may be lost."""
+"""Other files of a run: where they are without a history, it may have been lost."""
 
 MEASURES = ("accuracy", "balanced_accuracy")
 
@@ -31,7 +31,7 @@ AMOUNTS = ("steps", "images", "parameters", "seconds")
 """What a run took: training steps, training images, parameters of its model, seconds of training."""
 
 UNBALANCED = 0.05
-"""From this gap between a constant answer and an even guess on, tasks are compared by balanced accuracy."""
+"""Gap between a constant answer and an even guess above which tasks are compared by balanced accuracy."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Recorded:
 
     Attributes:
         path: where its history was found.
-        history: its content.
+        history: content of the history.
         shared: what runs that repeat each other have in common: the options but seed and task, and the code.
     """
 
@@ -55,16 +55,19 @@ class Recorded:
 
     @property
     def data_set(self) -> tuple[str, bool, str]:
-        """Identity of its data set: the number or the checksum, and which images are scored."""
+        """Identity of the data set, to group runs by.
+
+        The number or the checksum, whether it is synthetic, and which images are scored.
+        """
         return (str(self.shared["data"]), self.options["synthetic"], self.history.data_set["scored_on"])
 
     @property
     def by_task(self) -> bool:
-        """Whether it is scored task by task, not on all classes at once."""
+        """Whether it is scored by task, not on all classes."""
         return self.options["setting"] != 0
 
     def amount(self, name: str) -> float | None:
-        """One of AMOUNTS, or None where an older program did not record it."""
+        """One of AMOUNTS, or None where it was not recorded."""
         if name == "parameters":
             return sum(self.history.parameters.values()) or None
         values = [epoch[name] for epoch in self.history.epochs if is_number(epoch.get(name))]
@@ -72,7 +75,7 @@ class Recorded:
 
     @property
     def processors(self) -> set[str]:
-        """Names of the CPUs or GPUs that it was trained on, as far as recorded."""
+        """Names of the CPUs or GPUs it was trained on, if recorded."""
         names = [session["environment"].get("processor") for session in self.history.sessions]
         return {name for name in names if isinstance(name, str) and name}
 
@@ -164,7 +167,11 @@ def find_runs(directory: Path, table: Sequence[Option]) -> tuple[list[Recorded],
 
 
 def _read_finished(paths: Sequence[Path], table: Sequence[Option]) -> tuple[list[Recorded], list[str]]:
-    """Read the finished runs of some histories, and a line for each that is damaged or unfinished."""
+    """Read the finished runs of some histories.
+
+    Returns:
+        the runs, and a line for each history that is damaged or unfinished.
+    """
     runs, left_out = [], []
     for path in paths:
         try:
@@ -196,7 +203,10 @@ def outvoted(runs: Sequence[Recorded]) -> list[Recorded]:
 
 
 def _claims(run: Recorded) -> list[tuple[tuple[object, ...], tuple[object, ...]]]:
-    """What a history says about its data set: the names of the tasks, and facts about each."""
+    """What a history says about its data set.
+
+    These are the names of the tasks, and facts about each.
+    """
     history = run.history
     facts = zip(history.tasks, history.constant_accuracy, history.num_answers, strict=True)
     all_classes = history.options["setting"] == 0  # a task may have the same name
@@ -207,11 +217,13 @@ def _claims(run: Recorded) -> list[tuple[tuple[object, ...], tuple[object, ...]]
 
 
 class Group:
-    """Runs that differ only in the seed, in setting 2 also in the task.
+    """Runs that differ only in the seed.
+
+    In setting 2 they also differ in the task.
 
     Attributes:
-        setting: of the runs.
-        options: of the first run.
+        setting: setting of the runs.
+        options: options of the first run.
         shared: what all runs have in common, by option.
         tasks: names of what is scored.
         by_task: whether these are the data set's tasks, not all classes at once.
@@ -253,12 +265,14 @@ class Group:
     def scores(
         self, measure: str = "accuracy", seeds: Sequence[int] | None = None, epoch: int = -1
     ) -> np.ndarray:
-        """Scores after an epoch: seeds x tasks, NaN where a run is missing.
+        """Scores after an epoch: seeds x tasks.
+
+        A score is NaN where a run is missing.
 
         Args:
             measure: one of MEASURES.
-            seeds: of the rows; default: all.
-            epoch: from 0; default: the last.
+            seeds: seeds of the rows; default: all.
+            epoch: number of the epoch, from 0; default: the last.
         """
         seeds = self.seeds if seeds is None else seeds
         scores = np.full((len(seeds), len(self.tasks)), np.nan)
@@ -290,13 +304,19 @@ class Group:
         return [amount for run in self.runs if (amount := run.amount(name)) is not None]
 
     def total(self, name: str) -> float | None:
-        """One of AMOUNTS summed over the models of a seed, averaged over seeds; None if not recorded."""
+        """One of AMOUNTS: mean over seeds of the sum over models.
+
+        None if a run did not record it.
+        """
         amounts = self.amounts(name)
         return sum(amounts) / len(self.seeds) if len(amounts) == len(self.runs) else None
 
 
 def _order(group: Group) -> tuple[object, ...]:
-    """Sort key of groups: the setting, then option by option, numbers as numbers."""
+    """Sort key of groups.
+
+    The setting comes first, then option by option, numbers as numbers.
+    """
     values = [(v, "") if isinstance(v, int | float) else (-1, str(v)) for v in group.shared.values()]
     return (group.setting, values, group.by_task)
 
@@ -308,10 +328,10 @@ class Study:
         runs: all runs.
         title: name of the data set, and which images are scored.
         tasks: names of its tasks.
-        groups: ordered by setting.
+        groups: groups of the runs, ordered by setting.
         own: for each group that has per-task statistics, the same group scored with them.
         constant: by measure, what a constant answer scores in each task.
-        measure: by which tasks are compared with the single-task baseline.
+        measure: score by which tasks are compared with the single-task baseline.
         shared_inputs: whether every task has every image, as far as known.
         shown: names of the options that labels state, as the groups differ in them.
     """
@@ -353,13 +373,21 @@ class Study:
         return float(np.mean(list(self.constant[measure].values())))
 
     def values(self, name: str, setting: int | None = None) -> list[Any]:
-        """Distinct values of an option among all groups, or those of one setting."""
+        """Distinct values of an option among the groups.
+
+        Args:
+            name: name of the option.
+            setting: setting of the groups; default: all.
+        """
         groups = [group for group in self.groups if setting in (None, group.setting)]
         values = [group.shared[name] for group in groups if name in group.shared]
         return [value for i, value in enumerate(values) if value not in values[:i]]
 
     def label(self, group: Group) -> str:
-        """Label of a group: its setting, and the options in which groups differ."""
+        """Label of a group.
+
+        It has the setting and the options in which groups differ.
+        """
         parts = [_stated(name, group.shared[name]) for name in self.shown if name in group.shared]
         weightings = self.values("weights", group.setting)
         if len(weightings) > 1:
@@ -384,7 +412,10 @@ def _stated(name: str, value: object) -> str:
 
 
 def studies(runs: Sequence[Recorded]) -> list[Study]:
-    """Group runs into a study per data set, content of a file, and scored images."""
+    """Group runs into a study per data set.
+
+    Files of different content are different data sets, and so are test and validation images.
+    """
     data_sets: dict[tuple[str, bool, str], list[Recorded]] = {}
     for run in sorted(runs, key=lambda run: run.data_set):
         data_sets.setdefault(run.data_set, []).append(run)

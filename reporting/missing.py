@@ -17,11 +17,13 @@ from tasks import DATA_SETS, DataSpec
 
 @dataclass(frozen=True)
 class Missing:
-    """Missing runs that differ only in the seed, in setting 2 also in the task.
+    """Missing runs that differ only in the seed.
+
+    In setting 2 they also differ in the task.
 
     Attributes:
-        options: of the runs.
-        seeds: in order.
+        options: options of the runs.
+        seeds: seeds of the runs, in order.
         tasks: in setting 2 the numbers of the tasks to train; None for all.
     """
 
@@ -67,7 +69,10 @@ class Missing:
 
 
 def _default(option: Option, spec: DataSpec | None) -> object:
-    """Default of an option; None where it depends on the data set, which is an unread file."""
+    """Default of an option.
+
+    None where it depends on the data set, which is an unread file.
+    """
     if spec:
         return option.default_for(spec)
     return None if callable(option.default) else option.default
@@ -82,7 +87,10 @@ def quoted(word: str) -> str:
 
 
 def data_set(options: Mapping[str, Any]) -> DataSpec | None:
-    """The data set that options name; None for a file, which may be gone."""
+    """Data set that options name.
+
+    None for a file, which may be gone.
+    """
     if isinstance(options["data"], str):
         return None
     spec = DATA_SETS[options["data"]]
@@ -120,14 +128,20 @@ def missing_runs(question: Question, section: Section, table: Sequence[Option]) 
 
 
 def _seeds(existing: Sequence[Group], groups: Sequence[Group]) -> list[int]:
-    """Seeds that both sides need: those of existing groups, filled up to SEEDS from all groups, then new."""
+    """Seeds that both sides need.
+
+    Those of existing groups, filled up to SEEDS from all groups, then with new ones.
+    """
     own, known = ({seed for group in each for seed in group.seeds} for each in (existing, groups))
     others = [*sorted(known - own), *(seed for seed in range(SEEDS + len(known)) if seed not in known)]
     return sorted([*own, *others[: max(0, SEEDS - len(own))]])
 
 
 def _one_side(question: Question, groups: Sequence[Group]) -> list[Group | None]:
-    """For a question without a pair: the group of one side if there is one, None for the other."""
+    """Group of one side of a question without a pair.
+
+    The other side is None, and both are if neither has a group.
+    """
     for group in groups:
         sides = question.sides(group.options)
         for side, changes in enumerate(sides):
@@ -137,7 +151,9 @@ def _one_side(question: Question, groups: Sequence[Group]) -> list[Group | None]
 
 
 def _changed(template: Group, changes: Mapping[str, Any], table: Sequence[Option]) -> dict[str, Any]:
-    """Options for a side that has no runs: those of another group, for equally many steps.
+    """Options for a side that has no runs.
+
+    They are those of another group, for equally many steps.
 
     Raises:
         CommandError: the program would refuse them.
@@ -157,7 +173,10 @@ def _changed(template: Group, changes: Mapping[str, Any], table: Sequence[Option
 
 
 def _epochs(spec: DataSpec, old: Mapping[str, Any], new: Mapping[str, Any]) -> int:
-    """Epochs for equally many steps with new options; the old number where none matches."""
+    """Epochs for equally many steps with new options.
+
+    The old number where none matches.
+    """
     steps = old["epochs"] * _steps_per_epoch(spec, old)
     of_epoch = _steps_per_epoch(spec, new)
     epochs = max(1, round(steps / max(1, of_epoch)))
@@ -165,5 +184,8 @@ def _epochs(spec: DataSpec, old: Mapping[str, Any], new: Mapping[str, Any]) -> i
 
 
 def _steps_per_epoch(spec: DataSpec, options: Mapping[str, Any]) -> int:
-    """Training steps of an epoch; in setting 2 those of all models together."""
+    """Training steps of an epoch.
+
+    In setting 2 these are the steps of all models together.
+    """
     return sum(size // options["batch_size"] for size in spec.training_sets(options["setting"]).values())

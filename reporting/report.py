@@ -18,7 +18,7 @@ PRINTED, ROWS, COMPARISONS, FIGURE = "report.txt", "report.csv", "comparisons.cs
 
 
 def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
-    """Compare the runs under a directory; write the report there and print it.
+    """Compare runs, write the report to their directory, and print it.
 
     Raises:
         UserError: there is nothing to report on, or a file cannot be written; the text is printed first.
@@ -66,7 +66,11 @@ def _write(directory: Path, files: dict[str, bytes], sections: Sequence[Section]
 
 
 def _draw(sections: Sequence[Section]) -> tuple[bytes | None, str]:
-    """Draw the figure; returns why not where matplotlib is missing or fails."""
+    """Draw the figure.
+
+    Returns:
+        the PNG, or None; why there is none, if matplotlib is missing or fails.
+    """
     try:
         with redirect_stderr(io.StringIO()):  # matplotlib reports on its caches and settings
             from reporting import figure

@@ -1,4 +1,7 @@
-"""The CSV files of a report: a row per run and task, and a row per comparison."""
+"""The CSV files of a report.
+
+report.csv has a row per run and task, comparisons.csv a row per comparison.
+"""
 
 import csv
 import io
@@ -43,7 +46,10 @@ def comma_separated(rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def run_rows(studies: Sequence[Study]) -> list[Sequence[object]]:
-    """Rows of report.csv: for each run and task its scores, amounts of training and options."""
+    """Rows of report.csv, one per run and task.
+
+    Each has scores, amounts of training and options.
+    """
     runs = [(study.title, run) for study in studies for run in study.runs]
     names = sorted({name for _, run in runs for name in run.options} - {"task"})
     rows: list[Sequence[object]] = [[*RUN_COLUMNS, *names]]

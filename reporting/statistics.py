@@ -26,7 +26,7 @@ class Estimate:
 
     Attributes:
         seeds: number of seeds.
-        mean: over the seeds, of any shape.
+        mean: mean over the seeds, of any shape.
         low: lower ends, of the same shape. NaN where there is no interval: with one seed, or where all seeds
             agree to the last digit, which happens by chance and does not mean certainty.
         high: upper ends, likewise.
@@ -84,7 +84,9 @@ def t_quantile(freedom: int) -> float:
 
 
 def points(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Difference between two sides in points, i.e. per cent of the images: seeds x tasks.
+    """Difference between two sides in points: seeds x tasks.
+
+    A point is one per cent of the images.
 
     Args:
         first: scores, seeds x tasks.
@@ -94,11 +96,12 @@ def points(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def relative_change(scores: np.ndarray, baseline: np.ndarray) -> np.ndarray:
-    """Change of each task relative to the single-task baseline, in per cent: seeds x tasks.
+    """Change of each task relative to the single-task baseline.
 
-    Its mean over tasks is delta_m of each seed (Maninis, Radosavovic and Kokkinos 2019; Vandenhende et al.
-    2021). The denominator is the baseline's mean over seeds: with the baseline of each seed the result would
-    be biased, as noise in a denominator does not cancel.
+    The result is in per cent, seeds x tasks. Its mean over tasks is delta_m of each seed (Maninis,
+    Radosavovic and Kokkinos 2019; Vandenhende et al. 2021). The denominator is the baseline's mean over
+    seeds: with the baseline of each seed the result would be biased, as noise in a denominator does not
+    cancel.
 
     Args:
         scores: seeds x tasks.
@@ -108,11 +111,11 @@ def relative_change(scores: np.ndarray, baseline: np.ndarray) -> np.ndarray:
 
 
 def expected_range(means: np.ndarray) -> float:
-    """Expected range of the means of equally good configurations, due to their seeds.
+    """Expected range of the means of equally good configurations.
 
-    The variance is that of the residuals of a two-way analysis of variance without interaction (Fisher 1925).
-    The expected range of normal variables is from Tippett (1925), the correction for the bias of an estimated
-    standard deviation from Holtzman (1950).
+    They differ only due to their seeds. The variance is that of the residuals of a two-way analysis of
+    variance without interaction (Fisher 1925). The expected range of normal variables is from Tippett (1925),
+    the correction for the bias of an estimated standard deviation from Holtzman (1950).
 
     Args:
         means: configurations x seeds, at least 2 x 2, all for the same seeds.
@@ -120,7 +123,7 @@ def expected_range(means: np.ndarray) -> float:
     configurations, seeds = means.shape
     freedom = (configurations - 1) * (seeds - 1)
     residuals = means - means.mean(axis=1, keepdims=True) - means.mean(axis=0) + means.mean()
-    std = math.sqrt((residuals**2).sum() / freedom / seeds)  # of a mean over seeds
+    std = math.sqrt((residuals**2).sum() / freedom / seeds)  # standard error of a mean over seeds
     bias = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) * math.sqrt(2 / freedom)
     return normal_range(configurations) * std / bias
 

@@ -200,7 +200,10 @@ def explanations(section: Section) -> list[str]:
 
 
 def conclusions(section: Section) -> list[str]:
-    """A line per question on what matters and how much, then the best and worst configurations."""
+    """A line per question, then the best and worst configurations.
+
+    The line of a question says what matters and how much.
+    """
     lines = []
     for question in QUESTIONS:
         if comparisons := section.answers.get(question.name):
@@ -252,7 +255,7 @@ def more_than(comparison: Comparison, study: Study) -> str:
 
 
 def extremes(study: Study) -> list[str]:
-    """The best and the worst configuration, and the distance between them expected by chance."""
+    """The best and worst configurations, and their expected distance by chance."""
     rankings: dict[str, list[Group]] = {}
     for group in study.groups:
         if group.by_task and group.is_complete:
@@ -309,7 +312,10 @@ def gains_and_losses(section: Section) -> list[str]:
 
 
 def every_comparison(section: Section, verbose: bool) -> list[str]:
-    """A line per comparison under its question; those of single tasks only if verbose."""
+    """A line per comparison, under its question.
+
+    Comparisons of single tasks are listed only if verbose.
+    """
     lines, last = [], None
     for comparison in section.comparisons:
         if comparison.task and not verbose:
@@ -330,9 +336,12 @@ def every_comparison(section: Section, verbose: bool) -> list[str]:
 
 
 def unanswered(section: Section, directory: Path, options: Sequence[Option]) -> list[str]:
-    """The questions that lack runs for an interval, and the commands for these runs."""
+    """Questions that lack runs, and the commands for these runs.
+
+    A question lacks runs if no comparison has two common seeds, so that there is no interval.
+    """
     lines: list[str] = []
-    commands: dict[str, Missing] = {}  # by the command without its seeds
+    commands: dict[str, Missing] = {}  # keys: commands without their seeds
     for question in QUESTIONS:
         comparisons = section.answers.get(question.name)
         if comparisons is None or any(comparison.difference.seeds > 1 for comparison in comparisons):

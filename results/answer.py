@@ -24,7 +24,10 @@ STUDIES = ("cifar100", "omniglot", "cifar10", "losses")
 
 
 class Configuration(NamedTuple):
-    """A setting with the options that tell the rows of the figure apart; None where one does not apply."""
+    """A setting with the options that the figure tells apart.
+
+    An option is None where it does not apply.
+    """
 
     setting: int
     lr: float = 0.1
@@ -96,7 +99,10 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 
 class Effect(NamedTuple):
-    """A difference in points of mean accuracy with its interval, and whether the interval excludes 0."""
+    """A difference in points of mean accuracy, with its interval.
+
+    It is conclusive if the interval excludes 0.
+    """
 
     mean: float
     low: float
@@ -125,15 +131,15 @@ def withdrawn(data_set: str, question: str, own_statistics: bool) -> bool:
     """Whether a comparison no longer counts: docs/answer.md says why.
 
     Args:
-        data_set: its title.
-        question: its name in the report.
+        data_set: title of the data set.
+        question: name of the question in the report.
         own_statistics: whether a side was tested with per-task batch-norm statistics.
     """
     return own_statistics or question == "loss" or (data_set, question) == ("Omniglot", "single-task")
 
 
 def read(directory: Path) -> list[Comparison]:
-    """Compute the comparisons of mean accuracy in a study that are not withdrawn."""
+    """Comparisons of mean accuracy in a study, without withdrawn ones."""
     runs, _ = find_runs(directory, OPTIONS)
     found = []
     for study in studies(runs):
@@ -145,7 +151,7 @@ def read(directory: Path) -> list[Comparison]:
 
 
 def effect(comparison: reported.Comparison) -> Effect:
-    """The difference of a comparison, to four digits after the point as in comparisons.csv."""
+    """Difference of a comparison, to four decimals as in comparisons.csv."""
     each = comparison.difference
     mean, low, high = (round(float(number), 4) for number in (each.mean, each.low, each.high))
     return Effect(mean, low, high, each.verdict in ("higher", "lower"))
@@ -169,7 +175,10 @@ def effects(row: Row, comparisons: Iterable[Comparison]) -> dict[str, Effect]:
 
 
 def draw(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Draw the figure and write it: a row for each choice, in it a point for each data set."""
+    """Draw the figure and write it.
+
+    It has a row for each choice, and in it a point for each data set.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -212,7 +221,10 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
 
 
 def draw_effects(axes: "Axes", found: Sequence[tuple[str, Effect]], row: int) -> None:
-    """A point with its interval for each effect, one below the other."""
+    """Draw a point with its interval for each effect.
+
+    They stand one below the other.
+    """
     for i, (name, each) in enumerate(found):
         place = row + 0.24 * (i - (len(found) - 1) / 2)
         look: dict[str, Any] = {"ms": 5, "capsize": 2.5, "elinewidth": 1.25, **LOOKS[name]}

@@ -1,4 +1,4 @@
-"""The directory of a run: what an earlier session left, and whether the run can continue from it."""
+"""The directory of a run, and what an earlier session left."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def check_directory(run: Run) -> None:
 
 
 def earlier_history(run: Run) -> History | None:
-    """The history in the directory of a run that is resumed, or None if there is none.
+    """History in the directory of a resumed run, or None.
 
     Raises:
         UserError: it cannot be read, is of other options, or cannot be continued.
@@ -37,7 +37,7 @@ def earlier_history(run: Run) -> History | None:
         if not path.is_file():
             return None
         has_model = (run.save_path / MODEL).exists()
-    except OSError as error:  # the directory may not be entered
+    except OSError as error:  # no permission to enter the directory
         raise UserError(f"{path} cannot be read: {error.strerror}; give another --save_path") from None
     try:
         history = read_history(path, run.table)

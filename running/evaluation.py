@@ -20,7 +20,7 @@ def evaluate(run: Run, network: Network | None = None) -> None:
     """Evaluate the model in --save_path and print the result.
 
     Args:
-        run: what to do.
+        run: options of the evaluation.
         network: makes the model; default: models.Model.
 
     Raises:
@@ -35,7 +35,7 @@ def evaluate(run: Run, network: Network | None = None) -> None:
         if option.from_model and run.values[option.name] is None
     }
     warn_of_other_code(path, known_as(checkpoint.code, run.spec), code_of(network))
-    run = run.changed(loss=None, **unless_given)  # as packages that a loss needs may be missing
+    run = run.changed(loss=None, **unless_given)  # packages that a loss needs may be missing
     agent = set_up(run, network)
     check_network(path, checkpoint.network, agent.model)
     agent.model.load_state_dict(checkpoint.network)
@@ -50,9 +50,9 @@ def check_fits(run: Run, path: Path, trained: dict[str, Any]) -> None:
     """Check that a model can be evaluated as the options ask.
 
     Args:
-        run: the evaluation.
-        path: of the model.
-        trained: the options that it was trained with.
+        run: options of the evaluation.
+        path: where the model is.
+        trained: options that it was trained with.
 
     Raises:
         UserError: it is another kind of model, or was trained on other images.
@@ -67,7 +67,7 @@ def check_fits(run: Run, path: Path, trained: dict[str, Any]) -> None:
     for option in run.table:
         asked, was = run.values[option.name], trained[option.name]
         taken = option.from_model and asked is None
-        on_test = option.name == "validation" and asked == 0  # which any model may be scored on
+        on_test = option.name == "validation" and asked == 0  # any model may be scored on test images
         if option.decides == "data" and not taken and not on_test and option.differs(asked, was):
             raise UserError(
                 f"{path} was trained {as_given(option.name, was)}: evaluate it like that, or change "

@@ -1,4 +1,4 @@
-"""The machine: cores and memory that this process may use, and the environment of a session."""
+"""The machine: usable cores and memory, and the environment of a session."""
 
 import math
 import os
@@ -20,7 +20,7 @@ MEMORY_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Files with limit and usage of a control group of version 2 and 1, and the name of its idle file cache."""
+"""For control groups of version 2 and 1: files with limit and usage, and the name of the idle file cache."""
 
 
 def num_cores() -> int:
@@ -33,7 +33,7 @@ def core_quota() -> float:
     """Processor time that control groups allow, in cores; infinite without a limit."""
     quotas = [math.inf]
     for group in _groups("cpu"):
-        content = _read(group / "cpu.max")  # of version 2; version 1 has two files
+        content = _read(group / "cpu.max")  # version 2; version 1 has two files
         content = content or f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"
         if limit := re.fullmatch("([0-9]+) ([1-9][0-9]*)", content):
             quotas.append(int(limit[1]) / int(limit[2]))
@@ -54,7 +54,10 @@ def free_memory() -> float:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Directories that may belong to this process's control group and to those above it."""
+    """Directories of this process's control group and those above it.
+
+    Some of them may not exist.
+    """
     for line in _read(Path("/proc/self/cgroup")).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
@@ -67,7 +70,7 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 def _read(path: Path) -> str:
-    """Content of a file without the blanks around it; empty if it cannot be read."""
+    """Content of a file, stripped; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -84,7 +87,7 @@ def environment(device: "torch.device", num_threads: int, compiled: bool) -> dic
     """The environment of a session: plain values.
 
     Args:
-        device: of the network.
+        device: device of the network.
         num_threads: number of threads that PyTorch computes with on the CPU.
         compiled: whether the encoder is compiled.
     """
@@ -92,7 +95,7 @@ def environment(device: "torch.device", num_threads: int, compiled: bool) -> dic
     import torch
 
     loaded = {"numpy": numpy.__version__, "torch": str(torch.__version__)}
-    if "torchjd" in sys.modules:  # which has no __version__
+    if "torchjd" in sys.modules:  # torchjd has no __version__
         loaded["torchjd"] = version("torchjd")
     on_gpu = device.type == "cuda"
     return {

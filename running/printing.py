@@ -14,7 +14,10 @@ def print_if_synthetic(title: str, synthetic: bool) -> None:
 
 
 def accuracy_line(setting: int, accuracy: Sequence[float]) -> str:
-    """The last line of a result: one number, or a list with one per task."""
+    """Last line of a result.
+
+    It has one number, or a list with one per task.
+    """
     return f"Accuracy: {accuracy[0] if SETTINGS[setting].single_score else list(accuracy)}"
 
 
@@ -25,12 +28,14 @@ def print_scores(
     own_statistics: Sequence[float] | None,
     scored_on: str,
 ) -> None:
-    """Print what accuracies mean: their mean, a constant answer's, the extremes, and per-task statistics.
+    """Print what the accuracies mean.
+
+    These are their mean, a constant answer's, the extremes, and those with per-task statistics.
 
     Args:
-        tasks: names.
-        accuracy: of each task.
-        constant_accuracy: of each task: that of always giving its commonest answer.
+        tasks: names of the tasks.
+        accuracy: accuracy of each task.
+        constant_accuracy: for each task, the accuracy of always giving its commonest answer.
         own_statistics: accuracy of each task with its own batch-norm statistics in the encoder, or None.
         scored_on: `test` or `validation`: the images that the accuracies are of.
     """

@@ -27,7 +27,9 @@ LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib"
 
 
 def code_of(network: Callable | None = None) -> str:
-    """What files record for the code that decides a result: `results N`, or a fingerprint if not released.
+    """What files record for the code that decides a result.
+
+    `results N`, or a fingerprint if the code is not released.
 
     Args:
         network: makes the model; None for the program's own.
@@ -36,7 +38,7 @@ def code_of(network: Callable | None = None) -> str:
 
 
 def warn_of_other_code(path: Path, made_by: str, code: str) -> None:
-    """Print a line if the code that made a file is not the present code."""
+    """Warn if a file was made by other code."""
     if made_by != code:
         print_message(
             f"{path} was made by other code ({made_by}, this is {code}): the result may match neither version"
@@ -44,10 +46,11 @@ def warn_of_other_code(path: Path, made_by: str, code: str) -> None:
 
 
 def code_fingerprint(network: Callable | None = None) -> str:
-    """Hash of the files that a training reaches by imports: 12 hexadecimal digits.
+    """Hash of the files that training reaches by imports.
 
-    Comments, docstrings, annotations and layout do not count, nor does the version of Python. Imports are
-    read from the source, those inside functions included, so that the result depends on no option.
+    It has 12 hexadecimal digits. Comments, docstrings, annotations and layout do not count, nor does the
+    version of Python. Imports are read from the source, those inside functions included, so that the result
+    depends on no option.
 
     Args:
         network: makes the model. Its file, what that imports, and what it is bound to are included; without a
@@ -71,7 +74,10 @@ def code_fingerprint(network: Callable | None = None) -> str:
 
 
 def _bound(network: object) -> list[object]:
-    """The functions and classes that a callable consists of, and the values that they are bound to."""
+    """Functions and classes that a callable consists of.
+
+    The values that they are bound to are included.
+    """
     found: list[Any] = []
     left: list[Any] = [] if network is None else [network]
     while left:
@@ -91,7 +97,7 @@ def _bound(network: object) -> list[object]:
 
 
 def _file_of(network: Any) -> Path | None:
-    """The file of a function, of a class or of the class of an object."""
+    """File of a function or class, or of an object's class."""
     named = network if hasattr(network, "__qualname__") else type(network)
     path = getattr(sys.modules.get(named.__module__), "__file__", None)
     return Path(path).resolve() if path and path.endswith(".py") and Path(path).is_file() else None
@@ -111,8 +117,8 @@ def _reached(files: Iterable[Path], folder: Path) -> list[Path]:
     """Files with all that they import, directly or not, except installed packages.
 
     Args:
-        files: to start with.
-        folder: where they find modules before those of the program.
+        files: files to start with.
+        folder: where the files find modules before those of the program.
     """
     reached, left = [], list(files)
     while left:
@@ -127,7 +133,10 @@ def _reached(files: Iterable[Path], folder: Path) -> list[Path]:
 
 @cache
 def _imported(path: Path) -> tuple[str, ...]:
-    """Names of the modules that a file may import; `from a import b` may mean a.b."""
+    """Names of the modules that a file may import.
+
+    `from a import b` may mean a.b.
+    """
     names: list[str] = []
     for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.Import):
@@ -141,7 +150,10 @@ def _imported(path: Path) -> tuple[str, ...]:
 
 @cache
 def _found(name: str, folder: Path) -> list[Path]:
-    """The files of a module and of the packages around it, unless it is installed."""
+    """Files of a module and of the packages around it.
+
+    An installed module has none.
+    """
     top, *rest = name.split(".")
     for place in dict.fromkeys([folder, TOP]):
         if (place / f"{top}.py").is_file() or (place / top).is_dir():
@@ -217,7 +229,10 @@ class _Executed(ast.NodeTransformer):
 
 
 def _outline(node: object) -> object:
-    """A syntax tree as nested tuples without empty fields, whose number depends on the version of Python."""
+    """A syntax tree as nested tuples without empty fields.
+
+    The number of empty fields depends on the version of Python.
+    """
     if isinstance(node, ast.AST):
         fields = ((name, _outline(value)) for name, value in ast.iter_fields(node))
         return (type(node).__name__, *((name, value) for name, value in fields if value not in ((), None)))

@@ -1,4 +1,4 @@
-"""The number of this program's results, and the fingerprints of all code that gives the same ones.
+"""The number of the results, and the code that gives them.
 
 This file is not part of a fingerprint. tests/test_golden.py fails when RESULTS has to be raised, and
 tests/test_provenance.py when the fingerprint of the present code has to be replaced.
@@ -29,15 +29,17 @@ FILES_OF_2_1 = (
     "6f9b912e24620b4b0cf8e10981e33c93e25ae451bc0f975050dcefeb5e0cb9ad",
     "214fe4d7e8f6d81fa8856acfe0f2bb1278edbb1b09c60b0fb63f1333c4b0acc1",
 )
-"""Hashes of the files that version 2.1 made a fingerprint of, together with the entry of the data set."""
+"""Hashes of the files that version 2.1 computed its fingerprint from, with the entry of the data set."""
 
 
 def known_as(fingerprint: str, spec: DataSpec | None = None) -> str:
-    """What files record for code: `results N` if it is known to give them, else its fingerprint.
+    """What files record for code.
+
+    `results N` if the code is known to give them, otherwise its fingerprint.
 
     Args:
-        fingerprint: of the code, or what a file records for it.
-        spec: the data set, of which version 2.1 computed its fingerprint.
+        fingerprint: fingerprint of the code, or what a file records for it.
+        spec: the data set; version 2.1 made it part of the fingerprint.
     """
     if spec is not None and fingerprint == _fingerprint_of_2_1(spec):
         return "results 1"

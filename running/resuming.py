@@ -14,7 +14,7 @@ from storage.history import check_records
 
 
 def find_checkpoint(run: Run) -> Checkpoint | None:
-    """Read the checkpoint in the directory of a run; None if there is none yet.
+    """Checkpoint in the directory of a run, or None.
 
     Raises:
         UserError: it cannot be read, is damaged, or was made with other options.
@@ -35,11 +35,11 @@ def find_checkpoint(run: Run) -> Checkpoint | None:
 
 
 def restore(agent: Agent, checkpoint: Checkpoint, code: str) -> list[dict[str, Any]]:
-    """Bring an agent to the step of a checkpoint, whose options are those of its run.
+    """Bring an agent to the step of a checkpoint.
 
     Args:
         agent: a new agent.
-        checkpoint: from `find_checkpoint`.
+        checkpoint: what `find_checkpoint` returned; its options are those of the run.
         code: fingerprint of the present code.
 
     Returns:

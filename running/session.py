@@ -1,4 +1,7 @@
-"""A session of a training run: from its start, or from a checkpoint, to its end or to a signal."""
+"""A session, that is, one start of a training run.
+
+It begins from scratch or from a checkpoint, and ends with the run or at a signal.
+"""
 
 import time
 from collections.abc import Iterator
@@ -21,14 +24,14 @@ from storage.files import MODEL
 
 
 class Session:
-    """Trains the agent of a run, and saves and prints along the way."""
+    """Trains the agent of a run, and saves and prints."""
 
     def __init__(
         self, run: Run, signals: StopSignals, network: Network | None, save_interval: float, has_history: bool
     ) -> None:
         """
         Args:
-            run: what to do.
+            run: options of the run.
             signals: stops the run when a signal comes.
             network: makes the model; None for the program's own.
             save_interval: seconds between two checkpoints during training.
@@ -81,7 +84,10 @@ class Session:
         print_result(accuracy_line(run.setting, accuracy))
 
     def _train_epochs(self) -> None:
-        """Train the epochs that are left; save after each, the model if `save_interval` has passed."""
+        """Train the epochs that are left, and save after each.
+
+        The model is saved if `save_interval` has passed.
+        """
         agent, run, writer = self.agent, self.run, self.writer
         last_saved = time.monotonic()
         try:
@@ -99,7 +105,7 @@ class Session:
             num_steps = agent.plan.steps_per_epoch
             where = f"after {agent.step} of {num_steps} steps of epoch {len(agent.epochs) + 1}"
             raise self._stopped(stopped, where, files) from None
-        except OSError:  # of a progress bar; printing and saving raise UserError
+        except OSError:  # from a progress bar; printing and saving raise UserError
             writer.save(model=True)
             raise
 
@@ -120,7 +126,7 @@ class Session:
         """Score the network with each task's own batch-norm statistics, where that applies.
 
         Args:
-            files: that are written already, in words.
+            files: files that are written already, in words.
 
         Raises:
             Stopped: a signal stopped it.
@@ -134,7 +140,10 @@ class Session:
             raise self._stopped(stopped, where, files) from None
 
     def _stopped(self, stopped: Stopped, where: str, files: str) -> Stopped:
-        """The signal with what to tell the user: where it came, and which files are written."""
+        """The signal with its message to the user.
+
+        It says where training stopped and which files are written.
+        """
         if self.writer.saves_model:
             how = "the same command with --resume continues from there"
         else:

@@ -1,4 +1,4 @@
-"""What a session starts with: the device, the data in its memory, the agent."""
+"""Set-up of a session: device, data and agent."""
 
 import ctypes
 import os
@@ -18,10 +18,10 @@ from settings import SETTINGS
 
 
 def set_up(run: Run, network: Network | None = None) -> Agent:
-    """Load the data of a run, make its agent, and print what they are.
+    """Load a run's data, make its agent, and describe both.
 
     Args:
-        run: what to do.
+        run: options of the run.
         network: makes the model; default: models.Model.
 
     Raises:
@@ -51,10 +51,10 @@ def pick_device(name: str) -> torch.device:
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no device {name} here; use --device cpu")
     if core_quota() < torch.get_num_threads() and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(num_cores())  # more than a container grants would wait for each other
+        torch.set_num_threads(num_cores())  # more threads than a container grants would wait for each other
     try:
         torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # of its driver, or of a PyTorch built without it
+    except (RuntimeError, AssertionError) as error:  # from its driver, or from a PyTorch built without it
         reason = str(error).splitlines()[0]
         raise UserError(f"the device {name} cannot be used ({reason}); use --device cpu") from error
     torch.backends.cudnn.deterministic = True
@@ -63,9 +63,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep freed memory for the next step (glibc only).
+    """Let the C library keep freed memory for the next step.
 
-    By default it returns large blocks to the system, which then clears the same pages for every step.
+    By default glibc returns large blocks to the system, which then clears the same pages for every step. With
+    other C libraries this does nothing.
     """
     max_mappings, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of mallopt
     with suppress(OSError, TypeError, AttributeError):

@@ -1,4 +1,7 @@
-"""Signals that stop the program: from the keyboard, a scheduler or a closed terminal."""
+"""Signals that stop the program.
+
+They come from the keyboard, a scheduler or a closed terminal.
+"""
 
 import os
 import signal
@@ -20,10 +23,11 @@ class Stopped(BaseException):  # not an Exception, which a library might catch
 
 
 class StopSignals:
-    """Raises Stopped at the first signal, or later at `check` while signals are deferred.
+    """Raises Stopped at the first signal.
 
-    Further signals are ignored, as schedulers send several within milliseconds; only a second Ctrl-C ends the
-    program at once. SIGHUP, which a closed terminal sends, stays ignored if it is, as under nohup.
+    While signals are deferred, only `check` raises it. Further signals are ignored, as schedulers send
+    several within milliseconds; only a second Ctrl-C ends the program at once. SIGHUP, which a closed
+    terminal sends, stays ignored where it is already, as under nohup.
     """
 
     def __init__(self) -> None:

@@ -24,18 +24,21 @@ class OutputError(UserError):
 
 
 def open_streams() -> None:
-    """Open the standard streams that the user has closed, to the null device."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # or the next file opened would become one
+    """Open closed standard streams to the null device."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # otherwise the next file opened would become one
         pass
     os.close(number)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals without some letter
+        sys.stdout.reconfigure(errors="backslashreplace")  # some terminals lack letters
 
 
 def flush_streams() -> None:
-    """Drop what the standard streams could not write, so that Python does not try again at its end."""
+    """Drop what the standard streams could not write.
+
+    Otherwise Python would try again as it ends.
+    """
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -49,13 +52,18 @@ def in_one_line(text: str) -> str:
 
 
 def print_message(message: str) -> None:
-    """Print a message in one line to standard error, above a progress bar if there is one."""
-    with suppress(OSError):  # training goes on if nobody can read it
+    """Print a message in one line to standard error.
+
+    It stands above a progress bar if there is one.
+    """
+    with suppress(OSError):  # training continues if nobody can read it
         _write(in_one_line(message), sys.stderr)
 
 
 def print_result(result: str) -> None:
-    """Print a result to standard output at once, above a progress bar if there is one.
+    """Print a result to standard output at once.
+
+    It stands above a progress bar if there is one.
 
     Raises:
         OutputError: it cannot be written.
@@ -69,7 +77,7 @@ def print_result(result: str) -> None:
 
 def _write(text: str, stream: TextIO) -> None:
     """Print a text, above a progress bar if there is one."""
-    if "tqdm" in sys.modules:  # otherwise there is none
+    if "tqdm" in sys.modules:  # otherwise there is no progress bar
         sys.modules["tqdm"].tqdm.write(text, file=stream)
     else:
         print(text, file=stream)

@@ -21,10 +21,10 @@ from storage.locks import reserved
 def train(
     run: Run, signals: StopSignals, network: Callable[..., Any] | None = None, save_interval: float = 60.0
 ) -> None:
-    """Train and save what is asked for, or print the result of a finished run.
+    """Train and save, or print the result of a finished run.
 
     Args:
-        run: what to do.
+        run: options of the run.
         signals: stops the run when a signal comes.
         network: makes the model, as for an agent; default: models.Model.
         save_interval: seconds between two checkpoints during training.

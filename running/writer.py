@@ -14,7 +14,7 @@ from storage.history import History, describe, write_history
 
 
 class Writer:
-    """Writes the files that a run is asked for, and the state of its agent into them.
+    """Writes the state of an agent to the files of its run.
 
     Attributes:
         saves_model: whether the run has a checkpoint.
@@ -24,8 +24,8 @@ class Writer:
     def __init__(self, agent: Agent, sessions: list[dict[str, Any]], code: str, has_history: bool) -> None:
         """
         Args:
-            agent: of the run, at the step from which the session starts.
-            sessions: of the run so far; the present one is added.
+            agent: agent of the run, at the step from which the session starts.
+            sessions: sessions of the run so far; the present one is added.
             code: fingerprint of the present code.
             has_history: whether the run has a history from an earlier session.
         """
@@ -60,14 +60,17 @@ class Writer:
             remove(self._history_path)
 
     def save(self, model: bool, finished: bool = False) -> str:
-        """Write the files that are asked for, and return their names in words.
+        """Write the files that are asked for.
 
         Args:
             model: whether to write the checkpoint.
             finished: whether the run has ended.
 
+        Returns:
+            the names of the files, in words.
+
         Raises:
-            UserError: the model is not finite, whether or not it is to be saved; or a file cannot be written.
+            UserError: the model is not finite, even if it is not saved; or a file cannot be written.
         """
         agent = self._agent
         if model or finished:

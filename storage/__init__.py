@@ -1,1 +1,1 @@
-"""What lies on the disk: atomic writes, locks, checkpoints and histories."""
+"""Files on the disk: atomic writes, locks, checkpoints and histories."""

@@ -23,7 +23,7 @@ FORMAT = 3
 """File format, raised when an older program would misread it."""
 
 ZIP = b"PK\x03\x04"
-"""How the files of torch.save begin."""
+"""First bytes of the files of torch.save."""
 
 DAMAGED = "is damaged; train the model again"
 FOREIGN = "is not a model of this program; give another --save_path"
@@ -50,13 +50,13 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write model.pt.
 
     Args:
-        path: of the file.
+        path: where to write it.
         checkpoint: options and training of plain values and tensors on the CPU; a network on any device.
 
     Raises:
         UserError: it cannot be written.
     """
-    # Copies, as tensors that share their memory would be saved as parts of one.
+    # Tensors that share their memory would be saved as parts of one, so they are copied.
     network = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in checkpoint.network.items()
@@ -74,8 +74,8 @@ def read_checkpoint(path: Path, table: Sequence[Option]) -> Checkpoint:
     """Read model.pt.
 
     Args:
-        path: of the file.
-        table: the options that there are; those that the file lacks have their defaults.
+        path: where it is.
+        table: table of options; those that the file lacks have their defaults.
 
     Raises:
         UserError: there is no such file, it is damaged, no model of this program, or one of another version.
@@ -119,7 +119,7 @@ def _load(path: Path) -> object:
             if problem is None:
                 file.seek(0)
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # about files that are refused below
+                    warnings.simplefilter("ignore")  # torch.load warns about files that are refused below
                     return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no model {path}; train one with --train --save_model") from None
@@ -157,7 +157,7 @@ def _problem(file: BinaryIO) -> str | None:
     names = {member.filename.lower() for member in members}  # torch.load does not tell cases apart
     if not any(name.endswith("/data.pkl") for name in names):
         return FOREIGN
-    # It leaves the memory of a member unfilled that is marked as a directory.
+    # torch.load leaves the memory of a member unfilled if the member is marked as a directory.
     plain = all((member.external_attr, member.compress_type) == (0, ZIP_STORED) for member in members)
     return None if plain and len(names) == len(members) else DAMAGED
 
@@ -166,8 +166,8 @@ def damaged(path: Path, problem: object, other_code: bool = False) -> UserError:
     """The error for a checkpoint with a wrong field.
 
     Args:
-        path: of the file.
-        problem: names the field and says what is wrong with it.
+        path: where the file is.
+        problem: name of the field, and what is wrong with it.
         other_code: whether other code made the file, which may be the reason.
     """
     what = "damaged, edited or of other code" if other_code else "damaged or edited"
@@ -194,7 +194,9 @@ def check_network(path: Path, network: object, model: nn.Module) -> None:
 
 
 def check_training(training: object) -> None:
-    """Check the entry `training`, except for what depends on the network and the data.
+    """Check the entry `training` of a checkpoint.
+
+    What depends on the network and the data is not checked.
 
     Raises:
         ValueError: a field is wrong; the text names it.
@@ -213,11 +215,11 @@ def check_training(training: object) -> None:
 
 
 def check_agent(state: dict[str, Any], fresh: dict[str, Any], trained: Tensor) -> None:
-    """Check the state of an agent against that of one which has trained no step.
+    """Check the state of an agent against a fresh one.
 
     Args:
-        state: read from a file; its `epochs`, `step` and `seconds` are checked already.
-        fresh: the other agent's state.
+        state: state from a file; its `epochs`, `step` and `seconds` are checked already.
+        fresh: state of an agent that has trained no step.
         trained: bool, steps of an epoch x heads: whether each step trains each head.
 
     Raises:

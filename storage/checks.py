@@ -8,7 +8,10 @@ from torch import Tensor
 
 
 class FieldError(ValueError):
-    """A field of a file is wrong. The text names the field and says how."""
+    """A field of a file is wrong.
+
+    The text names the field and says how it is wrong.
+    """
 
 
 def check_alike(found: object, like: object, field: str) -> None:
@@ -16,7 +19,7 @@ def check_alike(found: object, like: object, field: str) -> None:
 
     Args:
         found: the state, from a file.
-        like: the other: nested dictionaries of tensors on any device, or None where anything will do.
+        like: the other state: nested dictionaries of tensors on any device, or None where anything will do.
         field: name of the state.
 
     Raises:
@@ -57,11 +60,13 @@ def named_tensors(state: object, field: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def check_plain(value: object, field: str, depth: int = 4) -> None:
-    """Check that a value is plain: strings, finite numbers, and lists and dictionaries of these.
+    """Check that a value is plain.
+
+    Plain values are None, booleans, strings, finite numbers, and lists and dictionaries of these.
 
     Args:
-        value: what was read.
-        field: its name.
+        value: value from a file.
+        field: name of the value.
         depth: how deeply lists and dictionaries may be nested.
 
     Raises:
@@ -82,7 +87,10 @@ def check_plain(value: object, field: str, depth: int = 4) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether all numbers are finite, by the smallest and the largest, which is faster than one by one."""
+    """Whether all numbers of a tensor are finite.
+
+    Checking the smallest and the largest is faster than checking each.
+    """
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     if not tensor.is_floating_point() or tensor.numel() == 0:
@@ -91,7 +99,10 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _check_tensor(found: object, like: Tensor, field: str) -> None:
-    """Check that something is an ordinary tensor on the CPU, of the shape and dtype of another."""
+    """Check a tensor against the shape and dtype of another.
+
+    It must be an ordinary tensor on the CPU.
+    """
     if (
         type(found) is not Tensor
         or (found.layout, found.device.type) != (torch.strided, "cpu")

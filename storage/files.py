@@ -21,11 +21,12 @@ ABANDONED = 3600.0
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that replaces `path` when the block ends without error.
+    """Open a file that replaces `path` when the block ends.
 
-    The content goes to a temporary file in the same directory, which is flushed to the disk and renamed. A
-    crash at any moment leaves the old file or the new one, whole, even if two processes write the same file.
-    The new file has the permissions of the old one. A link stays, and the file that it leads to is replaced.
+    If the block fails, the old file stays. The content goes to a temporary file in the same directory, which
+    is flushed to the disk and renamed. A crash at any moment leaves the old file or the new one, whole, even
+    if two processes write the same file. The new file has the permissions of the old one. A link stays, and
+    the file that it leads to is replaced.
 
     Raises:
         UserError: it cannot be written (no such directory, no permission, disk full).
@@ -54,7 +55,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _delete_abandoned(target: Path) -> None:
-    """Delete temporary files of a file that killed processes left."""
+    """Delete temporary files that killed processes left."""
     with suppress(OSError):
         for path in target.parent.iterdir():
             if path.name.startswith(f".{target.name}.") and path.suffix == ".tmp":
@@ -64,7 +65,9 @@ def _delete_abandoned(target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file if it exists. A link stays: the file that it leads to is deleted.
+    """Delete a file if it exists.
+
+    A link stays: the file that it leads to is deleted.
 
     Raises:
         UserError: it cannot be deleted.
@@ -76,7 +79,9 @@ def remove(path: Path) -> None:
 
 
 def check_room(path: Path, num_bytes: int) -> None:
-    """Check that the disk has room for a file, or for what it leads to if it is a link.
+    """Check that the disk has room for a file.
+
+    If the file is a link, this is the disk that it leads to.
 
     Raises:
         UserError: it has not.

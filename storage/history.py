@@ -1,4 +1,7 @@
-"""The file history.json: written by a run, read and checked by --resume and the report."""
+"""The file history.json: written, read, checked.
+
+A run writes it; --resume and the report read it.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -29,7 +32,7 @@ class History:
         sessions: a dictionary per start of the run: the `epoch` and `step` at which it started, its
             `environment`, and its `code`: `results N`, or a fingerprint if the code is not released.
         tasks: the names of the scored tasks.
-        constant_accuracy: of each scored task, that of always giving the commonest answer.
+        constant_accuracy: for each scored task, the accuracy of always giving its commonest answer.
         num_answers: number of answers of each scored task.
         parameters: number of parameters of the `encoder` and of the `heads`.
         loss_parameters: hyperparameters of the loss combiner that differ from TorchJD's, by name.
@@ -128,7 +131,7 @@ def _history(content: dict[str, Any], version: object, table: Sequence[Option]) 
 
 
 def _names_of_tasks(entry: Any) -> list[str]:
-    """The names of the tasks in the entry of a data set, checked."""
+    """Names of the tasks in a data set's entry, checked."""
     if not isinstance(entry, dict) or not isinstance(entry.get("title"), str):
         raise ValueError("data_set.title is not a text")
     if entry.get("scored_on") not in ("test", "validation"):
@@ -140,7 +143,10 @@ def _names_of_tasks(entry: Any) -> list[str]:
 
 
 def _check_tasks(tasks: Any, options: dict[str, Any], names: list[str]) -> None:
-    """Check the scored tasks, and options with a number per task, against the tasks of the data set."""
+    """Check the scored tasks against the tasks of the data set.
+
+    Options with a number per task are checked, too.
+    """
     setting = options["setting"]
     if not _are_names(tasks):
         raise ValueError("tasks is not a list of different names")
@@ -158,7 +164,7 @@ def check_sessions(where: str, sessions: object) -> None:
 
     Args:
         where: name of the field.
-        sessions: its value.
+        sessions: value of the field.
 
     Raises:
         ValueError: it is not a list of sessions.
@@ -176,7 +182,9 @@ def check_sessions(where: str, sessions: object) -> None:
 
 
 def check_records(epochs: object, num_tasks: int) -> None:
-    """Check the records of epochs 1, 2, ... in a history or a checkpoint.
+    """Check the records of epochs in a history or checkpoint.
+
+    They must be those of epochs 1, 2, ... in order.
 
     Args:
         epochs: the records.
@@ -222,7 +230,7 @@ def _check_dictionary(where: str, values: object, valid: Callable[[object], bool
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value from a file is a whole number from 0 that fits 64 bits."""
+    """Whether a value is an integer from 0 that fits 64 bits."""
     return type(value) is int and 0 <= value < 2**63
 
 

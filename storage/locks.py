@@ -21,10 +21,11 @@ LOCK = ".lock"
 
 
 def lock_of(directory: Path) -> BaseFileLock:
-    """The lock of a directory, not acquired yet: flock, or a marker file on file systems without flock.
+    """The lock of a directory, not acquired yet.
 
-    A flock is released when its process ends, however that happens. A marker file of a killed process stays,
-    but some versions of filelock take it over on the same machine.
+    It is a flock, or a marker file on file systems without flock. A flock is released when its process ends,
+    however that happens. A marker file of a killed process stays, but some versions of filelock take it over
+    on the same machine.
 
     Raises:
         OSError: nothing can be written to the directory.
@@ -43,7 +44,7 @@ def reserved(directory: Path, taken: str = "another training is writing to") -> 
     """Lock a directory, creating it if it is missing.
 
     Args:
-        directory: to lock; one that was created and is empty at the end is deleted.
+        directory: directory to lock; one that was created and is empty at the end is deleted.
         taken: what another process that has locked it does, for the error.
 
     Raises:
@@ -75,17 +76,17 @@ def reserved(directory: Path, taken: str = "another training is writing to") -> 
 
 @contextmanager
 def waiting_turn(directory: Path) -> Iterator[None]:
-    """Lock a directory; if another process has locked it, print a line and wait.
+    """Lock a directory, waiting if necessary.
 
-    A directory that cannot be written to is not locked.
+    If another process has locked it, a line says so. A directory that cannot be written to is not locked.
     """
     lock = None
-    with suppress(OSError, NotImplementedError):  # the latter from file systems without locks
+    with suppress(OSError, NotImplementedError):  # NotImplementedError: a file system without locks
         lock = lock_of(directory)
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            with suppress(OSError):  # of printing
+            with suppress(OSError):  # printing failed
                 print(
                     f"waiting for another process that reads or downloads into {directory} "
                     f"(if there is none, delete {directory / LOCK})",

@@ -1,1 +1,1 @@
-"""Lists of runs, and what runs them here or hands them to a cluster."""
+"""Studies: lists of runs, run here or on a cluster."""

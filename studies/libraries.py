@@ -1,4 +1,7 @@
-"""Import what takes seconds: the fork server of a study imports this module once for all its runs."""
+"""Slow imports, done once for all runs of a study.
+
+The fork server of a study imports this module.
+"""
 
 from contextlib import suppress
 from importlib import import_module

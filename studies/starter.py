@@ -1,6 +1,6 @@
-"""Start runs as processes forked from a server that has imported the libraries.
+"""Start runs as forks of a server with imported libraries.
 
-A run is what `python main.py ...` would be: it reads the program's files when it starts, so a change of the
+A run behaves like `python main.py ...`: it reads the program's files when it starts, so a change of the
 program holds for the next run. The server is that of multiprocessing. It blocks the signals that ask a run to
 stop, so it survives those that a terminal or a scheduler sends to the whole process group.
 """
@@ -33,23 +33,24 @@ CONTEXT.set_forkserver_preload(["studies.libraries"])
 
 
 def start(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> BaseProcess:
-    """Start a run, and the server if none is alive, with this process's environment.
+    """Start a run, and the server if none is alive.
 
-    The server reads what decides the number of threads, so set it in `os.environ` before the first run.
+    A new server has this process's environment. It reads what decides the number of threads, so set it in
+    `os.environ` before the first run.
 
     Args:
-        arguments: of main.py.
+        arguments: command line of main.py.
         log: existing file to append its output to.
-        variables: of its environment, in addition to those of the server.
+        variables: environment variables, in addition to those of the server.
 
     Raises:
         OSError: no process can be started.
     """
     directory = os.getcwd()
     process = CONTEXT.Process(target=run, args=(arguments, directory, log, variables))
-    os.chdir(TOP)  # where the server looks for modules first, as the program does
+    os.chdir(TOP)  # the server looks for modules here first, as the program does
     try:
-        start_tracker()  # which unblocks signals
+        start_tracker()  # comes first, as it unblocks signals
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited; a run unblocks them
         try:
             process.start()
@@ -65,7 +66,10 @@ def start(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> 
 
 
 def start_tracker() -> None:
-    """Start multiprocessing's tracker of semaphores; otherwise it would warn of those of killed runs."""
+    """Start multiprocessing's tracker of semaphores, without its warnings.
+
+    It would warn of the semaphores of killed runs.
+    """
     given = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = "ignore"
     try:
@@ -80,10 +84,10 @@ def run(arguments: Sequence[str], directory: str, log: Path, variables: Mapping[
     """Become `python main.py ARGUMENTS >>LOG 2>&1`.
 
     Args:
-        arguments: of main.py.
-        directory: to work in.
-        log: existing file.
-        variables: to set in the environment.
+        arguments: command line of main.py.
+        directory: working directory.
+        log: existing file to append to.
+        variables: environment variables to set.
     """
     os.chdir(directory)
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
@@ -91,7 +95,7 @@ def run(arguments: Sequence[str], directory: str, log: Path, variables: Mapping[
     os.dup2(file, 2)
     os.close(file)
     os.environ.update(variables)
-    gc.freeze()  # or each collection would look through the libraries' objects again
+    gc.freeze()  # otherwise each collection would look through the libraries' objects again
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     sys.argv = [str(TOP / "main.py"), *arguments]

@@ -79,8 +79,8 @@ class Entry:
     """A run of a list.
 
     Attributes:
-        name: of its directory.
-        arguments: of main.py.
+        name: name of the run and of its directory.
+        arguments: command line of main.py.
         run: the parsed arguments.
     """
 
@@ -99,9 +99,10 @@ class Entry:
         return self.run.save_path
 
     def work(self) -> int:
-        """Number of images left to train on, roughly; 0 if it is finished.
+        """Number of images left to train on, roughly.
 
-        A run that cannot resume counts as not started: once run, it reports why.
+        It is 0 if the run is finished. A run that cannot resume counts as not started: once run, it reports
+        why.
         """
         try:
             history = earlier_history(self.run)
@@ -154,12 +155,12 @@ def find_list(name: str) -> Path:
 
 
 def read_list(path: Path, directory: Path, options: Sequence[str] = ()) -> list[Entry]:
-    """Read a list and check its runs as main.py checks its command line.
+    """Read a list and check its runs as main.py would.
 
     Args:
-        path: of the list.
-        directory: of the study.
-        options: of every run in addition; they override those of the list.
+        path: where the list is.
+        directory: directory of the study.
+        options: further options of every run; they override those of the list.
 
     Raises:
         CommandError: the list is invalid; the text names the line.
@@ -178,7 +179,7 @@ def read_list(path: Path, directory: Path, options: Sequence[str] = ()) -> list[
             raise CommandError(
                 f"{where}: a name has letters, digits and ._- and begins with one of the former"
             )
-        if name.lower() in entries:  # as some file systems do not tell them apart
+        if name.lower() in entries:  # some file systems ignore case
             raise CommandError(f"{where}: there is a run of this name already")
         if set(line) & set("\"'\\"):
             raise CommandError(f"{where}: options are parted by blanks; quotes have no meaning here")
@@ -212,7 +213,10 @@ def parsed(arguments: list[str], where: str) -> Run:
 
 
 def find_gpus(options: Sequence[str]) -> list[str]:
-    """GPUs to share out, as CUDA names them; none if the options name a device."""
+    """GPUs to share out, as CUDA names them.
+
+    There are none if the options name a device.
+    """
     if any(word.partition("=")[0] == "--device" for word in options):
         return []
     listed = _listed_gpus()
@@ -231,7 +235,10 @@ def find_gpus(options: Sequence[str]) -> list[str]:
 
 
 def _listed_gpus() -> str:
-    """Output of `nvidia-smi --list-gpus`, a line for each GPU; empty if it fails."""
+    """Output of `nvidia-smi --list-gpus`; empty if it fails.
+
+    It has a line for each GPU.
+    """
     command = ["nvidia-smi", "--list-gpus"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
@@ -249,7 +256,7 @@ def default_processes(gpus: Sequence[str]) -> int:
 
 
 def in_words(error: OSError) -> str:
-    """An error of the file system, or another one of the system, in words."""
+    """An error of the system, in words."""
     reason = error.strerror or str(error)
     return f"cannot use {error.filename}: {reason}" if error.filename else reason
 
@@ -274,7 +281,7 @@ def duration(seconds: float) -> str:
 
 
 class Crew:
-    """Run entries side by side, and report progress.
+    """Runs entries side by side, and reports progress.
 
     Attributes:
         done: number of finished runs.
@@ -287,9 +294,9 @@ class Crew:
     ) -> None:
         """
         Args:
-            entries: what to run.
+            entries: runs of the study.
             processes: number of runs at once.
-            gpus: to share out among them, as CUDA names them.
+            gpus: GPUs to share out among the runs, as CUDA names them.
             delete_models: whether to delete the models of finished runs.
         """
         self.failed: list[str] = []
@@ -302,7 +309,7 @@ class Crew:
         self._processes, self._gpus, self._delete_models = processes, gpus, delete_models
         self._running: dict[BaseProcess, float] = {}  # when each was started
         self._work_left, self._work_done = sum(work for _, work in self._left), 0
-        self._seconds = 0.0  # that the finished work took
+        self._seconds = 0.0  # how long the finished work took
 
     async def work(self) -> None:
         """Run them all, or until a signal comes."""
@@ -322,7 +329,7 @@ class Crew:
         await asyncio.gather(*map(self._work_in, range(self._slots)))
 
     async def _work_in(self, slot: int) -> None:
-        """Run what is left in one of the slots, one after the other."""
+        """Run what is left in a slot, one after the other."""
         gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if self._gpus else {}
         while self._left and self.stopped is None:
             entry, work = self._left.popleft()
@@ -341,7 +348,11 @@ class Crew:
                 self._fail(f"{entry.name}: exit code {code}: {said} ({entry.directory / LOG})")
 
     async def _run(self, entry: Entry, variables: Mapping[str, str]) -> tuple[int, str, float]:
-        """Run an entry; returns its exit code, the last line that it printed, and the seconds it took."""
+        """Run an entry.
+
+        Returns:
+            its exit code; the last line that it printed; the seconds that it took.
+        """
         begun = time.monotonic()
         try:
             entry.directory.mkdir(parents=True, exist_ok=True)
@@ -361,7 +372,7 @@ class Crew:
             return 128 - code, killed_by(-code), seconds
         if code == LOST and process.pid is not None:
             with suppress(ProcessLookupError):  # it has ended, with that code
-                os.kill(process.pid, signal.SIGTERM)  # or it would go on unattended
+                os.kill(process.pid, signal.SIGTERM)  # otherwise it would continue unattended
                 return code, "the server that starts the runs was killed; this run saves and ends", seconds
         said = next((line for line in reversed(lines) if line.strip()), "it printed nothing")
         return code, said, seconds
@@ -397,13 +408,19 @@ class Crew:
 
 
 def stop_signals() -> list[signal.Signals]:
-    """The signals that stop a study: not SIGHUP where it is ignored, as by nohup."""
+    """Signals that stop a study.
+
+    SIGHUP is not among them where it is ignored, as under nohup.
+    """
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in SIGNALS if number != signal.SIGHUP or not ignored]
 
 
 async def exit_code(process: BaseProcess) -> int:
-    """Wait for a process; returns its exit code, negative after a signal, LOST if unknown."""
+    """Wait for a process; returns its exit code.
+
+    The code is negative after a signal, and LOST if unknown.
+    """
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_reader(process.sentinel, ended.set)
     await ended.wait()
@@ -413,8 +430,11 @@ async def exit_code(process: BaseProcess) -> int:
 
 
 def say(line: str, passing: bool = False) -> None:
-    """Print a line to standard error; on a terminal the next line replaces one that is `passing`."""
-    with suppress(OSError):  # a study goes on when nobody reads its messages
+    """Print a line to standard error.
+
+    On a terminal the next line replaces one that is `passing`.
+    """
+    with suppress(OSError):  # a study continues when nobody reads its messages
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\033[K{line}" + "\n" * (not passing))
         else:
@@ -507,12 +527,15 @@ def give(text: str) -> None:
         sys.stdout.buffer.write(os.fsencode(text))
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try again as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python would try again as it ends
         raise UserError(f"standard output cannot be written to: {error.strerror}") from None
 
 
 def main(argv: Sequence[str]) -> int:
-    """Execute the command line, or print what is wrong with it; returns the exit code."""
+    """Execute the command line; returns the exit code.
+
+    Prints one line if it is invalid.
+    """
     if not argv:
         say(HELP)
         return 2

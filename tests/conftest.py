@@ -1,4 +1,7 @@
-"""What the tests share: one thread each, small data sets, and the program run as its command line runs it."""
+"""Fixtures: small data sets, and runs of the program.
+
+The program is run as its command line runs it. Each process has one thread.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the program gives, in numbers: computed here, recorded in golden.json, compared by test_golden.py.
+"""Results of the program in numbers, recorded in golden.json.
+
+They are computed here and compared by test_golden.py.
 
 python tests/golden.py writes the record of the present code: for a change that is meant to change results,
 after RESULTS has gone up, or for a part of the program that had no entry yet.

@@ -1,4 +1,4 @@
-"""What several files of tests use: small agents, command lines, small data sets, slow versions."""
+"""Helpers of several tests: agents, command lines, data, slow versions."""
 
 import itertools
 import json

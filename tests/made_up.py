@@ -1,4 +1,7 @@
-"""For the tests of the report: made-up studies, reports taken apart, and the same numbers by hand."""
+"""Helpers for tests of the report: made-up studies, reports taken apart.
+
+The numbers of a report are worked out by hand, too.
+"""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The ways of training against slow and obvious versions of the same definitions."""
+"""Agents against slow and obvious versions of the same definitions."""
 
 import copy
 import math

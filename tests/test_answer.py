@@ -1,4 +1,7 @@
-"""The figure of the published studies: which comparison is drawn where, and with which sign."""
+"""The figure of the published studies.
+
+Which comparison is drawn where, and with which sign.
+"""
 
 from pathlib import Path
 

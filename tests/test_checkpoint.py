@@ -1,4 +1,4 @@
-"""Files are whole or not there, and what is no model is told apart."""
+"""Checkpoints are whole or not there; other files are refused."""
 
 import io
 import pickle

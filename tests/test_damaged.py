@@ -1,4 +1,7 @@
-"""A model file with any field changed is refused in a line, or gives what the right one gives."""
+"""A model file with any field changed does no harm.
+
+It is refused in a line, or gives what the right one gives.
+"""
 
 import copy
 import itertools

@@ -1,4 +1,7 @@
-"""Every block of docs/extending.md, put where it belongs in a copy of the program, which is then run."""
+"""Every block of docs/extending.md, in a copy of the program.
+
+It is put where it belongs, and the copy is run.
+"""
 
 import ast
 import re

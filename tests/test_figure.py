@@ -1,4 +1,7 @@
-"""What a figure shows, read back from what is drawn, against numbers worked out by hand."""
+"""What a figure shows, against numbers worked out by hand.
+
+It is read back from what is drawn.
+"""
 
 import io
 import json

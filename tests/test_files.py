@@ -1,4 +1,7 @@
-"""Files are replaced whole, through links too, and a directory is one training's on every file system."""
+"""Files are replaced whole, and directories are locked.
+
+Files are replaced through links, too, and directories are locked on every file system.
+"""
 
 import errno
 import os

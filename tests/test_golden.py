@@ -1,4 +1,7 @@
-"""Whether the program gives the results that golden.json records; golden.py says how they are made."""
+"""Whether the program gives the results that golden.json records.
+
+golden.py says how they are made.
+"""
 
 import json
 

@@ -1,4 +1,7 @@
-"""Runs that are killed, stopped, or run out of room: nothing is lost, and resuming changes no bit."""
+"""Runs that are killed, stopped, or run out of room.
+
+Nothing is lost, and resuming changes no bit.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""The methods of the literature against slow and obvious versions of their papers, on one scale, resumed."""
+"""The methods of the literature against slow versions of their papers.
+
+They are compared on one scale, and resumed.
+"""
 
 import copy
 import io

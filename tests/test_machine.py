@@ -1,4 +1,4 @@
-"""What a process may use of the machine: limits of control groups, in both versions."""
+"""Limits of control groups on a process, in both versions."""
 
 import math
 import os

@@ -1,4 +1,7 @@
-"""The program through its command line: every pair of setting and data set, every refusal, every output."""
+"""The program through its command line.
+
+Every pair of setting and data set, every refusal, every output.
+"""
 
 import ast
 import errno

@@ -1,4 +1,7 @@
-"""The table of options: words of the command line, values in files, and what is compared of them."""
+"""The table of options.
+
+Words of the command line, values in files, and what is compared of them.
+"""
 
 import json
 

@@ -1,4 +1,7 @@
-"""A data set of the user's own, FILE.npz: unequal classes are scored rightly, bad files end in one line."""
+"""A data set of the user's own, FILE.npz.
+
+Unequal classes are scored rightly, and bad files end in one line.
+"""
 
 import csv
 import io

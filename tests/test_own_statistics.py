@@ -1,4 +1,7 @@
-"""Scores with each task's own batch-norm statistics: a slow version of them, and runs that record them."""
+"""Scores with per-task batch-norm statistics, against a slow version.
+
+Runs record them.
+"""
 
 import copy
 import json

@@ -1,4 +1,7 @@
-"""The code that makes a result: what changes its fingerprint, what does not, and what is released."""
+"""The fingerprint of the code that makes a result.
+
+What changes it, what does not, and what is released.
+"""
 
 import json
 import shutil

@@ -1,4 +1,7 @@
-"""The questions of a report: what is compared to answer them, and the commands for what is missing."""
+"""The questions of a report, and the commands for missing runs.
+
+What is compared to answer a question.
+"""
 
 import itertools
 import json

@@ -1,4 +1,7 @@
-"""Every number and sentence of a report against the same worked out by hand from small histories."""
+"""Every number and sentence of a report, worked out by hand.
+
+The reports are on small histories.
+"""
 
 import errno
 import json

@@ -1,4 +1,7 @@
-"""The published studies: their reports, and the answer in README and docs, are what their histories say."""
+"""The published studies: reports and answers match the histories.
+
+The answers are those in README and docs.
+"""
 
 import csv
 import re

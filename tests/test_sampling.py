@@ -1,4 +1,7 @@
-"""Which tasks and images the steps take: frequencies, orders, and that any epoch can be entered."""
+"""Which tasks and images the steps take.
+
+Frequencies, orders, and that any epoch can be entered.
+"""
 
 from dataclasses import replace
 

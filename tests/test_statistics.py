@@ -1,4 +1,7 @@
-"""The statistics of the report: against published tables, and against the truth in made-up studies."""
+"""The statistics of the report against tables and simulations.
+
+The tables are published, the studies are made up.
+"""
 
 import math
 

@@ -1,4 +1,7 @@
-"""Studies: lists that are read and refused, runs that fail, are stopped and end, and what SLURM is handed."""
+"""Studies: reading lists, running them, handing them to SLURM.
+
+Lists are refused; runs fail, are stopped, and end.
+"""
 
 import errno
 import fcntl

@@ -1,4 +1,7 @@
-"""Several tasks a step against slow versions, and one a step against the experiment as it is defined."""
+"""Several tasks a step against slow versions.
+
+One task a step is compared with the experiment as it is defined.
+"""
 
 import copy
 import json
