@@ -47,14 +47,14 @@ SETTINGS = (
         "single task", "only the task given by --task", "single-task", "SingleTaskAgent", single_score=True
     ),
     Setting(
-        "uniform draws",
+        "uniform sampling",
         "multi-task, each step samples one task, or more by --tasks_per_step, all equally likely",
         "multi-task",
         "TaskSamplingAgent",
         samples_tasks=True,
     ),
     Setting(
-        "weighted draws",
+        "weighted sampling",
         "multi-task, each step samples one task, or more by --tasks_per_step, some likelier than others",
         "multi-task",
         "TaskSamplingAgent",

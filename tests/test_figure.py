@@ -126,10 +126,10 @@ def test_accuracies_stand_with_their_intervals_seeds_and_own_statistics(three):
     half = T2 * scores.std(ddof=1) / 3**0.5
     assert found["shared statistics"] == {
         "2 single task, 3 seeds": pytest.approx((62, 62 - T2 * 2 / 3**0.5, 62 + T2 * 2 / 3**0.5)),
-        "3 uniform draws, 3 seeds": pytest.approx((61, 61 - half, 61 + half)),
+        "3 uniform sampling, 3 seeds": pytest.approx((61, 61 - half, 61 + half)),
     }
     assert found["per-task statistics"] == {
-        "3 uniform draws, 3 seeds": pytest.approx((80, 80 - T2 / 3**0.5, 80 + T2 / 3**0.5))
+        "3 uniform sampling, 3 seeds": pytest.approx((80, 80 - T2 / 3**0.5, 80 + T2 / 3**0.5))
     }
     seeds = [line.get_xdata() for line in axes.lines if line.get_label() == "one seed"]
     assert np.concatenate(seeds) == pytest.approx([60, 62, 64, *scores, 79, 80, 81])
@@ -154,16 +154,16 @@ def test_delta_m_stands_with_its_interval(three):
     own, own_half = 18 / 0.62, T2 / 0.62 / 3**0.5  # 19, 18, 17 points
     assert points(panel(three, "delta_m")) == {
         "inconclusive": {
-            "3 uniform draws, 3 seeds": pytest.approx((changes.mean(), *(changes.mean() + [-half, half])))
+            "3 uniform sampling, 3 seeds": pytest.approx((changes.mean(), *(changes.mean() + [-half, half])))
         },
         "differs from the single-task baseline": {
-            "3 uniform draws, 3 seeds": pytest.approx((own, own - own_half, own + own_half))
+            "3 uniform sampling, 3 seeds": pytest.approx((own, own - own_half, own + own_half))
         },
     }
 
 
 def test_tasks_stand_with_their_intervals_hollow_where_they_are_inconclusive(three):
-    axes = panel(three, "3 uniform draws")
+    axes = panel(three, "3 uniform sampling")
     assert [label.get_text() for label in axes.get_yticklabels()] == ["oak", "elm", "ash", "fir"]
     low, high = (1 + sign * T2 * 7**0.5 / 3**0.5 for sign in (-1, 1))  # -2, 2, 3: mean 1, variance 7
     assert points(axes) == {
@@ -180,14 +180,14 @@ def test_tasks_stand_with_their_intervals_hollow_where_they_are_inconclusive(thr
 def test_two_seeds_tell_of_no_task_and_one_seed_has_no_bars(tmp_path):
     write_study(tmp_path / "two", 2)
     write_study(tmp_path / "one", 1)
-    tasks = points(panel(figure.build(sections(tmp_path / "two")), "3 uniform draws"))
+    tasks = points(panel(figure.build(sections(tmp_path / "two")), "3 uniform sampling"))
     assert tasks.keys() == {"inconclusive"}
     assert tasks["inconclusive"]["fir"] == pytest.approx((-9.5, -9.5 - T1 / 2, -9.5 + T1 / 2))
     drawn = figure.build(sections(tmp_path / "one"))
-    for title in ("mean accuracy", "delta_m", "3 uniform draws"):
+    for title in ("mean accuracy", "delta_m", "3 uniform sampling"):
         found = points(panel(drawn, title))
         assert all(len(point) == 1 for kind in found.values() for point in kind.values())
-    assert points(panel(drawn, "3 uniform draws"))["inconclusive"]["oak"] == pytest.approx((8,))
+    assert points(panel(drawn, "3 uniform sampling"))["inconclusive"]["oak"] == pytest.approx((8,))
 
 
 def test_without_a_baseline_there_are_accuracies_alone_and_curves_from_two_epochs_on(tmp_path):
@@ -292,7 +292,7 @@ def test_a_matplotlib_that_fails_costs_the_figure_alone_and_a_line_says_why(
     assert reported.code == 0
     assert f"cannot be drawn ({error.partition('(')[0]}" in reported.err
     assert reported.err.count("\n") == 1
-    assert "3 uniform draws" in reported.out
+    assert "3 uniform sampling" in reported.out
     names = {path.name for path in (tmp_path / "runs").iterdir()}
     assert names == {"history.json", "report.txt", "report.csv", "comparisons.csv"}
 

@@ -199,7 +199,7 @@ REFUSALS = [
     (("--train", "--eval"), "not allowed"),
     (("--train", "--setting", 7), "--setting"),
     (("--train", "--setting", "three"), "--setting"),
-    (("--train", "--setting", 8), "3 (uniform draws)"),
+    (("--train", "--setting", 8), "3 (uniform sampling)"),
     (("--train", "--data", 3), "--data"),
     (("--train", "--data", "cifar100"), "0 (CIFAR-10), 1 (CIFAR-100), 2 (Omniglot), or a file"),
     (("--train", "--data", "own.npz", "--synthetic"), "--synthetic"),
@@ -612,8 +612,8 @@ def test_an_option_that_is_added_to_the_table_is_parsed_checked_recorded_insiste
     )
     assert "--shade light, not --shade dark" in error_line(other)
     reported = program("--report", "--save_path", tmp_path, table=SHADES).out
-    assert table_line(reported, "3 uniform draws, shade dark")["runs"] == "2"
-    assert table_line(reported, "3 uniform draws, shade light")["runs"] == "1"
+    assert table_line(reported, "3 uniform sampling, shade dark")["runs"] == "2"
+    assert table_line(reported, "3 uniform sampling, shade light")["runs"] == "1"
 
 
 def test_files_that_lack_an_option_count_as_of_its_default(program, tmp_path):

@@ -108,12 +108,12 @@ def test_an_option_that_is_off_by_default_is_compared_like_any_other(program, no
     write_way(tmp_path, 4, PAIR, clip=0.5)
     reported = program("--report", "--save_path", tmp_path, table=CLIP)
     assert reported.code == 0
-    assert "3 uniform draws, no clip" in reported.out
-    assert "4 weighted draws, clip 0.5" in reported.out
-    assert "draws" not in (tmp_path / "comparisons.csv").read_text().replace("uniform draws", "")
+    assert "3 uniform sampling, no clip" in reported.out
+    assert "4 weighted sampling, clip 0.5" in reported.out
+    assert "draws" not in (tmp_path / "comparisons.csv").read_text().replace("uniform sampling", "")
     write_way(tmp_path, 4, PAIR, clip=None)
     assert (
-        "3 uniform draws, no clip against 4 weighted draws, no clip"
+        "3 uniform sampling, no clip against 4 weighted sampling, no clip"
         in program("--report", "--save_path", tmp_path, table=CLIP).out
     )
 
@@ -124,7 +124,7 @@ def test_runs_of_different_notes_are_compared_even_if_their_code_differs(report,
     write_way(tmp_path, 3, better, note="wider", codes=("edited",))
     printed = report()
     assert printed.compared() == [
-        ("3 uniform draws, no note, code a", "3 uniform draws, note wider, code edited")
+        ("3 uniform sampling, no note, code a", "3 uniform sampling, note wider, code edited")
     ]
     (row,) = (row for row in printed.rows() if row["question"] == "note")
     assert float(row["difference"]) == pytest.approx(-10)

@@ -300,7 +300,7 @@ def test_a_report_on_unequal_classes_says_what_a_hand_works_out(program, no_figu
         ("0 standard", ALL_CLASSES),
         ("1 standard by task", BY_CLASS),
         ("2 single task", OF_TABLE),
-        ("3 uniform draws", OF_TABLE),
+        ("3 uniform sampling", OF_TABLE),
     ):
         cells = table_line(reported.out, label)
         accuracy = [float(share) for share, *_ in expected]
@@ -875,7 +875,7 @@ def test_a_report_takes_files_of_the_same_content_for_one_data_set(program, no_f
     assert len(checksums) == 1
     reported = program("--report", "--save_path", tmp_path / "runs")
     assert reported.code == 0
-    assert table_line(reported.out, "3 uniform draws")["seeds"] == "3"
+    assert table_line(reported.out, "3 uniform sampling")["seeds"] == "3"
     assert "left out" not in reported.out
     with open(tmp_path / "runs" / "report.csv", newline="") as file:
         assert {row["seed"]: row["data"] for row in csv.DictReader(file)} == recorded

@@ -51,7 +51,7 @@ def test_steps_of_setting_2_are_those_of_all_its_models_together(report, tmp_pat
     write_way(tmp_path, 2, scores, epochs=2, steps=10, images=1000, parameters=(100, 20))
     write_way(tmp_path, 2, scores, epochs=4, steps=10, images=1000, parameters=(100, 20))
     printed = report()
-    assert printed.compared("single-task") == [("3 uniform draws, epochs 4", "2 single task, epochs 2")]
+    assert printed.compared("single-task") == [("3 uniform sampling, epochs 4", "2 single task, epochs 2")]
     after = printed.lines[printed.lines.index("single-task:") + 2]
     assert after.strip() == "the sides differ: parameters 140 and 240"
 
@@ -62,7 +62,7 @@ def test_each_way_without_a_partner_of_equal_steps_has_one_of_equal_epochs(repor
     for setting, steps in ((1, 20), (2, 100), (3, 200), (5, 20)):
         write_way(tmp_path, setting, scores, steps=steps)
     assert [first for first, _ in report().compared("single-task")] == [
-        "1 standard by task", "3 uniform draws", "5 summed losses"
+        "1 standard by task", "3 uniform sampling", "5 summed losses"
     ]  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_a_pair_of_equal_steps_goes_before_one_of_equal_epochs(report, tmp_path)
     scores = {0: (0.6, 0.7), 1: (0.6, 0.8)}
     for setting, epochs, steps in ((1, 2, 100), (1, 4, 100), (3, 2, 200)):
         write_way(tmp_path, setting, scores, epochs=epochs, steps=steps)
-    assert report().compared("heads") == [("1 standard by task, epochs 4", "3 uniform draws, epochs 2")]
+    assert report().compared("heads") == [("1 standard by task, epochs 4", "3 uniform sampling, epochs 2")]
 
 
 def test_what_differs_between_the_sides_is_said(report, tmp_path):
@@ -98,7 +98,7 @@ def test_the_encoders_share_of_the_parameters_is_said_once(report, tmp_path):
     write_way(tmp_path, 3, {0: (0.6, 0.7)}, parameters=(280_000, 84_000_000))
     write_way(tmp_path, 2, {0: (0.6, 0.7)}, parameters=(280_000, 4_200_000))
     lines = [line for line in report().lines if line.startswith("parameters: ")]
-    assert lines == ["parameters: 0.28 of the 84.28 million of 3 uniform draws are shared"]
+    assert lines == ["parameters: 0.28 of the 84.28 million of 3 uniform sampling are shared"]
 
 
 # Questions: what is compared, and what must agree
@@ -184,7 +184,7 @@ def test_histories_that_know_no_tasks_per_step_count_as_of_one(report, tmp_path)
         options = json.loads((path / "history.json").read_text())["options"]
         edit(path, options={name: options[name] for name in options if name != "tasks_per_step"})
     assert report().compared("tasks a step") == [
-        ("3 uniform draws, tasks_per_step 1", "3 uniform draws, tasks_per_step 4")
+        ("3 uniform sampling, tasks_per_step 1", "3 uniform sampling, tasks_per_step 4")
     ]
 
 
@@ -193,11 +193,11 @@ def test_the_recipe_of_the_experiment_is_what_other_recipes_are_held_against(rep
         write_way(tmp_path, 3, PAIR, lr=lr)
     write_way(tmp_path, 3, PAIR, lr=0.01, momentum=0.9)
     printed = report()
-    base = "3 uniform draws, lr 0.1, momentum 0.0"
+    base = "3 uniform sampling, lr 0.1, momentum 0.0"
     assert sorted(printed.compared()) == [
-        (base, "3 uniform draws, lr 0.01, momentum 0.0"),
-        (base, "3 uniform draws, lr 0.01, momentum 0.9"),
-        (base, "3 uniform draws, lr 1.0, momentum 0.0"),
+        (base, "3 uniform sampling, lr 0.01, momentum 0.0"),
+        (base, "3 uniform sampling, lr 0.01, momentum 0.9"),
+        (base, "3 uniform sampling, lr 1.0, momentum 0.0"),
     ]
 
 
@@ -254,8 +254,8 @@ def test_settings_that_sample_tasks_are_compared_in_either_scoring_and_never_acr
     write_way(tmp_path, 3, PAIR, tasks_per_step=4)  # of a program that had none
     write_way(tmp_path, 1, PAIR)
     printed = report()
-    one, two, four = (f"3 uniform draws, tasks_per_step {number}" for number in (1, 2, 4))
-    weighted, alike = "4 weighted draws, tasks_per_step 1", "1 standard by task"
+    one, two, four = (f"3 uniform sampling, tasks_per_step {number}" for number in (1, 2, 4))
+    weighted, alike = "4 weighted sampling, tasks_per_step 1", "1 standard by task"
 
     def scored(pair: tuple[str, str]) -> tuple[str, ...]:
         """A pair with per-task statistics, which a setting that samples no tasks does not have."""
@@ -452,7 +452,7 @@ def test_commands_of_single_task_training_train_every_task(report, tmp_path):
     assert {(run.setting, run.task, run.seed) for run in runs} == set(wanted)
 
 
-def test_a_directory_that_a_shell_would_split_is_quoted(report, run, tmp_path):
+def test_a_directory_that_a_shell_would_split_is_quoted(report, tmp_path):
     odd = tmp_path / "it's $HOME; my runs"
     train(odd, "--data", 1, "--setting", 3, "--epochs", 1)
     (run,) = carried_out(report(folder=odd.name).commands("draws")[1:])[:1]

@@ -59,8 +59,8 @@ def test_the_table_is_what_a_hand_works_out(small_study, report):
     assert printed.lines[0] == "mine.npz (content 0123456789ab): 2 tasks"
     mean, low, high = interval([0.65, 0.68, 0.67, 0.80])
     change, below, above = interval(delta_m(DRAWN, SINGLE))
-    assert printed.cells("3 uniform draws") == {
-        "setting": "3 uniform draws",
+    assert printed.cells("3 uniform sampling") == {
+        "setting": "3 uniform sampling",
         "accuracy [95 % CI]": f"{mean:.4f} [{low:.4f}, {high:.4f}]",
         "balanced": "0.6800",
         "delta_m % [95 % CI]": f"{change:+.2f} [{below:+.2f}, {above:+.2f}]",
@@ -80,15 +80,15 @@ def test_the_table_is_what_a_hand_works_out(small_study, report):
     assert [single[name] for name in ("runs", "seeds", "steps", "images", "parameters", "seconds")] == [
         "6", "3", "10", "320", "120", "1"
     ]  # fmt: skip
-    assert printed.labels == ["2 single task", "3 uniform draws", "4 weighted draws"]
+    assert printed.labels == ["2 single task", "3 uniform sampling", "4 weighted sampling"]
     assert "always giving a task's commonest answer scores 0.5000, balanced 0.5000" in printed.out
 
 
 def test_every_comparison_is_formed_over_common_seeds(small_study, report):
     printed = report("--verbose")
-    against = "3 uniform draws against 4 weighted draws"
+    against = "3 uniform sampling against 4 weighted sampling"
     lines = [f"{against}{line_of(differences(DRAWN, WEIGHTED))}"]
-    for setting, scores in (("3 uniform draws", DRAWN), ("4 weighted draws", WEIGHTED)):
+    for setting, scores in (("3 uniform sampling", DRAWN), ("4 weighted sampling", WEIGHTED)):
         against = f"{setting} against 2 single task"
         lines.append(f"{against}{line_of(differences(scores, SINGLE))}")
         lines.append(f"{against}{line_of(delta_m(scores, SINGLE), '% (delta_m)')}")
@@ -140,11 +140,11 @@ def test_the_words_carry_the_numbers_of_their_comparisons(small_study, report):
     printed = report()
     for question, scores in (("draws", WEIGHTED), ("single-task", SINGLE)):
         mean, low, high = interval(differences(DRAWN, scores))
-        words = f"3 uniform draws scores {mean:.2f} [{low:.2f}, {high:.2f}] points more than "
+        words = f"3 uniform sampling scores {mean:.2f} [{low:.2f}, {high:.2f}] points more than "
         assert words in printed.said(question)
     _, low, high = interval(differences(WEIGHTED, SINGLE))
     assert printed.said("single-task").endswith(
-        f"; inconclusive: 4 weighted draws against 2 single task, between {low:+.2f} and {high:+.2f} points"
+        f"; inconclusive: 4 weighted sampling against 2 single task, between {low:+.2f} and {high:+.2f} points"
     )
 
 
@@ -155,10 +155,10 @@ def test_a_configuration_that_scores_lower_is_said_to_do_so(report, tmp_path):
     printed = report()
     values = differences(first, second)
     assert interval(values)[2] < 0
-    assert f"3 uniform draws against 4 weighted draws{line_of(values)}" in printed.out
+    assert f"3 uniform sampling against 4 weighted sampling{line_of(values)}" in printed.out
     mean, low, high = (-value for value in interval(values))
     assert printed.said("draws").endswith(
-        f"4 weighted draws scores {mean:.2f} [{high:.2f}, {low:.2f}] points more than 3 uniform draws"
+        f"4 weighted sampling scores {mean:.2f} [{high:.2f}, {low:.2f}] points more than 3 uniform sampling"
     )
 
 
@@ -230,11 +230,11 @@ def test_tasks_gain_lose_or_are_inconclusive_by_their_intervals(report, tmp_path
     write_way(tmp_path, 3, drawn, tasks=names)
     printed = report("--verbose")
     assert (  # by chance: of the four that have an interval
-        "- 3 uniform draws: 2 of 5 tasks gain, 1 lose (negative transfer), 2 inconclusive; if none "
+        "- 3 uniform sampling: 2 of 5 tasks gain, 1 lose (negative transfer), 2 inconclusive; if none "
         "differed, chance alone would make 0.2 conclusive\n"
     ) in printed.out
     for name, values in zip(names[:-1], gains, strict=False):
-        assert f"3 uniform draws against 2 single task in {name}{line_of(values)}" in printed.out
+        assert f"3 uniform sampling against 2 single task in {name}{line_of(values)}" in printed.out
     assert "in equal: +4.00 [-] points, 3 seeds: inconclusive" in printed.out
     assert " in up: " not in report().out
 
@@ -244,7 +244,7 @@ def test_with_less_than_three_common_seeds_no_task_gains_or_loses(report, tmp_pa
     write_way(tmp_path, 2, {seed: (0.5 + 0.01 * seed, 0.5) for seed in range(seeds)})
     write_way(tmp_path, 3, dict.fromkeys(range(3), (0.9, 0.9)))
     printed = report()
-    assert f"- 3 uniform draws: which tasks gain or lose takes 3 common seeds, not {seeds}" in printed.out
+    assert f"- 3 uniform sampling: which tasks gain or lose takes 3 common seeds, not {seeds}" in printed.out
     assert "tasks gain," not in printed.out
 
 
@@ -256,12 +256,12 @@ def test_one_common_seed_decides_nothing(report, tmp_path):
     write_way(tmp_path, 4, {1: (0.5, 0.6), 2: (0.5, 0.7)})
     write_way(tmp_path, 2, {1: (0.55, 0.55)})
     printed = report()
-    assert "3 uniform draws against 4 weighted draws: +15.00 [-] points, 1 seed: inconclusive" in printed.out
+    assert "3 uniform sampling against 4 weighted sampling: +15.00 [-] points, 1 seed: inconclusive" in printed.out
     assert "- one seed decides nothing: 3 comparisons of a single common seed" in printed.out
     assert printed.cells("2 single task")["accuracy [95 % CI]"] == "0.5500 [-]"
     change = 100 * (0.05 + 0.25) / 0.55 / 2
-    assert printed.cells("3 uniform draws")["delta_m % [95 % CI]"] == f"{change:+.2f} [-]"
-    assert printed.said("draws").endswith("give no interval: 3 uniform draws against 4 weighted draws")
+    assert printed.cells("3 uniform sampling")["delta_m % [95 % CI]"] == f"{change:+.2f} [-]"
+    assert printed.said("draws").endswith("give no interval: 3 uniform sampling against 4 weighted sampling")
     assert "takes two seeds that all of them have" in printed.said("of 3 configurations")
     rows = printed.rows()
     assert {(row["low"], row["high"], row["verdict"]) for row in rows} == {("", "", "inconclusive")}
@@ -283,10 +283,10 @@ def test_seeds_that_agree_to_the_last_digit_tell_nothing(report, tmp_path):
     write_way(tmp_path, 4, {seed: [share - 0.1 for share in shares] for seed, shares in scores.items()})
     write_way(tmp_path, 5, dict.fromkeys(range(3), (0.3, 0.3)))
     printed = report()
-    assert "3 uniform draws against 4 weighted draws: +10.00 [-] points, 3 seeds: inconclusive" in printed.out
+    assert "3 uniform sampling against 4 weighted sampling: +10.00 [-] points, 3 seeds: inconclusive" in printed.out
     assert printed.cells("5 summed losses")["accuracy [95 % CI]"] == "0.3000 [-]"
     assert "one seed decides" not in printed.out
-    assert printed.said("draws").endswith("give no interval: 3 uniform draws against 4 weighted draws")
+    assert printed.said("draws").endswith("give no interval: 3 uniform sampling against 4 weighted sampling")
 
 
 # Single-task training that lacks something
@@ -299,7 +299,7 @@ def test_a_seed_that_lacks_a_task_of_setting_2_is_left_out(report, tmp_path):
     write_way(tmp_path, 2, single, missing=[(1, 1)])
     printed = report()
     rest = {seed: single[seed] for seed in (0, 2)}
-    assert f"3 uniform draws against 2 single task{line_of(differences(drawn, rest))}" in printed.out
+    assert f"3 uniform sampling against 2 single task{line_of(differences(drawn, rest))}" in printed.out
     mean, low, high = interval([0.55, 0.6])
     cells = printed.cells("2 single task")
     assert cells["accuracy [95 % CI]"] == f"{mean:.4f} [{low:.4f}, {high:.4f}]"
@@ -314,7 +314,7 @@ def test_without_any_seed_that_has_every_task_setting_2_is_compared_with_nothing
     printed = report()
     assert printed.rows() == []
     assert "gain" not in printed.out.partition("\naccuracy: mean over tasks")[0]
-    for label in ("2 single task", "3 uniform draws"):
+    for label in ("2 single task", "3 uniform sampling"):
         assert printed.cells(label)["delta_m % [95 % CI]"] == "-"
     for seed in (0, 1):
         assert f"seed {seed} lacks 1 of 2 tasks; the means are over the others, and not" in printed.out
@@ -329,12 +329,12 @@ def test_no_delta_m_where_single_task_training_is_no_better_than_a_constant_answ
         write_way(tmp_path, setting, scores, tasks=names, constant=[0.2] * 3, answers=5)
     printed = report()
     if level > 0.2:
-        assert printed.cells("3 uniform draws")["delta_m % [95 % CI]"] != "-"
+        assert printed.cells("3 uniform sampling")["delta_m % [95 % CI]"] != "-"
         assert "no delta_m" not in printed.out
     else:  # 0.2 averaged over three seeds is above 0.2 by rounding
-        assert printed.cells("3 uniform draws")["delta_m % [95 % CI]"] == "-"
+        assert printed.cells("3 uniform sampling")["delta_m % [95 % CI]"] == "-"
         assert (
-            "- 3 uniform draws: no delta_m, as the single-task baseline is no better than a constant answer "
+            "- 3 uniform sampling: no delta_m, as the single-task baseline is no better than a constant answer "
             "in land\n"
         ) in printed.out
         assert {row["measure"] for row in printed.rows()} == {
@@ -362,14 +362,14 @@ def test_delta_m_is_formed_on_balanced_accuracy_where_a_constant_answer_is_accur
     printed = report("--verbose")
     change, low, high = interval(delta_m(BALANCED[3], BALANCED[2]))
     assert (
-        printed.cells("3 uniform draws")["delta_m % [95 % CI]"] == f"{change:+.2f} [{low:+.2f}, {high:+.2f}]"
+        printed.cells("3 uniform sampling")["delta_m % [95 % CI]"] == f"{change:+.2f} [{low:+.2f}, {high:+.2f}]"
     )
     assert "delta_m, gains and losses are in balanced accuracy" in printed.out
     assert "always giving a task's commonest answer scores 0.9000, balanced 0.5000" in printed.out
     verdicts = []
     for task, name in enumerate(CIFAR10):
         values = [100 * (BALANCED[3][seed][task] - BALANCED[2][seed][task]) for seed in range(3)]
-        assert f"3 uniform draws against 2 single task in {name}{line_of(values)}" in printed.out
+        assert f"3 uniform sampling against 2 single task in {name}{line_of(values)}" in printed.out
         verdicts.append(line_of(values).rpartition(": ")[2])
     assert f"{verdicts.count('higher')} of 10 tasks gain, 0 lose" in printed.out
     assert 0 < verdicts.count("higher") < 10
@@ -381,7 +381,7 @@ def test_a_constant_answer_in_balanced_accuracy_is_one_over_the_number_of_answer
     single = {seed: [0.5 if task in (3, 8) else 0.6 for task in range(10)] for seed in range(3)}
     write_cifar10(tmp_path, {2: single, 3: BALANCED[3]})
     printed = report()
-    assert printed.cells("3 uniform draws")["delta_m % [95 % CI]"] == "-"
+    assert printed.cells("3 uniform sampling")["delta_m % [95 % CI]"] == "-"
     assert "no better than a constant answer in cat, ship\n" in printed.out
 
 
@@ -407,16 +407,16 @@ def test_runs_of_different_code_are_kept_apart_and_a_line_says_so(report, tmp_pa
     write_way(tmp_path, 4, dict.fromkeys(range(4), (0.5, 0.7)), codes=["b"])
     printed = report()
     assert {label: printed.cells(label)["seeds"] for label in printed.labels} == {
-        "3 uniform draws, code a": "2",
-        "3 uniform draws, code a b": "1",
-        "3 uniform draws, code b": "1",
-        "4 weighted draws, code b": "4",
+        "3 uniform sampling, code a": "2",
+        "3 uniform sampling, code a b": "1",
+        "3 uniform sampling, code b": "1",
+        "4 weighted sampling, code b": "4",
     }
     (said,) = re.findall(r"runs of different code are neither averaged nor compared: (.+)", printed.out)
     assert sorted(said.split(", ")) == ["a", "a b", "b"]
-    assert printed.compared() == [("3 uniform draws, code b", "4 weighted draws, code b")]
+    assert printed.compared() == [("3 uniform sampling, code b", "4 weighted sampling, code b")]
     assert printed.said("of 2 configurations").startswith(
-        "- of 2 configurations the best is 3 uniform draws, code b, "
+        "- of 2 configurations the best is 3 uniform sampling, code b, "
     )
 
 
@@ -424,8 +424,8 @@ def test_runs_of_different_precision_are_kept_apart_and_a_line_says_so(report, t
     write_way(tmp_path, 3, PAIR)
     write_way(tmp_path, 3, {2: (0.9, 0.9)}, precision="bf16")
     printed = report()
-    assert printed.cells("3 uniform draws, precision fp32")["seeds"] == "2"
-    assert printed.cells("3 uniform draws, precision bf16")["accuracy [95 % CI]"] == "0.9000 [-]"
+    assert printed.cells("3 uniform sampling, precision fp32")["seeds"] == "2"
+    assert printed.cells("3 uniform sampling, precision bf16")["accuracy [95 % CI]"] == "0.9000 [-]"
     assert "runs of different precision are neither averaged nor compared: " in printed.out
 
 
@@ -436,7 +436,7 @@ def test_a_line_says_that_runs_are_from_different_processors(report, tmp_path):
     write_way(tmp_path, 4, {2: (0.5, 0.7)}, processor="a GPU")
     printed = report()
     assert "processors: a CPU, a GPU; " in printed.out
-    assert printed.cells("4 weighted draws")["seeds"] == "3"  # they are averaged all the same
+    assert printed.cells("4 weighted sampling")["seeds"] == "3"  # they are averaged all the same
 
 
 def test_validation_results_are_kept_apart_from_test_results(report, tmp_path):
@@ -445,9 +445,9 @@ def test_validation_results_are_kept_apart_from_test_results(report, tmp_path):
     printed = report()
     title = "mine.npz (content 0123456789ab)"
     test, validation = printed.out.split(f"{title}, scored on validation images: 2 tasks")
-    assert "3 uniform draws  0.7" not in validation
-    assert "4 weighted draws  0.3750" in validation
-    assert "4 weighted draws  0" not in test
+    assert "3 uniform sampling  0.7" not in validation
+    assert "4 weighted sampling  0.3750" in validation
+    assert "4 weighted sampling  0" not in test
     assert "commonest answer scores 0.6000," in test
     assert "commonest answer scores 0.7000," in validation
     assert printed.rows() == []
@@ -466,7 +466,7 @@ def test_files_of_one_content_are_one_data_set_whatever_their_names(report, tmp_
     for seed, name in enumerate(["mine.npz", "copy.npz", "a b.npz"]):
         write_way(tmp_path, 3, {seed: PAIR[seed % 2]}, data=f"{name}#0123456789ab")
     printed = report()
-    assert printed.cells("3 uniform draws")["seeds"] == "3"
+    assert printed.cells("3 uniform sampling")["seeds"] == "3"
     assert printed.out.count(": 2 tasks") == 1
     assert "left out" not in printed.out
 
@@ -507,7 +507,7 @@ def test_generated_images_are_named_as_such_and_left_out_beside_real_ones(report
     write(tmp_path / "real", 3, [0.7] * 10, data=0)
     printed = report()
     assert f"left out: {tmp_path / 'generated' / '3' / 'history.json'}: generated images" in printed.out
-    assert printed.cells("3 uniform draws")["accuracy [95 % CI]"] == "0.7000 [-]"
+    assert printed.cells("3 uniform sampling")["accuracy [95 % CI]"] == "0.7000 [-]"
 
 
 # Labels
@@ -518,10 +518,10 @@ def test_groups_are_told_apart_by_what_differs(report, tmp_path):
         write_way(tmp_path, **{"setting": 3} | options, scores=PAIR)
     printed = report()
     assert printed.labels == [
-        "3 uniform draws, lr 0.1",
-        "3 uniform draws, lr 0.2",
-        "4 weighted draws, lr 0.1, weights 1",
-        "4 weighted draws, lr 0.1, weights 2",
+        "3 uniform sampling, lr 0.1",
+        "3 uniform sampling, lr 0.2",
+        "4 weighted sampling, lr 0.1, weights 1",
+        "4 weighted sampling, lr 0.1, weights 2",
     ]
     explained = re.findall(r"^weights ([12]) of setting 4: (.+)$", printed.out, re.MULTILINE)
     assert sorted(words for _, words in explained) == ["0.25 0.75", "0.5 0.5"]
@@ -530,7 +530,7 @@ def test_groups_are_told_apart_by_what_differs(report, tmp_path):
 def test_weights_that_say_the_same_are_one_group(report, tmp_path):
     for seed, weights in enumerate(([1, 1], [1.0, 1.0], [2.5, 2.5])):
         write_way(tmp_path, 4, {seed: (0.6, 0.7)}, weights=weights)
-    assert report().cells("4 weighted draws")["seeds"] == "3"
+    assert report().cells("4 weighted sampling")["seeds"] == "3"
 
 
 # What is read
@@ -562,7 +562,7 @@ def test_a_copy_of_a_run_is_left_out(report, tmp_path):
         f"left out: {tmp_path / 'b' / 'history.json'}: same options and seed as {tmp_path / 'a'}"
         in printed.out
     )
-    assert printed.cells("3 uniform draws")["runs"] == "1"
+    assert printed.cells("3 uniform sampling")["runs"] == "1"
 
 
 def test_an_unfinished_run_is_left_out(report, tmp_path):
@@ -571,7 +571,7 @@ def test_an_unfinished_run_is_left_out(report, tmp_path):
     edit(tmp_path / "b", finished=False)
     printed = report()
     assert f"left out: {tmp_path / 'b' / 'history.json'}: unfinished: 2 of 2 epochs" in printed.out
-    assert printed.cells("3 uniform draws")["runs"] == "1"
+    assert printed.cells("3 uniform sampling")["runs"] == "1"
 
 
 def test_a_history_that_contradicts_the_others_on_its_data_is_left_out(report, tmp_path):
@@ -623,7 +623,7 @@ def test_a_history_with_a_wrong_entry_is_left_out(report, tmp_path, change):
     edit(tmp_path / "b", **change)
     printed = report()
     assert f"left out: {tmp_path / 'b' / 'history.json'}: is not a history of this program" in printed.out
-    assert printed.cells("3 uniform draws")["runs"] == "1"
+    assert printed.cells("3 uniform sampling")["runs"] == "1"
 
 
 def test_a_file_that_is_no_history_is_left_out(report, tmp_path):
@@ -670,7 +670,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_reported(program, report, 
     monkeypatch.setattr(os, "scandir", refuse)
     printed = report()
     assert left_out(printed) == {"b": "cannot be read: Permission denied"}
-    assert printed.cells("3 uniform draws")["runs"] == "2"
+    assert printed.cells("3 uniform sampling")["runs"] == "2"
     monkeypatch.setattr(os, "scandir", lambda _: refuse(tmp_path / "b"))
     refused = program("--report", "--save_path", tmp_path)
     assert f"cannot look into {tmp_path}: Permission denied" in error_line(refused)
@@ -698,7 +698,7 @@ def test_links_are_followed_and_each_place_is_looked_through_once(report, tmp_pa
         "e": "cannot be read: No such file or directory",
         "self": f"cannot be read: {os.strerror(errno.ELOOP)}",
     }
-    assert printed.cells("3 uniform draws")["seeds"] == "3"
+    assert printed.cells("3 uniform sampling")["seeds"] == "3"
     assert {row["history"] for row in printed.rows("report.csv")} == {
         str(study / name / "history.json") for name in ("b/run", "c/run", "run")
     }
@@ -751,7 +751,7 @@ def test_no_name_breaks_a_line(report, tmp_path):
     printed = report(folder=odd.name)
     assert all(character.isprintable() or character == "\n" for character in printed.out)
     assert printed.lines[0] == "odd\\nname.npz (content 0123456789ab): 2 tasks"
-    assert printed.cells("3 uniform draws")["worst task"].startswith("le\\u2028ft")
+    assert printed.cells("3 uniform sampling")["worst task"].startswith("le\\u2028ft")
     assert rf"left out: {tmp_path}/a\nb 'c' \x1b/fifo/history.json: is not a file" in printed.lines
     (command,) = re.findall("^  (for .*)  # 1$", printed.out, re.MULTILINE)
     command = command.replace("python main.py", "printf '%s|'")
