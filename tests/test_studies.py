@@ -286,7 +286,7 @@ if __name__ == "__main__":
 def no_runs(tmp_path):
     """run.sh of a copy of the program, whose runs only print what they were started with and exit with 7."""
     copy = tmp_path / "the copy"
-    for name in ("studies", "running", "reporting"):
+    for name in ("studies", "running", "reporting", "storage"):
         shutil.copytree(TOP / name, copy / name)
     for file in TOP.glob("*.py"):
         shutil.copy(file, copy)
