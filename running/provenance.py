@@ -105,12 +105,12 @@ def _file_of(network: Any) -> Path | None:
 
 @cache
 def _hash_of(path: Path) -> str:
-    return _digest(_parsed(path))
+    return _parsed(path).digest
 
 
 @cache
-def _parsed(path: Path) -> ast.Module:
-    return _Executed().visit(ast.parse(path.read_bytes()))
+def _parsed(path: Path) -> "_Executed":
+    return _Executed(path.read_bytes())
 
 
 def _reached(files: Iterable[Path], folder: Path) -> list[Path]:
@@ -138,10 +138,10 @@ def _imported(path: Path) -> tuple[str, ...]:
     `from a import b` may mean a.b.
     """
     names: list[str] = []
-    for node in ast.walk(_parsed(path)):
+    for node in _parsed(path).imports:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             package = path.parent.name if node.level else ""
             module = ".".join(filter(None, [package, node.module]))
             names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
@@ -175,20 +175,25 @@ def _found(name: str, folder: Path) -> list[Path]:
 
 def fingerprint(source: str) -> str:
     """Hash of what a piece of Python code does."""
-    return _digest(_Executed().visit(ast.parse(source)))
-
-
-def _digest(tree: ast.Module) -> str:
-    return hashlib.sha256(repr(_outline(tree)).encode()).hexdigest()
+    return _Executed(source).digest
 
 
 class _Executed(ast.NodeTransformer):
-    """Removes from a syntax tree what only readers and type checkers use.
+    """Source code without what only readers and type checkers use.
 
     Fields of a class stay, with those parts of an annotation that decide their kind.
+
+    Attributes:
+        imports: import statements that are left.
+        digest: hash of the syntax tree.
     """
 
     _in_class = False
+
+    def __init__(self, source: str | bytes) -> None:
+        self.imports: list[ast.Import | ast.ImportFrom] = []
+        tree = self.visit(ast.parse(source))
+        self.digest = hashlib.sha256(repr(_outline(tree)).encode()).hexdigest()
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         outer, self._in_class = self._in_class, isinstance(node, ast.ClassDef)
@@ -220,8 +225,15 @@ class _Executed(ast.NodeTransformer):
             return [each for each in map(self.visit, node.orelse) if each is not None]
         return self.generic_visit(node)
 
+    def visit_Import(self, node: ast.Import) -> ast.AST:
+        self.imports.append(node)
+        return node
+
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        return None if node.module == "__future__" else node
+        if node.module == "__future__":
+            return None
+        self.imports.append(node)
+        return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
@@ -229,13 +241,16 @@ class _Executed(ast.NodeTransformer):
 
 
 def _outline(node: object) -> object:
-    """A syntax tree as nested tuples without empty fields.
+    """A syntax tree as nested lists without empty fields.
 
     The number of empty fields depends on the version of Python.
     """
-    if isinstance(node, ast.AST):
-        fields = ((name, _outline(value)) for name, value in ast.iter_fields(node))
-        return (type(node).__name__, *((name, value) for name, value in fields if value not in ((), None)))
     if isinstance(node, list):
-        return tuple(map(_outline, node))
-    return node if node is None else repr(node)
+        return [_outline(each) for each in node]
+    if not isinstance(node, ast.AST):
+        return node if node is None else repr(node)
+    fields = ((name, getattr(node, name, None)) for name in node._fields if name != "ctx")
+    return [
+        type(node).__name__,
+        *((name, _outline(value)) for name, value in fields if value not in (None, [])),
+    ]

@@ -29,7 +29,6 @@ CONTEXT: ForkServerContext | SpawnContext = (
     if sys.platform == "linux"
     else multiprocessing.get_context("spawn")  # libraries may not survive a fork, so each run imports them
 )
-CONTEXT.set_forkserver_preload(["studies.libraries"])
 
 
 def start(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> BaseProcess:
@@ -47,6 +46,7 @@ def start(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> 
         OSError: no process can be started.
     """
     directory = os.getcwd()
+    CONTEXT.set_forkserver_preload(["studies.libraries"])
     process = CONTEXT.Process(target=run, args=(arguments, directory, log, variables))
     os.chdir(TOP)  # the server looks for modules here first, as the program does
     try:

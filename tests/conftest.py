@@ -8,8 +8,12 @@ from __future__ import annotations
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes: tests run side by side, and so do their processes
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every process that is started compiles the program
 
 import sys
+
+sys.dont_write_bytecode = False
+
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -256,7 +256,10 @@ def test_one_common_seed_decides_nothing(report, tmp_path):
     write_way(tmp_path, 4, {1: (0.5, 0.6), 2: (0.5, 0.7)})
     write_way(tmp_path, 2, {1: (0.55, 0.55)})
     printed = report()
-    assert "3 uniform sampling against 4 weighted sampling: +15.00 [-] points, 1 seed: inconclusive" in printed.out
+    assert (
+        "3 uniform sampling against 4 weighted sampling: +15.00 [-] points, 1 seed: inconclusive"
+        in printed.out
+    )
     assert "- one seed decides nothing: 3 comparisons of a single common seed" in printed.out
     assert printed.cells("2 single task")["accuracy [95 % CI]"] == "0.5500 [-]"
     change = 100 * (0.05 + 0.25) / 0.55 / 2
@@ -283,7 +286,10 @@ def test_seeds_that_agree_to_the_last_digit_tell_nothing(report, tmp_path):
     write_way(tmp_path, 4, {seed: [share - 0.1 for share in shares] for seed, shares in scores.items()})
     write_way(tmp_path, 5, dict.fromkeys(range(3), (0.3, 0.3)))
     printed = report()
-    assert "3 uniform sampling against 4 weighted sampling: +10.00 [-] points, 3 seeds: inconclusive" in printed.out
+    assert (
+        "3 uniform sampling against 4 weighted sampling: +10.00 [-] points, 3 seeds: inconclusive"
+        in printed.out
+    )
     assert printed.cells("5 summed losses")["accuracy [95 % CI]"] == "0.3000 [-]"
     assert "one seed decides" not in printed.out
     assert printed.said("draws").endswith("give no interval: 3 uniform sampling against 4 weighted sampling")
@@ -362,7 +368,8 @@ def test_delta_m_is_formed_on_balanced_accuracy_where_a_constant_answer_is_accur
     printed = report("--verbose")
     change, low, high = interval(delta_m(BALANCED[3], BALANCED[2]))
     assert (
-        printed.cells("3 uniform sampling")["delta_m % [95 % CI]"] == f"{change:+.2f} [{low:+.2f}, {high:+.2f}]"
+        printed.cells("3 uniform sampling")["delta_m % [95 % CI]"]
+        == f"{change:+.2f} [{low:+.2f}, {high:+.2f}]"
     )
     assert "delta_m, gains and losses are in balanced accuracy" in printed.out
     assert "always giving a task's commonest answer scores 0.9000, balanced 0.5000" in printed.out
