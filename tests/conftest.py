@@ -11,9 +11,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes: tests run side by sid
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every process that is started compiles the program
 
 import sys
-
-sys.dont_write_bytecode = False
-
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +20,8 @@ import pytest
 import main
 import reporting
 from tasks import DATA_SETS, DataSpec
+
+sys.dont_write_bytecode = False
 
 if TYPE_CHECKING:  # else where it is used, as the process that only hands out the tests needs no torch
     from made_up import Report

@@ -144,7 +144,8 @@ def test_the_words_carry_the_numbers_of_their_comparisons(small_study, report):
         assert words in printed.said(question)
     _, low, high = interval(differences(WEIGHTED, SINGLE))
     assert printed.said("single-task").endswith(
-        f"; inconclusive: 4 weighted sampling against 2 single task, between {low:+.2f} and {high:+.2f} points"
+        "; inconclusive: 4 weighted sampling against 2 single task, "
+        f"between {low:+.2f} and {high:+.2f} points"
     )
 
 
@@ -340,8 +341,8 @@ def test_no_delta_m_where_single_task_training_is_no_better_than_a_constant_answ
     else:  # 0.2 averaged over three seeds is above 0.2 by rounding
         assert printed.cells("3 uniform sampling")["delta_m % [95 % CI]"] == "-"
         assert (
-            "- 3 uniform sampling: no delta_m, as the single-task baseline is no better than a constant answer "
-            "in land\n"
+            "- 3 uniform sampling: no delta_m, as the single-task baseline is no better than a constant "
+            "answer in land\n"
         ) in printed.out
         assert {row["measure"] for row in printed.rows()} == {
             "accuracy", "accuracy of sea", "accuracy of land", "accuracy of air"
