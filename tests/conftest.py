@@ -44,9 +44,15 @@ def cifar10() -> DataSet:
 
 
 @pytest.fixture(scope="session")
-def cifar100() -> DataSet:
+def whole_cifar100() -> DataSet:
     """CIFAR-100's stand-in at 8 x 8 pixels."""
     return load_small(DATA_SETS[1].stand_in)
+
+
+@pytest.fixture(scope="session")
+def cifar100() -> DataSet:
+    """CIFAR-100's stand-in at 8 x 8 pixels, with half of its images: 1,600 and 800."""
+    return load_small(replace(DATA_SETS[1].stand_in, train_counts=(16,) * 100, test_counts=(8,) * 100))
 
 
 class Outcome:

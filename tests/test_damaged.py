@@ -168,7 +168,7 @@ def test_whatever_stands_in_a_model_file_ends_in_a_line_or_in_the_right_result(i
     # Fewer records would be those of an earlier moment, which nothing contradicts.
     places = [place for place in fields(content) if place[:2] != ("training", "epochs") or len(place) > 3]
     codes = []
-    for place in chosen.sample(places, 40):
+    for place in chosen.sample(places, 24):
         wrong = changed(content, place, chosen.choice(wrong_values(at(content, place))))
         for mode in ("resume", "evaluate"):
             done = getattr(interrupted, mode)(wrong)

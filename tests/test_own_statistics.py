@@ -163,10 +163,10 @@ def test_own_statistics_are_those_of_a_slow_version_batch_by_batch(own, encoder,
     assert (shared[0][: len(features[0])] - features[0]).abs().max() > 0.01
 
 
-def test_an_agent_gives_them_over_its_batch_size_and_in_its_precision(cifar100):
-    agent = make(3, cifar100, batch_size=48, precision="bf16")
+def test_an_agent_gives_them_over_its_batch_size_and_in_its_precision(whole_cifar100):
+    agent = make(3, whole_cifar100, batch_size=48, precision="bf16")
     agent.train_steps(10)
-    expected = agent.scorer.with_own_statistics(agent.model, cifar100.train, 48, "bf16")
+    expected = agent.scorer.with_own_statistics(agent.model, whole_cifar100.train, 48, "bf16")
     computed = []
     agent.model.encoder.register_forward_hook(lambda _, __, made: computed.append((len(made), made.dtype)))
     assert agent.evaluate_with_own_statistics() == expected

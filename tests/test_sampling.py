@@ -12,11 +12,11 @@ from helpers import make
 from sampling import Plan, Source, Stream
 
 
-def test_a_single_task_trains_on_its_own_images(cifar100):
-    plan = make(2, cifar100, task=7).plan
+def test_a_single_task_trains_on_its_own_images(whole_cifar100):
+    plan = make(2, whole_cifar100, task=7).plan
     assert set(plan.sampled(1).ravel().tolist()) == {0}
-    labels = cifar100.train.labels[plan.indices(1)]
-    assert (cifar100.tasks[7][labels] >= 0).all()
+    labels = whole_cifar100.train.labels[plan.indices(1)]
+    assert (whole_cifar100.tasks[7][labels] >= 0).all()
     assert len(np.unique(plan.indices(1))) == 160
 
 
@@ -36,8 +36,8 @@ def test_an_epoch_has_as_many_steps_as_full_batches_in_a_pass_over_every_task(ci
     ids=["uniform", "rising", "given"],
 )
 @pytest.mark.parametrize("count", [1, 4])
-def test_tasks_are_drawn_as_often_as_their_weights_say(cifar100, setting, weights, count):
-    plan = make(setting, cifar100, batch_size=2 * count, weights=weights, tasks_per_step=count).plan
+def test_tasks_are_drawn_as_often_as_their_weights_say(whole_cifar100, setting, weights, count):
+    plan = make(setting, whole_cifar100, batch_size=2 * count, weights=weights, tasks_per_step=count).plan
     assert plan.sampled(1).shape == (20 * (160 // (2 * count)), count)
     drawn = np.concatenate([plan.sampled(epoch).ravel() for epoch in range(1, 11)])
     share = np.ones(20) / 20 if weights is None else np.array(weights) / sum(weights)
@@ -102,16 +102,16 @@ def test_probabilities_count_in_proportion():
     assert abs(counts[0] / len(drawn) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(drawn))
 
 
-def test_a_single_stream_shows_every_image_once_an_epoch(cifar100):
-    plan = make(0, cifar100).plan
+def test_a_single_stream_shows_every_image_once_an_epoch(whole_cifar100):
+    plan = make(0, whole_cifar100).plan
     orders = [plan.indices(epoch).ravel().tolist() for epoch in (1, 2)]
     for images in orders:
         assert sorted(images) == list(range(3200))
     assert orders[0] != orders[1]
 
 
-def test_another_seed_gives_another_order_of_images_and_of_tasks(cifar100):
-    one, other = (make(3, cifar100, seed=seed).plan for seed in (0, 1))
+def test_another_seed_gives_another_order_of_images_and_of_tasks(whole_cifar100):
+    one, other = (make(3, whole_cifar100, seed=seed).plan for seed in (0, 1))
     assert not np.array_equal(one.sampled(1), other.sampled(1))
     assert not np.array_equal(one.indices(1), other.indices(1))
     assert not np.array_equal(one.sampled(1), one.sampled(2))
