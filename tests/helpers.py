@@ -55,7 +55,10 @@ TOP = Path(__file__).parents[1]
 code_fingerprint()  # parses the program once, so that the children need not
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
-    ["helpers", "disturbed", "main", "running.session", "torchvision", "torch._dynamo"]
+    [
+        *("helpers", "disturbed", "main", "running.session", "torchvision"),
+        *("torch._dynamo", "torch._functorch.aot_autograd"),
+    ]
 )
 
 
