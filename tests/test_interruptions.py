@@ -53,11 +53,9 @@ def test_a_training_killed_at_many_moments_ends_with_the_same_bytes(tmp_path, un
     *expected, moments = undisturbed(variant)
     drawn = random.Random(variant)
     codes = []
-    for attempt in range(4):
-        if attempt % 2 == 1:  # in the middle of writing
-            disturbance = ("save_model", drawn.randrange(1, 400), (signal.SIGKILL,))
-        else:
-            disturbance = (None, drawn.randrange(1, int(0.8 * moments)), (signal.SIGKILL,))
+    anywhere = (None, int(0.8 * moments))
+    for inside, most in (("write_checkpoint", 12_000), anywhere, ("replacing", 300), anywhere):
+        disturbance = (inside, drawn.randrange(1, most), (signal.SIGKILL,))
         codes.append(Training(path, variant, disturbance=disturbance).code)
         if (path / "model.pt").exists():
             torch.load(path / "model.pt", weights_only=True)
@@ -72,10 +70,11 @@ def test_a_training_killed_at_many_moments_ends_with_the_same_bytes(tmp_path, un
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_training_stopped_at_any_step_goes_on_from_it_to_the_same_bytes(tmp_path, undisturbed, variant):
     path = tmp_path / "run"
-    *expected, _ = undisturbed(variant)
+    *expected, moments = undisturbed(variant)
     drawn = random.Random(variant)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        training = Training(path, variant, disturbance=("train_steps", drawn.randrange(1, 4000), (number,)))
+        disturbance = ("train_steps", drawn.randrange(1, moments // 50), (number,))
+        training = Training(path, variant, disturbance=disturbance)
         if training.code == 0:
             break
         assert training.code == 128 + number
@@ -93,14 +92,14 @@ def test_a_training_stopped_in_the_middle_of_an_epoch_says_where_and_keeps_that_
     assert training.code == 128 + signal.SIGTERM
     state = torch.load(path / "model.pt", weights_only=True)["training"]
     epoch, step = len(state["epochs"]) + 1, state["step"]
-    assert f"after {step} of 36 steps of epoch {epoch}" in training.output
+    assert f"after {step} of 12 steps of epoch {epoch}" in training.output
     assert len(state["losses"]) == len(state["task_losses"]) == step > 0
     history = json.loads((path / "history.json").read_text())
     assert history["epochs"] == state["epochs"]
     assert history["finished"] is False
     resumed = Training(path, "3", "--epochs", str(epoch))
     assert resumed.code == 0
-    assert f"{step} steps of 36" in resumed.output
+    assert f"{step} steps of 12" in resumed.output
     first, second = json.loads((path / "history.json").read_text())["sessions"]
     assert (first["epoch"], first["step"]) == (0, 0)
     assert (second["epoch"], second["step"]) == (epoch - 1, step)
