@@ -39,7 +39,7 @@ def undisturbed(tmp_path_factory) -> dict:
     def of(variant: str) -> tuple:
         if variant not in results:
             path = tmp_path_factory.mktemp("undisturbed") / "run"
-            training = Training(path, variant)
+            training = Training(path, variant, disturbance=(None, 0, ()))
             assert training.code == 0, training.output
             results[variant] = *result_of(path), training.moments
         return results[variant]
