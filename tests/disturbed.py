@@ -20,7 +20,7 @@ VARIANTS = {
     "4": ("--setting", "4", "--tasks_per_step", "4", *RECIPE),
     "5": ("--setting", "5", "--momentum", "0.5"),
 }
-"""Runs of 2 epochs, by name; an epoch has 12 steps in setting 5, 9 in 2, 36 in 3 and 4."""
+"""Runs of 2 epochs, by name; an epoch has 4 steps in setting 5, 3 in 2, 12 in 3 and 4."""
 
 
 def child(
@@ -36,7 +36,8 @@ def child(
     if before is not None:
         before()
     counted = [0]
-    disturb(*(disturbance or (None, 0, ())), counted)
+    if disturbance is not None:  # counting takes as long as all else
+        disturb(*disturbance, counted)
     code = main.main(argv, network=NARROW, save_interval=0)  # so that there are many moments of writing
     sys.setprofile(None)
     Path(f"{output}.moments").write_text(str(counted[0]))
@@ -48,7 +49,7 @@ def disturb(inside: str | None, moment: int, numbers: tuple[int, ...], counted: 
 
     Args:
         inside: name of the function within which moments are counted; None for everywhere.
-        moment: after how many calls and returns of functions.
+        moment: after how many calls and returns of functions; 0 for never.
         numbers: the signals.
         counted: how many there have been.
     """
@@ -61,6 +62,7 @@ def disturb(inside: str | None, moment: int, numbers: tuple[int, ...], counted: 
         if depth > 0:
             counted[0] += 1
             if counted[0] == moment:
+                sys.setprofile(None)
                 for number in numbers:
                     os.kill(os.getpid(), number)
 
@@ -82,7 +84,7 @@ class Training:
         self._output = path.parent / f"{path.name}.output"
         data = path.parent / "own.npz"
         if not data.exists():
-            write_data(data, [48, 24, 24])
+            write_data(data, [16, 8, 8])
         argv = ["--train", "--data", str(data), "--batch_size", "8", "--epochs", "2", *VARIANTS[variant]]
         argv += ["--resume", "--save_history", "--save_path", str(path), *options]
         process = PROCESSES.Process(
@@ -98,7 +100,7 @@ class Training:
 
     @property
     def moments(self) -> int:
-        """How many moments were counted, in a training that came to its end."""
+        """How many moments were counted, in a disturbed training that came to its end."""
         return int(Path(f"{self._output}.moments").read_text())
 
 

@@ -52,10 +52,13 @@ TOP = Path(__file__).parents[1]
 
 # Children come from a server that has loaded torch and the program but never computed, so that they start at
 # once and can be killed like any process.
-code_fingerprint()  # parses the program once, so that the children need not
+code_fingerprint(NARROW)  # parses the program once, so that the children need not
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
-    ["helpers", "disturbed", "main", "running.session", "torchvision", "torch._dynamo"]
+    [
+        *("helpers", "disturbed", "main", "running.session", "torchvision"),
+        *("torch._dynamo", "torch._functorch.aot_autograd"),
+    ]
 )
 
 

@@ -232,7 +232,7 @@ def read_with_little_memory(path: Path, output: Path) -> None:
     """Read a model in a process that gets no more memory, and write down what comes of it."""
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 2**25,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**23,) * 2)
     try:
         read_model(path)
     except BaseException as error:
@@ -240,7 +240,7 @@ def read_with_little_memory(path: Path, output: Path) -> None:
 
 
 def test_a_model_that_does_not_fit_into_memory_is_not_called_damaged(path):
-    path.write_bytes(altered(model={"weight": torch.zeros(2**24)}))  # 64 MB
+    path.write_bytes(altered(model={"weight": torch.zeros(2**22)}))  # 16 MB
     output = path.with_name("output")
     process = PROCESSES.Process(target=read_with_little_memory, args=(path, output))
     process.start()

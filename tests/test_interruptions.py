@@ -39,7 +39,7 @@ def undisturbed(tmp_path_factory) -> dict:
     def of(variant: str) -> tuple:
         if variant not in results:
             path = tmp_path_factory.mktemp("undisturbed") / "run"
-            training = Training(path, variant)
+            training = Training(path, variant, disturbance=(None, 0, ()))
             assert training.code == 0, training.output
             results[variant] = *result_of(path), training.moments
         return results[variant]
@@ -53,29 +53,30 @@ def test_a_training_killed_at_many_moments_ends_with_the_same_bytes(tmp_path, un
     *expected, moments = undisturbed(variant)
     drawn = random.Random(variant)
     codes = []
-    for attempt in range(4):
-        if attempt % 2 == 1:  # in the middle of writing
-            disturbance = ("save_model", drawn.randrange(1, 400), (signal.SIGKILL,))
-        else:
-            disturbance = (None, drawn.randrange(1, int(0.8 * moments)), (signal.SIGKILL,))
+    anywhere = (None, int(0.8 * moments))
+    # The first history is written after the first checkpoint, from which the last ones resume.
+    for inside, most in (("write_checkpoint", moments // 14), anywhere, ("write_history", 300), anywhere):
+        disturbance = (inside, drawn.randrange(1, most), (signal.SIGKILL,))
         codes.append(Training(path, variant, disturbance=disturbance).code)
         if (path / "model.pt").exists():
             torch.load(path / "model.pt", weights_only=True)
         if (path / "history.json").exists():
             json.loads((path / "history.json").read_text())
-    assert codes[0] == -signal.SIGKILL
+    assert codes[:3] == [-signal.SIGKILL] * 3
     assert set(codes) <= {0, -signal.SIGKILL}
     assert Training(path, variant).code == 0
+    assert json.loads((path / "history.json").read_text())["sessions"][-1]["epoch"] >= 1
     assert list(result_of(path)) == expected
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_training_stopped_at_any_step_goes_on_from_it_to_the_same_bytes(tmp_path, undisturbed, variant):
     path = tmp_path / "run"
-    *expected, _ = undisturbed(variant)
+    *expected, moments = undisturbed(variant)
     drawn = random.Random(variant)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        training = Training(path, variant, disturbance=("train_steps", drawn.randrange(1, 4000), (number,)))
+        disturbance = ("train_steps", drawn.randrange(1, moments // 50), (number,))
+        training = Training(path, variant, disturbance=disturbance)
         if training.code == 0:
             break
         assert training.code == 128 + number
@@ -93,14 +94,14 @@ def test_a_training_stopped_in_the_middle_of_an_epoch_says_where_and_keeps_that_
     assert training.code == 128 + signal.SIGTERM
     state = torch.load(path / "model.pt", weights_only=True)["training"]
     epoch, step = len(state["epochs"]) + 1, state["step"]
-    assert f"after {step} of 36 steps of epoch {epoch}" in training.output
+    assert f"after {step} of 12 steps of epoch {epoch}" in training.output
     assert len(state["losses"]) == len(state["task_losses"]) == step > 0
     history = json.loads((path / "history.json").read_text())
     assert history["epochs"] == state["epochs"]
     assert history["finished"] is False
     resumed = Training(path, "3", "--epochs", str(epoch))
     assert resumed.code == 0
-    assert f"{step} steps of 36" in resumed.output
+    assert f"{step} steps of 12" in resumed.output
     first, second = json.loads((path / "history.json").read_text())["sessions"]
     assert (first["epoch"], first["step"]) == (0, 0)
     assert (second["epoch"], second["step"]) == (epoch - 1, step)
@@ -167,31 +168,42 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_the_files_as_they_were(tmp_
 # From here on in this process
 
 TRAIN = ("--train", "--setting", 3, *SMALL, "--data", 0)
-SUMMED = ("--train", "--setting", 5, *SMALL, "--data", 0)
 
 
-def test_raising_the_epochs_of_a_finished_run_is_as_if_it_had_never_ended(program, tmp_path):
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> tuple:
+    """Options of a small data set: 3 tasks, and 4 steps an epoch in setting 5."""
+    return "--data", write_data(tmp_path_factory.mktemp("small") / "own.npz", [16, 8, 8]), "--batch_size", 8
+
+
+@pytest.fixture(scope="module")
+def summed(small) -> tuple:
+    """A training of setting 5 on it."""
+    return "--train", "--setting", 5, *small
+
+
+def test_raising_the_epochs_of_a_finished_run_is_as_if_it_had_never_ended(program, summed, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     recipe = ("--momentum", 0.9)
-    once = program(*SUMMED, *recipe, "--epochs", 3, "--save_model", "--save_history", "--save_path", whole)
+    once = program(*summed, *recipe, "--epochs", 3, "--save_model", "--save_history", "--save_path", whole)
     for epochs in (1, 3):
         last = program(
-            *SUMMED, *recipe, "--epochs", epochs, "--resume", "--save_history", "--save_path", parts
+            *summed, *recipe, "--epochs", epochs, "--resume", "--save_history", "--save_path", parts
         )
         assert last.code == 0
     assert result_of(parts) == result_of(whole)
     assert last.accuracy == once.accuracy
 
 
-def test_another_number_of_epochs_is_refused_where_the_learning_rate_follows_it(program, tmp_path):
-    options = (*SUMMED, "--schedule", "cosine", "--resume", "--save_path", tmp_path)
+def test_another_number_of_epochs_is_refused_where_the_learning_rate_follows_it(program, summed, tmp_path):
+    options = (*summed, "--schedule", "cosine", "--resume", "--save_path", tmp_path)
     assert program(*options, "--epochs", 1).code == 0
     assert "--epochs 1, not --epochs 2" in error_line(program(*options, "--epochs", 2))
 
 
 @pytest.mark.parametrize("with_model", [True, False])
-def test_a_finished_run_is_printed_again_and_nothing_is_written(program, tmp_path, with_model):
-    options = (*SUMMED, "--epochs", 2, "--resume", "--save_history", "--save_path", tmp_path)
+def test_a_finished_run_is_printed_again_and_nothing_is_written(program, summed, tmp_path, with_model):
+    options = (*summed, "--epochs", 2, "--resume", "--save_history", "--save_path", tmp_path)
     first = program(*options)
     if not with_model:
         (tmp_path / "model.pt").unlink()
@@ -204,8 +216,8 @@ def test_a_finished_run_is_printed_again_and_nothing_is_written(program, tmp_pat
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.iterdir()} == before
 
 
-def test_a_finished_run_without_its_model_cannot_be_extended(program, tmp_path):
-    options = (*SUMMED, "--resume", "--save_history", "--save_path", tmp_path)
+def test_a_finished_run_without_its_model_cannot_be_extended(program, summed, tmp_path):
+    options = (*summed, "--resume", "--save_history", "--save_path", tmp_path)
     program(*options, "--epochs", 1)
     (tmp_path / "model.pt").unlink()
     before = (tmp_path / "history.json").read_bytes()
@@ -214,8 +226,8 @@ def test_a_finished_run_without_its_model_cannot_be_extended(program, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "history.json"]
 
 
-def test_an_unfinished_history_without_a_model_is_begun_anew(program, tmp_path):
-    options = (*SUMMED, "--resume", "--save_history", "--epochs", 2, "--save_path")
+def test_an_unfinished_history_without_a_model_is_begun_anew(program, summed, tmp_path):
+    options = (*summed, "--resume", "--save_history", "--epochs", 2, "--save_path")
     program(*options, tmp_path / "whole")
     program(*options, tmp_path / "run")
     path = tmp_path / "run" / "history.json"
@@ -228,8 +240,8 @@ def test_an_unfinished_history_without_a_model_is_begun_anew(program, tmp_path):
     assert len(json.loads(path.read_text())["sessions"]) == 1
 
 
-def test_a_run_that_ended_between_its_last_two_writings_gets_its_history(program, tmp_path):
-    options = (*SUMMED, "--resume", "--save_history", "--epochs", 2, "--save_path", tmp_path)
+def test_a_run_that_ended_between_its_last_two_writings_gets_its_history(program, summed, tmp_path):
+    options = (*summed, "--resume", "--save_history", "--epochs", 2, "--save_path", tmp_path)
     program(*options)
     expected = result_of(tmp_path)
     path = tmp_path / "history.json"
@@ -256,8 +268,8 @@ class Watching(StopSignals):
 
 
 @pytest.mark.parametrize(("interval", "writings"), [(0, {1, 2}), (3600, set())])
-def test_the_model_is_written_at_the_end_and_before_when_it_is_due(tmp_path, interval, writings):
-    given = {"setting": 5, "data": 0, "synthetic": True, "image_size": 8, "epochs": 3}
+def test_the_model_is_written_at_the_end_and_before_when_it_is_due(tmp_path, small, interval, writings):
+    given = {"setting": 5, "data": small[1], "batch_size": 8, "epochs": 3}
     watching = Watching(tmp_path)
     train(make_run("train", given | {"save_path": tmp_path, "save_model": True}), watching, NARROW, interval)
     assert watching.seen == writings
@@ -265,8 +277,8 @@ def test_the_model_is_written_at_the_end_and_before_when_it_is_due(tmp_path, int
     assert watching.seen == writings | {3}
 
 
-def test_resuming_without_a_file_starts_anew_and_says_so(program, tmp_path):
-    first = program(*SUMMED, "--epochs", 1, "--resume", "--save_path", tmp_path)
+def test_resuming_without_a_file_starts_anew_and_says_so(program, summed, tmp_path):
+    first = program(*summed, "--epochs", 1, "--resume", "--save_path", tmp_path)
     assert first.code == 0
     assert "starting from the beginning" in first.err
     assert (tmp_path / "model.pt").exists()
@@ -314,7 +326,7 @@ def test_files_that_are_links_stay_links_when_a_run_goes_on_or_is_replaced(progr
 
 @pytest.mark.parametrize("option", ["--save_model", "--save_history"])
 @pytest.mark.parametrize("there", ["model.pt", "history.json"])
-def test_another_run_is_never_overwritten_unless_asked_for(program, tmp_path, option, there):
+def test_another_run_is_never_overwritten_unless_asked_for(program, summed, tmp_path, option, there):
     (tmp_path / there).write_text("mine")
     refused = program("--train", "--data_path", tmp_path / "none", option, "--save_path", tmp_path)
     line = error_line(refused)
@@ -322,7 +334,7 @@ def test_another_run_is_never_overwritten_unless_asked_for(program, tmp_path, op
     assert all(word in line for word in ("--resume", "--overwrite", "--save_path", there))
     assert (tmp_path / there).read_text() == "mine"
     assert not (tmp_path / "none").exists()
-    replaced = program(*SUMMED, "--epochs", 1, option, "--overwrite", "--save_path", tmp_path)
+    replaced = program(*summed, "--epochs", 1, option, "--overwrite", "--save_path", tmp_path)
     assert replaced.code == 0
     written = {"--save_model": "model.pt", "--save_history": "history.json"}[option]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", written]
@@ -336,10 +348,10 @@ def test_what_is_to_be_replaced_stays_until_the_new_training_starts(program, sav
     assert (tmp_path / "model.pt").read_text() == "mine"
 
 
-def test_a_training_that_saves_nothing_minds_no_other_run(program, saved):
+def test_a_training_that_saves_nothing_minds_no_other_run(program, summed, saved):
     before = (saved / "model.pt").read_bytes()
-    assert program(*SUMMED, "--epochs", 1, "--save_path", saved).code == 0
-    assert program(*SUMMED, "--epochs", 1, "--overwrite", "--save_path", saved).code == 0
+    assert program(*summed, "--epochs", 1, "--save_path", saved).code == 0
+    assert program(*summed, "--epochs", 1, "--overwrite", "--save_path", saved).code == 0
     assert (saved / "model.pt").read_bytes() == before
 
 
@@ -367,10 +379,10 @@ def test_options_that_contradict_the_file_are_refused_each_by_name(program, save
     assert (saved / "model.pt").read_bytes() == before
 
 
-def test_a_history_of_other_options_is_refused(program, tmp_path):
-    program(*SUMMED, "--epochs", 1, "--save_history", "--save_path", tmp_path)
+def test_a_history_of_other_options_is_refused(program, summed, tmp_path):
+    program(*summed, "--epochs", 1, "--save_history", "--save_path", tmp_path)
     before = (tmp_path / "history.json").read_bytes()
-    refused = program(*SUMMED, "--epochs", 1, "--lr", 0.3, "--resume", "--save_path", tmp_path)
+    refused = program(*summed, "--epochs", 1, "--lr", 0.3, "--resume", "--save_path", tmp_path)
     assert "--lr 0.1, not --lr 0.3" in error_line(refused)
     assert (tmp_path / "history.json").read_bytes() == before
     assert not (tmp_path / "model.pt").exists()
@@ -384,12 +396,12 @@ def test_real_images_after_generated_ones_are_refused(program, saved):
 
 
 @pytest.mark.parametrize("left", ["model.pt", "history.json"])
-def test_fewer_epochs_than_are_done_are_refused(program, tmp_path, left):
-    options = (*SUMMED, "--save_model", "--save_history", "--save_path", tmp_path)
+def test_fewer_epochs_than_are_done_are_refused(program, summed, tmp_path, left):
+    options = (*summed, "--save_model", "--save_history", "--save_path", tmp_path)
     program(*options, "--epochs", 2)
     ({"model.pt", "history.json"} - {left}).pop()
     (tmp_path / ({"model.pt": "history.json", "history.json": "model.pt"}[left])).unlink()
-    refused = program(*SUMMED, "--resume", "--epochs", 1, "--save_path", tmp_path)
+    refused = program(*summed, "--resume", "--epochs", 1, "--save_path", tmp_path)
     assert "--epochs 2" in error_line(refused)
 
 
@@ -411,27 +423,27 @@ def test_a_save_path_that_cannot_be_written_is_refused_before_training(program):
 
 @pytest.mark.parametrize("momentum", [0, 0.9])
 def test_no_room_for_the_model_and_the_optimiser_is_refused_before_training(
-    program, tmp_path, monkeypatch, momentum
+    program, summed, tmp_path, monkeypatch, momentum
 ):
-    program(*SUMMED, "--epochs", 1, "--momentum", momentum, "--save_model", "--save_path", tmp_path / "first")
+    program(*summed, "--epochs", 1, "--momentum", momentum, "--save_model", "--save_path", tmp_path / "first")
     size = (tmp_path / "first" / "model.pt").stat().st_size
     usage = type("usage", (), {"free": size - 1})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     options = ("--save_model", "--overwrite", "--momentum", momentum, "--epochs", 1)
     before = (tmp_path / "first" / "model.pt").read_bytes()
-    refused = program(*SUMMED, *options, "--save_path", tmp_path / "first")
+    refused = program(*summed, *options, "--save_path", tmp_path / "first")
     assert "MB" in error_line(refused)
     assert (tmp_path / "first" / "model.pt").read_bytes() == before
     usage.free = 1.2 * size + 2_000_000
-    assert program(*SUMMED, *options, "--save_path", tmp_path / "first").code == 0
+    assert program(*summed, *options, "--save_path", tmp_path / "first").code == 0
 
 
 @pytest.mark.parametrize(
-    ("setting", "named"), [(0, "all classes"), (2, "cat"), (3, " is not finite"), (5, "all tasks")]
+    ("setting", "named"), [(0, "all classes"), (2, "class 1"), (3, " is not finite"), (5, "all tasks")]
 )
-def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_no_file(program, tmp_path, setting, named):
-    task = ("--task", 3) if setting == 2 else ()
-    options = ("--setting", setting, *task, *SMALL, "--data", 0, "--lr", 1e30, "--batch_size", 32)
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_no_file(program, small, tmp_path, setting, named):
+    task = ("--task", 1) if setting == 2 else ()
+    options = ("--setting", setting, *task, *small, "--lr", 1e30)
     line = error_line(program("--train", "--epochs", 3, "--save_model", *options, "--save_path", tmp_path))
     assert "epoch 1" in line
     assert "1e+30" in line
@@ -508,12 +520,12 @@ def test_a_model_of_other_code_is_resumed_and_evaluated_and_said_so(program, sav
 
 
 @pytest.mark.parametrize("option", ["--save_model", "--save_history", "--resume"])
-def test_a_second_training_in_the_same_directory_is_refused(program, tmp_path, option):
+def test_a_second_training_in_the_same_directory_is_refused(program, summed, tmp_path, option):
     with reserved(tmp_path):
-        refused = program(*SUMMED, "--epochs", 1, option, "--save_path", tmp_path)
+        refused = program(*summed, "--epochs", 1, option, "--save_path", tmp_path)
     assert "another training" in error_line(refused)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-    assert program(*SUMMED, "--epochs", 1, option, "--save_path", tmp_path).code == 0
+    assert program(*summed, "--epochs", 1, option, "--save_path", tmp_path).code == 0
 
 
 @pytest.mark.parametrize("mode", [("--eval",), ("--train", "--resume")], ids=["eval", "resume"])
@@ -545,9 +557,9 @@ def test_a_file_that_is_no_model_is_refused_and_left_as_it_is(
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 99}', '{"format": 2, "options": {}}'])
-def test_a_file_that_is_no_history_is_not_gone_on_from(program, tmp_path, content):
+def test_a_file_that_is_no_history_is_not_gone_on_from(program, summed, tmp_path, content):
     (tmp_path / "history.json").write_text(content)
-    assert "history.json" in error_line(program(*SUMMED, "--resume", "--save_path", tmp_path))
+    assert "history.json" in error_line(program(*summed, "--resume", "--save_path", tmp_path))
     assert (tmp_path / "history.json").read_text() == content
 
 
