@@ -268,8 +268,8 @@ def test_a_task_that_was_never_drawn_has_no_loss(cifar10):
     assert record["loss"] == pytest.approx(record["task_loss"][0], rel=1e-6)
 
 
-def test_a_drawn_task_whose_loss_is_not_finite_is_named(cifar100):
-    agent, names = make(3, cifar100), list(cifar100.spec.tasks)
+def test_a_drawn_task_whose_loss_is_not_finite_is_named(whole_cifar100):
+    agent, names = make(3, whole_cifar100), list(whole_cifar100.spec.tasks)
     agent.model.heads[7][0].weight.data.fill_(torch.nan)
     first = agent.plan.sampled(1)[:, 0].tolist().index(7) + 1
     with pytest.raises(UserError, match=rf"{names[7]} is not finite from step {first} of epoch 1"):

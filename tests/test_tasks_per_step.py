@@ -54,9 +54,9 @@ def test_a_step_of_several_tasks_descends_on_the_mean_over_its_images(cifar100, 
         torch.testing.assert_close(averages[0], averages[1], rtol=1e-4, atol=1e-5)
 
 
-def test_an_epoch_has_the_steps_and_images_of_one_task_a_step(cifar100):
+def test_an_epoch_has_the_steps_and_images_of_one_task_a_step(whole_cifar100):
     records = [
-        next(make(3, cifar100, batch_size=64, **more).train(1)) for more in ({}, {"tasks_per_step": 8})
+        next(make(3, whole_cifar100, batch_size=64, **more).train(1)) for more in ({}, {"tasks_per_step": 8})
     ]
     assert records[0]["steps"] == records[1]["steps"] == 20 * (160 // 64)
     assert records[0]["images"] == records[1]["images"] == 64 * 40
@@ -64,8 +64,8 @@ def test_an_epoch_has_the_steps_and_images_of_one_task_a_step(cifar100):
 
 
 @pytest.mark.parametrize(("setting", "given"), [(3, {}), (4, {"tasks_per_step": 1})])
-def test_one_task_a_step_gives_the_bits_of_the_experiment_as_defined(cifar100, setting, given):
-    agent = make(setting, cifar100, batch_size=80, lr=0.05, seed=3, **given)
+def test_one_task_a_step_gives_the_bits_of_the_experiment_as_defined(whole_cifar100, setting, given):
+    agent = make(setting, whole_cifar100, batch_size=80, lr=0.05, seed=3, **given)
     agent.train_steps(25)  # so many that some tasks come up three times and begin a second pass
     assert np.bincount(agent.plan.sampled(1)[:25].ravel()).max() > 2
 
@@ -78,13 +78,15 @@ def test_one_task_a_step_gives_the_bits_of_the_experiment_as_defined(cifar100, s
     passes = [0] * 20
     for task in drawn[:25].tolist():
         if not queues[task]:
-            members = np.flatnonzero(cifar100.tasks[task][cifar100.train.labels].numpy() >= 0)
+            members = np.flatnonzero(whole_cifar100.tasks[task][whole_cifar100.train.labels].numpy() >= 0)
             order = np.random.default_rng((3, 0, task, passes[task])).permutation(members)
             queues[task] = [order[:80], order[80:160]]
             passes[task] += 1
-        inputs, labels = cifar100.train.batch(torch.from_numpy(queues[task].pop(0)))
+        inputs, labels = whole_cifar100.train.batch(torch.from_numpy(queues[task].pop(0)))
         optimizer.zero_grad()
-        F.cross_entropy(model.heads[task](model.encoder(inputs)), cifar100.tasks[task][labels]).backward()
+        F.cross_entropy(
+            model.heads[task](model.encoder(inputs)), whole_cifar100.tasks[task][labels]
+        ).backward()
         optimizer.step()
     got = agent.model.state_dict()
     assert all(torch.equal(value, got[name]) for name, value in model.state_dict().items())
