@@ -266,16 +266,21 @@ def synthetic(spec: DataSpec) -> Splits:
         coarse = random.randint(0, 256, (count, spec.channels, size // cell, size // cell))
         return coarse.astype(np.int16).repeat(cell, axis=2).repeat(cell, axis=3)
 
-    class_patterns = patterns(spec.num_classes)
+    class_patterns, shifts = patterns(spec.num_classes), range(-3, 4)
+    shifted = np.array(
+        [[np.roll(class_patterns, (down, right), axis=(2, 3)) for right in shifts] for down in shifts]
+    )
 
     def split(counts: tuple[int, ...]) -> Labelled:
         labels = np.arange(spec.num_classes).repeat(counts)
-        down, right = random.randint(-3, 4, (len(labels), 2)).T[:, :, None]
-        rows, columns = (np.arange(size) - down) % size, (np.arange(size) - right) % size
-        shifted = class_patterns[labels[:, None, None], :, rows[:, :, None], columns[:, None]]
-        images = 2 * shifted.transpose(0, 3, 1, 2)
+        down, right = random.randint(-3, 4, (len(labels), 2)).T
+        images = shifted[down + 3, right + 3, labels]
+        images *= 2
         noise = random.randint(0, 256, images.shape).astype(np.int16)
-        images = (images + 3 * patterns(len(labels)) + 2 * noise) // 7
+        noise *= 2
+        images += noise
+        images += 3 * patterns(len(labels))
+        images //= 7
         return torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels)
 
     return split(spec.train_counts), split(spec.test_counts)

@@ -120,15 +120,16 @@ def _reached(files: Iterable[Path], folder: Path) -> list[Path]:
         files: files to start with.
         folder: where the files find modules before those of the program.
     """
-    reached, left = [], list(files)
+    reached: dict[Path, None] = {}
+    left = list(files)
     while left:
         file = left.pop()
         if file in reached or any(file.is_relative_to(each) for each in UNRELATED):
             continue
-        reached.append(file)
+        reached[file] = None
         for name in _imported(file):
             left += _found(name, folder)
-    return reached
+    return list(reached)
 
 
 @cache
