@@ -138,7 +138,7 @@ def test_an_epoch_whose_evaluation_is_stopped_ends_once(data):
 def test_no_two_losses_give_the_same_weights_but_those_that_are_one_by_definition(data):
     changes = {}
     for loss in LOSSES:
-        agent = agent_of(loss, data[10], batch_size=160, lr=1.0)
+        agent = agent_of(loss, data[4], batch_size=160, lr=1.0)
         before = copy.deepcopy(agent.model)
         train_epochs(agent, 3)  # the first two of dwa are those of the mean
         changes[loss] = change(agent.model, before)
