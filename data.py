@@ -276,9 +276,8 @@ def synthetic(spec: DataSpec) -> Splits:
         down, right = random.randint(-3, 4, (len(labels), 2)).T
         images = shifted[down + 3, right + 3, labels]
         images *= 2
-        noise = random.randint(0, 256, images.shape).astype(np.int16)
-        noise *= 2
-        images += noise
+        noise = random.randint(0, 2**32, images.shape, dtype=np.uint32)  # of which 8 bits count
+        images += 2 * noise.astype(np.uint8).astype(np.int16)
         images += 3 * patterns(len(labels))
         images //= 7
         return torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels)

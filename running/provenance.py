@@ -5,7 +5,7 @@ import hashlib
 import sys
 import sysconfig
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache, partial
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -56,7 +56,7 @@ def code_fingerprint(network: Callable | None = None) -> str:
         network: makes the model. Its file, what that imports, and what it is bound to are included; without a
             file, the fingerprint differs each time.
     """
-    parts = {file.relative_to(TOP).as_posix(): _hash_of(file) for file in _reached([TOP / "main.py"], TOP)}
+    parts = {file.relative_to(TOP).as_posix(): _hash_of(file) for file in _reached(TOP / "main.py", TOP)}
     bound = []
     for each in _bound(network):
         if not callable(each):
@@ -69,7 +69,7 @@ def code_fingerprint(network: Callable | None = None) -> str:
         elif file.is_relative_to(TOP) and file.relative_to(TOP).as_posix() in parts:
             continue
         else:
-            parts |= {path.name: _hash_of(path) for path in _reached([file], file.parent)}
+            parts |= {path.name: _hash_of(path) for path in _reached(file, file.parent)}
     return hashlib.sha256(repr((sorted(parts.items()), bound)).encode()).hexdigest()[:12]
 
 
@@ -113,15 +113,16 @@ def _parsed(path: Path) -> "_Executed":
     return _Executed(path.read_bytes())
 
 
-def _reached(files: Iterable[Path], folder: Path) -> list[Path]:
-    """Files with all that they import, directly or not, except installed packages.
+@cache
+def _reached(first: Path, folder: Path) -> list[Path]:
+    """A file with all that it imports, directly or not, except installed packages.
 
     Args:
-        files: files to start with.
+        first: the file.
         folder: where the files find modules before those of the program.
     """
     reached: dict[Path, None] = {}
-    left = list(files)
+    left = [first]
     while left:
         file = left.pop()
         if file in reached or any(file.is_relative_to(each) for each in UNRELATED):

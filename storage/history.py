@@ -5,7 +5,7 @@ A run writes it; --resume and the report read it.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def write_history(path: Path, history: History) -> None:
         UserError: it cannot be written.
     """
     with replacing(path) as file:
-        file.write(json.dumps({"format": FORMAT} | asdict(history), indent=1).encode() + b"\n")
+        file.write(json.dumps({"format": FORMAT} | vars(history), indent=1).encode() + b"\n")
 
 
 def read_history(path: Path, table: Sequence[Option]) -> History:

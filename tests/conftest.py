@@ -5,6 +5,7 @@ The program is run as its command line runs it. Each process has one thread.
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes: tests run side by side, and so do their processes
@@ -27,6 +28,17 @@ if TYPE_CHECKING:  # else where it is used, as the process that only hands out t
     from made_up import Report
 
     from data import DataSet
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the libraries have made out of every later collection of garbage: it never becomes any."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let it be collected at the end, or libraries in C++ say that they have leaked."""
+    gc.unfreeze()
 
 
 def load_small(spec: DataSpec) -> DataSet:

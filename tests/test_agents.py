@@ -2,10 +2,8 @@
 
 import copy
 import math
-import os
-import shutil
 from dataclasses import replace
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -209,8 +207,15 @@ def change_in(data: DataSet, setting: int, **options) -> tuple[list[float], torc
     return agent.losses[:6].tolist(), change.detach(), agent.model.state_dict()
 
 
-@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
-def test_a_compiled_network_learns_the_same_under_the_same_names(cifar10):
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "aot_eager_default_partitioner",  # traces and differentiates as inductor does
+        pytest.param("inductor", marks=pytest.mark.compiler),
+    ],
+)
+def test_a_compiled_network_learns_the_same_under_the_same_names(cifar10, monkeypatch, backend):
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
     losses, change, state = change_in(cifar10, 3)
     compiled_losses, compiled_change, compiled_state = change_in(cifar10, 3, compile=True)
     assert compiled_losses[0] == pytest.approx(losses[0], rel=1e-5)

@@ -5,14 +5,13 @@ It is put where it belongs, and the copy is run.
 
 import ast
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from textwrap import indent
 
 import pytest
-from helpers import TOP, run_in_copy, write_data
+from helpers import TOP, copy_program, run_in_copy, write_data
 
 SECTIONS = {
     title: re.findall(r"^```python\n# (.+?)\n(.+?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -55,12 +54,7 @@ def extended(tmp_path):
     """Copy the program, put the blocks of a section into the copy, and give back where it is."""
 
     def extended(title: str) -> Path:
-        copy = tmp_path / "copy"
-        copy.mkdir()
-        for path in TOP.glob("*.py"):
-            shutil.copy(path, copy)
-        for package in ("running", "reporting", "storage"):
-            shutil.copytree(TOP / package, copy / package)
+        copy = copy_program(tmp_path / "copy")
         for place, block in SECTIONS[title]:
             put(copy, place, block)
         write_data(copy / "data.npz", [8, 8], size=8)

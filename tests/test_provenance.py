@@ -4,11 +4,10 @@ What changes it, what does not, and what is released.
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-from helpers import TOP, run_in_copy, write_data
+from helpers import copy_program, run_in_copy, write_data
 
 from own_data import read_spec
 from running.provenance import code_fingerprint, fingerprint
@@ -116,17 +115,6 @@ def test_a_field_of_a_class_stays_a_field(old, new):
 # Which files count
 
 
-def copied(tmp_path: Path) -> Path:
-    """A copy of the program."""
-    copy = tmp_path / "copy"
-    for path in [
-        path for room in (".", "running", "reporting", "storage") for path in TOP.glob(f"{room}/*.py")
-    ]:
-        (copy / path.relative_to(TOP)).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copy / path.relative_to(TOP))
-    return copy
-
-
 def edit(path: Path, old: str, new: str) -> None:
     source = path.read_text()
     assert source.count(old) >= 1, (path.name, old)
@@ -152,7 +140,7 @@ HARMLESS = {
 
 @pytest.mark.parametrize("edits", EDITS.values(), ids=EDITS)
 def test_a_change_of_what_a_training_passes_is_other_code(tmp_path, edits):
-    copy, (name, *change) = copied(tmp_path), edits
+    copy, (name, *change) = copy_program(tmp_path / "copy"), edits
     (copy / "own_change.py").write_text("f = 1\n")
     edit(copy / name, *change)
     before = run_in_copy(copy, CODE + "print(code_fingerprint())")
@@ -163,7 +151,7 @@ def test_a_change_of_what_a_training_passes_is_other_code(tmp_path, edits):
 
 
 def test_what_decides_no_result_is_no_other_code(tmp_path):
-    copy = copied(tmp_path)
+    copy = copy_program(tmp_path / "copy")
     for name, *change in HARMLESS.values():
         edit(copy / name, *change)
     assert run_in_copy(copy, CODE + "print(code_fingerprint())") == [code_fingerprint()]
@@ -186,7 +174,7 @@ class Network(Model):
 
 
 def test_a_network_of_ones_own_counts_with_its_modules_and_what_it_is_bound_to(tmp_path):
-    copy = copied(tmp_path)
+    copy = copy_program(tmp_path / "copy")
     script, layers = tmp_path / "elsewhere" / "script.py", tmp_path / "elsewhere" / "own_layers.py"
     script.parent.mkdir()
     code = f"""

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from helpers import TOP, write_data
+from helpers import TOP, copy_program, write_data
 
 from main import main
 from running import machine
@@ -172,11 +172,7 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """A copy of the program, with libraries that take no time to import and do nothing."""
-    copy = tmp_path_factory.mktemp("program") / "the copy"
-    for name in ("studies", "running", "reporting", "storage"):
-        shutil.copytree(TOP / name, copy / name)
-    for file in TOP.glob("*.py"):
-        shutil.copy(file, copy)
+    copy = copy_program(tmp_path_factory.mktemp("program") / "the copy")
     for name, text in LIBRARIES.items():
         (copy / name).parent.mkdir(exist_ok=True)
         (copy / name).write_text(text)
