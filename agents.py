@@ -7,8 +7,8 @@ which sources steps sample their images, and which tasks are scored. `Agent._tra
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,21 +17,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from data import DataSet
+from data import DataSet, augmented
 from errors import UserError
 from losses import Combiner, make_combiner
-from models import Model, computing_in
+from models import Dimensions, Model, computing_in, encode_apart, make_model, normalise_by_groups
 from optimizers import load_state, make_optimizer
-from options import Run
-from sampling import Plan, Source
+from options import ALL, Run
+from sampling import AUGMENTING, Plan, Source
 from scoring import Scorer, Scores
 from settings import SCHEDULES, SETTINGS, look_up
 from storage.checkpoint import check_agent
-from storage.checks import FieldError, check_finite
+from storage.checks import FieldError, check_alike, check_finite
 from storage.history import ALL_CLASSES
 
-Network = Callable[[int, Sequence[int]], Model]
-"""Makes the model, from the number of channels and the number of classes of each head."""
+Network = Callable[[Dimensions], Model]
+"""Makes the model."""
 
 
 class Agent:
@@ -48,29 +48,41 @@ class Agent:
         losses: weighted sum of the losses of each step of the current epoch: float32, steps.
         task_losses: loss of each head in each of these steps, NaN if it was not trained: float32, steps x
             heads.
+        hits: number of correct answers of each head in these steps: int64, heads; None in an epoch that
+            version 2.1 has begun.
+        gradients: how the gradients of the tasks agreed in the first of these steps, with --gradients.
+        scores: scores of the last evaluation, None before it.
         seconds: time spent on these steps.
     """
 
-    def __init__(self, data: DataSet, run: Run, network: Network = Model) -> None:
+    def __init__(self, data: DataSet, run: Run, network: Network | None = None) -> None:
         self.data = data
         self.run = run
         device = data.device
         torch.manual_seed(run.seed)  # for initial weights, dropout, random losses
         targets, scored = self.targets(), self.scored()
         self.names = list(scored)
-        self.model = network(data.spec.channels, (targets.amax(dim=1) + 1).tolist())
+        size = data.train.images.shape[-1]
+        dimensions = Dimensions(data.spec.channels, size, (targets.amax(dim=1) + 1).tolist())
+        self.model = network(dimensions) if network else make_model(dimensions, run.encoder, run.head)
+        if run.normalisation == "group":
+            normalise_by_groups(self.model)
         self.model.to(device).to(memory_format=torch.channels_last)
         if run.compile:
             self.model.encoder.compile(dynamic=False)
         self.combiner = self.make_combiner(len(targets)).to(device)
-        self.plan = Plan(self.sources(), run.batch_size, run.seed, run.tasks_per_step or 1)
+        per_step = None if run.tasks_per_step == ALL else run.tasks_per_step or 1
+        self.plan = Plan(self.sources(), run.batch_size, run.seed, per_step, run.normalisation == "apart")
         self.scorer = Scorer(data.test, torch.stack(list(scored.values())), targets)
         self.epochs: list[dict[str, Any]] = []
+        self.scores: Scores | None = None
         self.step = 0
         self.seconds = 0.0
         num_steps = self.plan.steps_per_epoch
         self.losses = torch.zeros(num_steps, device=device)
         self.task_losses = torch.full((num_steps, len(targets)), torch.nan, device=device)
+        self.hits: Tensor | None = torch.zeros(len(targets), dtype=torch.int64, device=device)
+        self.gradients: dict[str, Any] | None = None
         self._optimizer = make_optimizer(self.model, self.combiner, run)
         self._targets = targets.to(device)
         self._heads_of = [torch.tensor(source.heads, device=device) for source in self.plan.sources]
@@ -111,8 +123,8 @@ class Agent:
         Args:
             sampled: the source of each slice of the batch, by number; a source may come twice.
         """
-        images, labels = self.data.train.batch(self._indices[self.step])
-        losses, features = self._forward(sampled, images, labels)
+        images, labels = self._batch()
+        losses, hits, features = self._forward(sampled, images, labels)
         heads, weights = self._heads_and_weights(sampled)
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
@@ -122,22 +134,42 @@ class Agent:
         values = torch.stack([loss.detach() for loss in losses])
         self.losses[self.step] = values @ weights
         self.task_losses[self.step].index_copy_(0, heads, values)
+        if self.hits is not None:
+            self.hits.index_add_(0, heads, torch.stack(hits))
         self.combiner.after_step(lambda: self._recompute(sampled, images, labels))
+        self.after_step()
 
-    def _forward(self, sampled: list[int], images: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Compute the losses and the features of a batch.
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """The images and labels of the next step."""
+        images, labels = self.data.train.batch(self._indices[self.step])
+        if self.run.augment:
+            images = augmented(images, (self.run.seed, AUGMENTING, len(self.epochs), self.step))
+        return images, labels
 
-        There is a loss for each sampled source at each of its heads.
+    def _forward(
+        self, sampled: list[int], images: Tensor, labels: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Compute losses and correct answers of a batch, and its features.
+
+        There is a loss and a number of correct answers for each sampled source at each of its heads. The
+        features are those of the batch, or of each sampled source.
         """
-        losses = []
+        losses, hits = [], []
         with computing_in(self.run.precision, self.data.device):
-            features = self.model.encoder(images)
-            features_of, labels_of = _by_source(features, sampled), _by_source(labels, sampled)
+            labels_of = _by_source(labels, sampled)
+            if self.plan.apart:
+                features = encode_apart(self.model.encoder, list(_by_source(images, sampled).values()))
+                features_of = dict(zip(labels_of, features, strict=True))
+            else:
+                features = [self.model.encoder(images)]
+                features_of = _by_source(features[0], sampled)
             for source in features_of:
                 for head in self.plan.sources[source].heads:
                     logits = self.model.heads[head](features_of[source]).float()
-                    losses.append(F.cross_entropy(logits, self._targets[head][labels_of[source]]))
-        return losses, features
+                    targets = self._targets[head][labels_of[source]]
+                    losses.append(F.cross_entropy(logits, targets))
+                    hits.append((logits.detach().argmax(dim=1) == targets).sum())
+        return losses, hits, features
 
     def _heads_and_weights(self, sampled: list[int]) -> tuple[Tensor, Tensor]:
         """Head and weight of each loss.
@@ -153,12 +185,47 @@ class Agent:
 
         The result is float32, one number per loss. Buffers and generators stay as they are.
         """
+        with torch.no_grad(), self._leaving_no_trace():
+            return torch.stack(self._forward(sampled, images, labels)[0])
+
+    @contextmanager
+    def _leaving_no_trace(self) -> Iterator[None]:
+        """Restore the buffers of the model and PyTorch's generators afterwards."""
         buffers = [buffer.clone() for buffer in self.model.buffers()]
-        with torch.no_grad(), torch.random.fork_rng(self._cuda_devices()):
-            losses, _ = self._forward(sampled, images, labels)
+        with torch.random.fork_rng(self._cuda_devices()):
+            yield
+        with torch.no_grad():
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
-        return torch.stack(losses)
+
+    def _measure_gradients(self, sampled: list[int]) -> dict[str, Any]:
+        """How the gradients of the tasks agree in the next step, which stays as it is.
+
+        Returns:
+            `norms`: length of each task's gradient of the encoder; `cosines`: a row per task, its cosine with
+            each task, 0 where a gradient is 0; `weights`: weight of each in the update, or None if the loss
+            combiner has none.
+        """
+        encoder = [each for each in self.model.encoder.parameters() if each.requires_grad]
+        with self._leaving_no_trace(), self._uncompiled():
+            losses, _, _ = self._forward(sampled, *self._batch())
+            rows = []
+            for loss in losses:
+                found = torch.autograd.grad(loss, encoder, retain_graph=True, allow_unused=True)
+                filled = [
+                    torch.zeros_like(p) if g is None else g for p, g in zip(encoder, found, strict=True)
+                ]
+                rows.append(torch.cat([each.flatten() for each in filled]))
+            gradients = torch.stack(rows).float()
+            _, weights = self._heads_and_weights(sampled)
+            given = self.combiner.task_weights(torch.stack(losses), weights, gradients)
+        norms = torch.linalg.vector_norm(gradients, dim=1)
+        units = gradients / norms.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+        return {
+            "norms": norms.tolist(),
+            "cosines": (units @ units.T).tolist(),
+            "weights": None if given is None else given.tolist(),
+        }
 
     @property
     def learning_rate(self) -> float:
@@ -170,6 +237,9 @@ class Agent:
     def steps_done(self) -> int:
         """Number of steps done in all epochs."""
         return len(self.epochs) * self.plan.steps_per_epoch + self.step
+
+    def after_step(self) -> None:
+        """Called after each step; does nothing by default."""
 
     # The loop
 
@@ -184,8 +254,10 @@ class Agent:
         Yields:
             the record of each epoch: `epoch` (from 1), `accuracy` and `balanced_accuracy` (of each scored
             task), `loss` (mean over the steps), `task_loss` (of each head, mean over the steps that trained
-            it, None where none did), `steps`, `images`, `seconds` (of training), `evaluation_seconds` and
-            `images_per_second` (of training).
+            it, None where none did), `train_accuracy` (of each head in these steps, likewise), `test_loss`
+            (of each scored task), `steps`, `images`, `seconds` (of training), `evaluation_seconds` and
+            `images_per_second` (of training); with --gradients `gradients`; `combiner`, if the loss combiner
+            records numbers.
 
         Raises:
             UserError: a loss or part of the model is not finite, or a source does not fill a batch.
@@ -202,9 +274,12 @@ class Agent:
                 self.train_steps(num_steps - self.step, advance)
                 start = time.perf_counter()
                 scores = self.evaluate(pause=pause)
+                for record in self.epochs:
+                    record.get("gradients", {}).pop("cosines", None)  # only the last epoch has them
                 self.epochs.append(self._record(scores, time.perf_counter() - start))
                 self.combiner.after_epoch()
-                self.step, self.seconds = 0, 0.0
+                self.step, self.seconds, self.gradients = 0, 0.0, None
+                self.hits = torch.zeros(len(self._targets), dtype=torch.int64, device=self.data.device)
                 mean = np.mean(scores.accuracy)
                 bar.set_postfix_str(f"epoch {len(self.epochs)}/{epochs}, accuracy {mean:.4f}")
                 yield self.epochs[-1]
@@ -224,6 +299,8 @@ class Agent:
         start = time.perf_counter()
         try:
             for sampled in self._sampled[self.step : self.step + count].tolist():
+                if self.run.gradients and self.step == 0:
+                    self.gradients = self._measure_gradients(sampled)
                 self._train_step(sampled)
                 self.step += 1
                 after_step()
@@ -254,18 +331,38 @@ class Agent:
         num_steps = self.plan.steps_per_epoch
         num_images = num_steps * self.run.batch_size
         task_loss = self.task_losses.double().nanmean(dim=0).tolist()
-        return {
+        more: dict[str, Any] = {}
+        if self.gradients:
+            cosines = np.array(self.gradients["cosines"])
+            mean = (cosines.sum(axis=1) - np.diagonal(cosines)) / (len(cosines) - 1)
+            more["gradients"] = self.gradients | {"mean_cosines": mean.tolist()}
+        if recorded := self.combiner.record():
+            more["combiner"] = recorded
+        return more | {
             "epoch": len(self.epochs) + 1,
             "accuracy": scores.accuracy,
             "balanced_accuracy": scores.balanced_accuracy,
             "loss": self.losses.double().mean().item(),
             "task_loss": [None if math.isnan(loss) else loss for loss in task_loss],
+            "test_loss": scores.loss,
+            "train_accuracy": self._train_accuracy(),
             "steps": num_steps,
             "images": num_images,
             "seconds": self.seconds,
             "evaluation_seconds": evaluation_seconds,
             "images_per_second": num_images / self.seconds,
         }
+
+    def _train_accuracy(self) -> list[float | None]:
+        """Accuracy of each head in the steps of the epoch; None where no step trained it."""
+        counts = np.zeros(len(self._targets), dtype=np.int64)
+        for number, times in enumerate(np.bincount(self._sampled.ravel(), minlength=len(self.plan.sources))):
+            counts[list(self.plan.sources[number].heads)] += times * self.plan.slice_size
+        hits = [0] * len(counts) if self.hits is None else self.hits.tolist()
+        known = self.hits is not None
+        return [
+            hit / count if known and count else None for hit, count in zip(hits, counts.tolist(), strict=True)
+        ]
 
     def check_diverged(self) -> None:
         """Check that training has not diverged.
@@ -299,6 +396,11 @@ class Agent:
 
     # Evaluation
 
+    @property
+    def scored_model(self) -> Model:
+        """The network that is scored and evaluated; by default the one that is trained."""
+        return self.model
+
     def evaluate(self, progress: bool = False, pause: Callable[[], None] = lambda: None) -> Scores:
         """Score the model, which stays as it is.
 
@@ -307,31 +409,28 @@ class Agent:
             pause: called after every batch; may raise.
         """
         with self._uncompiled():
-            return self.scorer(self.model, self.run.precision, progress=progress, pause=pause)
+            self.scores = self.scorer(self.scored_model, self.run.precision, progress=progress, pause=pause)
+        return self.scores
 
-    def evaluate_with_own_statistics(
-        self, progress: bool = False, pause: Callable[[], None] = lambda: None
+    def evaluate_as_trained(
+        self, progress: bool = False, pause: Callable[[], None] = lambda: None, scorer: Scorer | None = None
     ) -> Scores | None:
-        """Score the model with each task's own batch-norm statistics.
+        """Score the model with batch-norm statistics of batches like those of its training.
 
-        The model stays as it is. A step normalises with the statistics of the tasks that it samples, an
-        evaluation with statistics mixed over all tasks. The difference from the scores of `evaluate` is what
-        the mixing changes.
+        The model stays as it is.
 
         Args:
             progress: whether to show a bar.
             pause: called after every batch; may raise.
+            scorer: scores models on the test images; default: the agent's own.
 
         Returns:
-            the scores, or None where a step has the images of all tasks, where tasks share their images, or
-            where the encoder has no batch normalisation.
+            the scores, or None where the network has no batch normalisation.
         """
-        if not SETTINGS[self.run.setting].samples_tasks or self.data.spec.shared_inputs:
-            return None
-        run = self.run
+        scorer = scorer or self.scorer
         with self._uncompiled():
-            return self.scorer.with_own_statistics(
-                self.model, self.data.train, run.batch_size, run.precision, progress, pause
+            return scorer.as_trained(
+                self.scored_model, self.data.train, self.plan, self.run.precision, progress, pause
             )
 
     def _uncompiled(self) -> AbstractContextManager[object]:
@@ -357,11 +456,33 @@ class Agent:
             "step": self.step,
             "losses": self.losses[: self.step].cpu(),
             "task_losses": self.task_losses[: self.step].cpu(),
+            "hits": None if self.hits is None else self.hits.cpu(),
+            "gradients": self.gradients,
+            "extra": _on_cpu(self.get_extra_state()),
             "seconds": self.seconds,
             "optimizer": _on_cpu(self._optimizer.state_dict()),
             "combination": _on_cpu(self.combiner.state_dict()),
             "generators": generators,
         }
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """State of a subclass besides the network: tensors by name, none by default."""
+        return {}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Load what `get_extra_state` returned; does nothing by default."""
+
+    def load(self, network: dict[str, Tensor], extra: object) -> None:
+        """Load what is scored: the network, and the state that `get_extra_state` returned.
+
+        Raises:
+            RuntimeError: the network is another one.
+            FieldError: the state is another one.
+        """
+        check_alike(extra, self.get_extra_state(), "extra")
+        check_finite(extra, "extra")
+        self.model.load_state_dict(network)
+        self.set_extra_state(extra)  # type: ignore[arg-type]
 
     def resume(self, network: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Load the state of an agent with the same data and options.
@@ -375,11 +496,14 @@ class Agent:
             FieldError: a field of the state is not what this agent would have; the text names it.
         """
         check_agent(state, self.state(), self._trained(len(state["epochs"]) + 1))
-        self.model.load_state_dict(network)
+        self.load(network, state.get("extra", {}))
         self.epochs = list(state["epochs"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.losses[: self.step] = state["losses"].to(self.losses.device)
         self.task_losses[: self.step] = state["task_losses"].to(self.losses.device)
+        hits = state.get("hits")
+        self.hits = None if hits is None else hits.to(self.losses.device)
+        self.gradients = state.get("gradients")
         try:
             self.combiner.load_state_dict(state["combination"])
             self.combiner.check_resumed(len(self.epochs), self.step, self.plan.steps_per_epoch)
@@ -506,8 +630,13 @@ def normalised(weights: Iterable[float] | None, num_tasks: int) -> list[float]:
     return (values / values.sum()).tolist()
 
 
-def make_agent(data: DataSet, run: Run, network: Network = Model) -> Agent:
+def make_agent(data: DataSet, run: Run, network: Network | None = None) -> Agent:
     """Make the agent of a run's setting.
+
+    Args:
+        data: the data set.
+        run: options of the run.
+        network: makes the model; default: that of --encoder and --head.
 
     Raises:
         UserError: the setting names no class of this file.

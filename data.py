@@ -95,8 +95,37 @@ class DataSet:
         return (self.tasks[task][self.train.labels.cpu()] >= 0).nonzero().flatten().numpy()
 
 
+def augmented(images: Tensor, key: tuple[int, ...]) -> Tensor:
+    """Crop images at random places of their padded selves, and mirror half of them if they have colour.
+
+    The padding is 1/8 of a side, at least a pixel, of the mean colour.
+
+    Args:
+        images: float32, B x C x H x W, normalised.
+        key: non-negative integers that seed the places.
+
+    Returns:
+        float32, B x C x H x W, in channels-last layout.
+    """
+    random = np.random.default_rng(key)
+    count, channels, side, _ = images.shape
+    margin = max(1, side // 8)
+    rows, columns = random.integers(0, 2 * margin + 1, (2, count, 1)) + np.arange(side)
+    if channels == 3:
+        mirrored = random.integers(0, 2, count).astype(bool)
+        columns[mirrored] = columns[mirrored, ::-1]
+    padded = F.pad(images, (margin,) * 4).permute(0, 2, 3, 1)
+    places = (np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :])
+    return padded[tuple(torch.from_numpy(each).to(images.device) for each in places)].permute(0, 3, 1, 2)
+
+
 def load(
-    spec: DataSpec, data_path: Path, image_size: int, device: torch.device, task: int | None = None
+    spec: DataSpec,
+    data_path: Path,
+    image_size: int,
+    device: torch.device,
+    task: int | None = None,
+    on_test: bool = False,
 ) -> DataSet:
     """Load a data set onto a device, downloading it if necessary.
 
@@ -106,6 +135,7 @@ def load(
         image_size: side that the images are resized to.
         device: where to put the images.
         task: number of the only task whose images are kept; default: keep all images.
+        on_test: whether to score the test images although some training images are held out.
 
     Raises:
         UserError: the files can be neither read nor downloaded, or have the wrong content.
@@ -125,7 +155,8 @@ def load(
             )
         spec = replace(spec, mean=mean, std=tuple(each or 1.0 for each in std))  # a channel may be constant
     if spec.validation:
-        splits = hold_out(splits[0], spec.held_out)
+        kept, held_out = hold_out(splits[0], spec.held_out)
+        splits = (kept, splits[1] if on_test else held_out)
     tasks = torch.tensor(list(spec.tasks.values()))
     if task is not None:
         splits = (of_task(splits[0], tasks[task]), of_task(splits[1], tasks[task]))

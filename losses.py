@@ -8,6 +8,7 @@ The methods of the literature are those of TorchJD (https://torchjd.org), import
 file looks into its objects.
 """
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from settings import LOSSES, look_up
+from settings import LOSSES, look_up, split_loss
 from storage.checks import FieldError, check_alike, check_finite
 
 EXTRA = "combination._extra_state"
@@ -60,19 +61,42 @@ class Combiner(nn.Module):
         return losses @ weights
 
     def backward(
-        self, separate: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
+        self,
+        separate: Sequence[Tensor],
+        weights: Tensor,
+        features: Sequence[Tensor],
+        encoder: Iterable[nn.Parameter],
     ) -> None:
         """Set the gradient of every parameter that the step trains.
 
         Args:
             separate: the losses of `forward`, each of which can be differentiated without the others.
             weights: weights of the losses, as in `forward`.
-            features: output of the encoder for the batch: float32 or bfloat16, B x num_features.
+            features: outputs of the encoder for the batch, or for parts of it: float32 or bfloat16, images x
+                num_features.
             encoder: parameters of the encoder.
         """
         loss = self(torch.stack(list(separate)), weights)
         if loss.requires_grad:  # otherwise everything that the step ran is frozen
             loss.backward()
+
+    def task_weights(self, losses: Tensor, weights: Tensor, gradients: Tensor) -> Tensor | None:
+        """Weights of the tasks' gradients in the next update of the encoder: float32, P.
+
+        Nothing changes, but PyTorch's generators may. None if the update has no such weights.
+
+        Args:
+            losses: as in `forward`.
+            weights: as in `forward`.
+            gradients: gradient of each loss: float32, P x number of parameters of the encoder.
+        """
+        losses = losses.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(copy.deepcopy(self)(losses, weights), losses)[0]
+
+    def record(self) -> dict[str, float | list[float]]:
+        """Numbers to record for the epoch that ends, by name; none by default."""
+        return {}
 
     def after_step(self, recompute: Callable[[], Tensor]) -> None:
         """Called after each step; does nothing by default.
@@ -113,20 +137,18 @@ class TorchJdMethod(Combiner):
     size: str | None = None
     scale: Tensor
 
-    def __init__(
-        self, num_heads: int, method: str, scale: Callable[[int], float] = lambda _: 1.0, **constants: float
-    ) -> None:
+    def __init__(self, num_heads: int, method: str, scale: Callable[..., float], **constants: float) -> None:
         """
         Args:
             num_heads: number of heads of the network.
             method: name of the class in TorchJD.
-            scale: returns, for a number of tasks, the constant that makes the first update equal to that of
-                `mean` if all tasks have equal losses and gradients.
+            scale: returns, for a number of tasks and the hyperparameters, the constant that makes the first
+                update equal to that of `mean` if all tasks have equal losses and gradients.
             constants: hyperparameters of the class.
         """
         super().__init__(num_heads)
         self.constants = constants
-        self.register_buffer("scale", torch.tensor(scale(num_heads)), persistent=False)
+        self.register_buffer("scale", torch.tensor(float(scale(num_heads, **constants))), persistent=False)
         warnings.filterwarnings("ignore", module=r"(torchjd|cvxpy)\b")  # about the libraries that they use
         sizes = {self.size: num_heads} if self.size else {}
         self._keep(getattr(import_module(f"torchjd.{self.package}"), method)(**sizes, **constants))
@@ -259,14 +281,20 @@ class Aggregation(TorchJdMethod):
         return self._hidden[0]
 
     def backward(
-        self, separate: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
+        self,
+        separate: Sequence[Tensor],
+        weights: Tensor,
+        features: Sequence[Tensor],
+        encoder: Iterable[nn.Parameter],
     ) -> None:
         """Set the gradient of every parameter that the step trains.
 
         Raises:
             UserError: the method fails to combine the gradients.
         """
-        if not features.requires_grad:  # the encoder is frozen: there is nothing to aggregate
+        if not any(
+            part.requires_grad for part in features
+        ):  # the encoder is frozen: there is nothing to aggregate
             super().backward(separate, weights, features, encoder)
             return
         trained, gradients = _task_gradients(separate, weights, features, encoder)
@@ -285,6 +313,18 @@ class Aggregation(TorchJdMethod):
         for parameter, part in zip(trained, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
+    def task_weights(self, losses: Tensor, weights: Tensor, gradients: Tensor) -> Tensor | None:
+        """Weights of the tasks' gradients, if the method is a weighted sum of them."""
+        weighting = getattr(copy.deepcopy(self.aggregator), "weighting", None)
+        if weighting is None:
+            return None
+        before = torch.get_rng_state()  # some methods sample
+        found = weighting(gradients)
+        torch.set_rng_state(before)
+        update = copy.deepcopy(self).aggregate(gradients)
+        same = torch.allclose(found @ gradients, update, rtol=1e-3, atol=1e-5 * float(update.abs().max()))
+        return found * self.scale.to(found.device) if same else None
+
     def aggregate(self, gradients: Tensor) -> Tensor:
         """Combine the gradients of the tasks into one.
 
@@ -298,7 +338,7 @@ class Aggregation(TorchJdMethod):
 
 
 def _task_gradients(
-    separate: Sequence[Tensor], weights: Tensor, features: Tensor, encoder: Iterable[nn.Parameter]
+    separate: Sequence[Tensor], weights: Tensor, features: Sequence[Tensor], encoder: Iterable[nn.Parameter]
 ) -> tuple[list[nn.Parameter], Tensor]:
     """Compute the encoder's gradients, and set those of the heads.
 
@@ -397,12 +437,16 @@ def make_combiner(loss: str, num_heads: int) -> Combiner:
     """Make the combiner of an entry of LOSSES.
 
     Args:
-        loss: name of the entry.
+        loss: name of the entry, maybe with parameters, as of --loss.
         num_heads: number of heads of the network.
 
     Raises:
-        UserError: the entry names no class of this file.
+        UserError: the entry names no class of this file, or the method refuses a parameter.
     """
-    entry = LOSSES[loss]
+    name, parameters = split_loss(loss)
+    entry = LOSSES[name]
     combiner = look_up(globals(), entry.combiner, "losses.py", "LOSSES of settings.py")
-    return combiner(num_heads, **entry.arguments)
+    try:
+        return combiner(num_heads, **entry.arguments, **parameters)
+    except ValueError as error:
+        raise UserError(f"--loss {loss}: {error}") from error

@@ -106,7 +106,7 @@ def build_parser(table: Sequence[Option]) -> argparse.ArgumentParser:
                 "\ndata sets:",
                 *(f"  {number}  {words}" for number, words in enumerate(data_sets)),
                 "  FILE.npz  arrays train_images, train_labels, test_images, test_labels, maybe tasks",
-                "\nlosses, for setting 5:",
+                "\nlosses, for settings 5 and 3:",
                 *(f"  {name:14}  {loss.words}" for name, loss in LOSSES.items() if not loss.aggregates),
                 "\nlosses that combine the tasks' gradients, with a backward pass for each task:",
                 *(f"  {name:14}  {loss.words}" for name, loss in LOSSES.items() if loss.aggregates),
@@ -214,8 +214,7 @@ def main(
     Args:
         argv: the command line; default: that of the process.
         table: table of options.
-        network: makes the model, from the number of channels and the number of classes of each head;
-            default: models.Model.
+        network: makes the model, from models.Dimensions; default: that of --encoder and --head.
         save_interval: seconds between two checkpoints during training.
 
     Returns:

@@ -14,7 +14,7 @@ from options import Run
 
 
 def make_optimizer(model: nn.Module, combiner: Combiner, run: Run) -> torch.optim.Optimizer:
-    """Make the SGD optimizer of a run.
+    """Make the optimizer of a run.
 
     It trains the network and, without weight decay, the parameters of the loss combiner.
     """
@@ -23,9 +23,17 @@ def make_optimizer(model: nn.Module, combiner: Combiner, run: Run) -> torch.opti
         {"params": list(combiner.parameters()), "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum, fused=True)
-    if run.momentum:  # a fused step fails if only some have a buffer, as when a head is first trained later
+    optimizer: torch.optim.Optimizer
+    # All buffers are there from the start: a fused step of SGD fails if only some are, as when a head is first
+    # trained later, and a checkpoint always has the same ones.
+    if run.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(groups, lr=run.lr, fused=True)
         for parameter in _parameters(optimizer):
+            averages = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device)} | averages
+    else:
+        optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum, fused=True)
+        for parameter in _parameters(optimizer) if run.momentum else ():
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     optimizer.register_step_pre_hook(_align_gradients)
     return optimizer

@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from errors import CommandError
-from settings import LOSSES, PRECISIONS, SCHEDULES, SETTINGS, VERSION
+from settings import (
+    ENCODERS,
+    HEADS,
+    LOSSES,
+    NORMALISATIONS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULES,
+    SETTINGS,
+    VERSION,
+    join_loss,
+    split_loss,
+)
 from tasks import DATA_SETS, DataSpec
 
 
@@ -44,19 +56,23 @@ class Option:
         help: what it is, without the default.
         read: returns its value for a word of the command line, or raises ValueError with what is wrong; None
             for a flag. A Reader checks values in files, too; with any other function they are not checked.
-        default: its value if it is not given, or a function of the data set that returns it.
+        default: its value if it is not given, or a function of the data set and of the values of the options
+            before it that returns it.
         words: the default in the help, if not the value itself.
         metavar: placeholder for its value in the help.
         many: whether it takes a list of words.
         settings: the settings that it goes with. With the others its value is None, and giving it is an
             error, except in an evaluation if it decides the training.
+        excluded_by: name and value of an option that excludes it: then its value is None, too.
         required: whether it has to be given.
         decides: `data` (what is trained on and scored), `training` (how), or `nothing` that changes a result.
             It has no default, as --resume and the report rely on it.
         repeats: whether a report averages runs that differ in it alone.
         may_grow: whether a run can be resumed with a higher value, given the other values.
-        from_model: whether an evaluation takes it from the model if it is not given.
+        from_model: whether an evaluation takes it from the model, and refuses another value.
         check: returns what is wrong with its value in a run, or None.
+        settle: returns what to record for a value, given the values of the options before it: one value if
+            several mean the same.
         key: returns, for a value that is not None, what to compare it by.
     """
 
@@ -69,27 +85,33 @@ class Option:
     metavar: str | None = None
     many: bool = False
     settings: Sequence[int] = range(len(SETTINGS))
+    excluded_by: tuple[str, Any] | None = None
     required: bool = False
     decides: str = field(kw_only=True)
     repeats: bool = False
     may_grow: Callable[[Mapping[str, Any]], bool] = lambda _: False
     from_model: bool = False
     check: Callable[["Run"], str | None] = lambda _: None
+    settle: Callable[[Any, Mapping[str, Any]], Any] = lambda value, _: value
     key: Callable[[Any], Any] = lambda value: value
 
-    def default_for(self, spec: DataSpec) -> Any:
-        """Value for a data set if the option is not given."""
+    def default_for(self, spec: DataSpec, values: Mapping[str, Any]) -> Any:
+        """Value for a data set if the option is not given.
+
+        `values` has the options before it.
+        """
         if self.read is None:
             return False
-        return self.default(spec) if callable(self.default) else self.default
+        return self.default(spec, values) if callable(self.default) else self.default
 
-    def goes_with(self, setting: int) -> bool:
-        """Whether it has a value in a setting."""
-        return setting in self.settings
+    def goes_with(self, values: Mapping[str, Any]) -> bool:
+        """Whether it has a value beside those of other options, the setting among them."""
+        excluded = self.excluded_by is not None and values.get(self.excluded_by[0]) == self.excluded_by[1]
+        return values["setting"] in self.settings and not excluded
 
-    def accepts(self, value: Any, setting: int) -> bool:
-        """Whether a run of a setting can have a recorded value."""
-        if not self.goes_with(setting):
+    def accepts(self, value: Any, values: Mapping[str, Any]) -> bool:
+        """Whether a run can have a recorded value beside those of other options."""
+        if not self.goes_with(values):
             return value is None
         if self.read is None:
             return isinstance(value, bool)
@@ -174,7 +196,8 @@ def make_run(
     given = {name: value for name, value in given.items() if value is not None}
     setting = given.get("setting", 0)
     if mode == "eval":  # the training's options may be given, and are ignored if of another setting
-        ignored = {o.name for o in table if o.decides == "training" and not o.goes_with(setting)}
+        beside = given | {"setting": setting}
+        ignored = {o.name for o in table if o.decides == "training" and not o.goes_with(beside)}
         given = {name: value for name, value in given.items() if name not in ignored}
     _check_given(given, setting, table)
     data = given.get("data", DEFAULT_DATA)
@@ -186,17 +209,19 @@ def make_run(
         given["data"] = f"{spec.name}#{spec.checksum}"
     elif spec is None:
         spec = DATA_SETS[data].stand_in if given.get("synthetic") else DATA_SETS[data]
-    values = {}
+    values: dict[str, Any] = {"setting": setting}
     for option in table:
         if option.name in given:
             values[option.name] = given[option.name]
-        elif not option.goes_with(setting) or (mode == "eval" and option.from_model):
+        elif not option.goes_with(values) or (mode == "eval" and option.from_model):
             values[option.name] = None
         else:
-            values[option.name] = option.default_for(spec)
+            values[option.name] = option.default_for(spec, values)
+        if mode != "eval":
+            values[option.name] = option.settle(values[option.name], values)
     run = Run(mode, replace(spec, validation=values["validation"] or 0.0), values, table)
     for option in table:
-        if option.goes_with(setting) and (problem := option.check(run)):
+        if option.goes_with(values) and (problem := option.check(run)):
             raise CommandError(problem)
     return run
 
@@ -208,7 +233,12 @@ def _check_given(given: Mapping[str, Any], setting: int, table: Sequence[Option]
         CommandError: an option does not go with the setting, or one that it needs is missing.
     """
     for option in table:
-        applies = option.goes_with(setting)
+        applies = setting in option.settings
+        if applies and option.name in given and not option.goes_with(given | {"setting": setting}):
+            raise CommandError(
+                f"--{option.name} does not go with {as_given(*option.excluded_by or ('', None))}: "
+                "leave one of them out"
+            )
         if option.name in given and not applies:
             which = " and ".join(map(str, option.settings))
             raise CommandError(
@@ -242,9 +272,9 @@ def read_options(recorded: object, table: Sequence[Option]) -> dict[str, Any]:
         raise ValueError(f"options.version is {in_short(version)}")
     options: dict[str, Any] = {"version": version}
     for option in table:
-        value = _recorded_value(option, recorded, setting)
+        value = _recorded_value(option, recorded, options | {"setting": setting})
         try:
-            valid = option.accepts(value, setting)
+            valid = option.accepts(value, options | {"setting": setting})
             option.key_of(value)  # must not fail when values are compared later
         except (ArithmeticError, LookupError, TypeError, ValueError):
             valid = False
@@ -254,15 +284,20 @@ def read_options(recorded: object, table: Sequence[Option]) -> dict[str, Any]:
     return options
 
 
-def _recorded_value(option: Option, recorded: Mapping[str, Any], setting: int) -> Any:
+def _recorded_value(option: Option, recorded: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
     """Value of an option in a file.
 
-    If the option is newer than the file, this is its default.
+    If the option is newer than the file, or did not go with its setting then, this is its default.
+
+    Args:
+        option: the option.
+        recorded: the options in the file.
+        values: the values of the options before it.
     """
-    if option.name in recorded:
+    if option.name in recorded and (recorded[option.name] is not None or option.default is None):
         return recorded[option.name]
-    if not option.goes_with(setting) and not option.repeats:
-        return None
+    if not option.goes_with(values) and not option.repeats:
+        return recorded.get(option.name)
     if option.decides == "data" or option.repeats or callable(option.default):
         raise ValueError(f"lacks options.{option.name}")  # every version records these
     return False if option.read is None else _plain(option.default)
@@ -284,12 +319,12 @@ def differing(
 def grouping(table: Iterable[Option], recorded: Mapping[str, Any]) -> dict[str, Any]:
     """What repeated runs have in common, by option.
 
-    It is the key of each deciding option that goes with their setting.
+    It is the key of each deciding option that goes with the others.
     """
     return {
         option.name: option.key_of(recorded[option.name])
         for option in table
-        if option.decides != "nothing" and not option.repeats and option.goes_with(recorded["setting"])
+        if option.decides != "nothing" and not option.repeats and option.goes_with(recorded)
     }
 
 
@@ -348,6 +383,28 @@ def choice(names: Iterable[str]) -> Reader:
         return text
 
     return Reader(read, lambda value: isinstance(value, str) and value in names)
+
+
+def _read_loss(text: str) -> str:
+    return join_loss(*split_loss(text))
+
+
+def _holds_loss(value: object) -> bool:
+    return isinstance(value, str) and bool(_read_loss(value))  # or it raises ValueError
+
+
+def loss_in_short(value: str) -> str:
+    """A loss without the parameters that have their default, to compare and to show."""
+    name, parameters = split_loss(value)
+    defaults = LOSSES[name].parameters
+    return join_loss(name, {each: v for each, v in parameters.items() if v != defaults[each]})
+
+
+def _read_tasks_per_step(text: str) -> int | str:
+    try:
+        return ALL if text == ALL else COUNT(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither a whole number from 1 to 1000000 nor {ALL}") from None
 
 
 def _read_path(text: str) -> Path:
@@ -409,6 +466,11 @@ def _read_device(text: str) -> str:
     return text
 
 
+ALL = "all"
+"""The value of --tasks_per_step by which a step takes every task."""
+
+TASKS_PER_STEP = Reader(_read_tasks_per_step, lambda value: value == ALL or COUNT.holds(value))
+LOSS = Reader(_read_loss, _holds_loss)
 SETTING = Reader(_read_setting, lambda value: type(value) is int and value in range(len(SETTINGS)))
 DATA_SET = Reader(_read_data, _holds_data)
 DEVICE = Reader(_read_device, _is_device)
@@ -481,9 +543,11 @@ def check_tasks_per_step(run: Run) -> str | None:
     """
     if run.mode != "train":
         return None
-    size, count = run.batch_size, run.tasks_per_step
-    if count > 1 and len(run.spec.tasks) == 1:
+    size, count, num_tasks = run.batch_size, run.tasks_per_step, len(run.spec.tasks)
+    if count != 1 and num_tasks == 1:
         return f"--tasks_per_step {count} changes nothing, as {run.spec.name} has one task: leave it out"
+    if count == ALL:
+        return _check_all_tasks(run, size, num_tasks)
     valid = [k for k in range(1, size // 2 + 1) if size % k == 0]
     if count in valid:
         return None
@@ -493,11 +557,60 @@ def check_tasks_per_step(run: Run) -> str | None:
     )
 
 
+def _check_all_tasks(run: Run, size: int, num_tasks: int) -> str | None:
+    """Check that each step can take every task."""
+    if SETTINGS[run.setting].weighted:
+        return (
+            f"--tasks_per_step {ALL} takes every task equally often, and setting {run.setting} some more "
+            "often than others: use --setting 3, or a number"
+        )
+    if size % num_tasks == 0 and size >= 2 * num_tasks:
+        return None
+    below = max(2, size // num_tasks) * num_tasks
+    return (
+        f"--tasks_per_step {ALL} splits a batch among the {num_tasks} tasks of {run.spec.name}, at least 2 "
+        f"images for each, and {size} does not split like that: use --batch_size {below} or "
+        f"{below + num_tasks}, say"
+    )
+
+
 def check_loss(run: Run) -> str | None:
     """Check that there are losses to combine."""
-    if run.mode == "train" and run.loss != "mean" and len(run.spec.tasks) == 1:
+    if run.mode != "train" or run.loss == "mean":
+        return None
+    if len(run.spec.tasks) == 1:
         return f"--loss {run.loss} has nothing to combine, as {run.spec.name} has one task: leave it out"
+    if SETTINGS[run.setting].samples_tasks and run.tasks_per_step != ALL:
+        return (
+            f"--loss {run.loss} combines the losses of all tasks, and a step of setting {run.setting} "
+            f"samples some: add --tasks_per_step {ALL}"
+        )
     return None
+
+
+def check_gradients(run: Run) -> str | None:
+    """Check that a step has the gradients of all tasks."""
+    if not run.gradients or run.mode != "train":
+        return None
+    if SETTINGS[run.setting].samples_tasks and run.tasks_per_step != ALL:
+        return (
+            f"--gradients compares the gradients of all tasks, and a step of setting {run.setting} samples "
+            f"some: add --tasks_per_step {ALL}"
+        )
+    if len(run.spec.tasks) == 1:
+        return f"--gradients has nothing to compare, as {run.spec.name} has one task: leave it out"
+    return None
+
+
+def mixes_tasks(setting: int, tasks_per_step: int | str | None) -> bool:
+    """Whether the batch of a step has images that were sampled for several tasks."""
+    return SETTINGS[setting].samples_tasks and tasks_per_step not in (None, 1)
+
+
+def _settle_normalisation(value: str, values: Mapping[str, Any]) -> str:
+    """`apart` is `together` where a step has one set of images."""
+    mixes = mixes_tasks(values["setting"], values["tasks_per_step"])
+    return "together" if value == "apart" and not mixes else value
 
 
 def check_overwrite(run: Run) -> str | None:
@@ -508,8 +621,12 @@ def check_overwrite(run: Run) -> str | None:
 
 
 def check_compile(run: Run) -> str | None:
-    """Check that --loss needs one backward pass only."""
-    if run.mode == "train" and run.compile and run.loss is not None and LOSSES[run.loss].aggregates:
+    """Check that a step needs one pass of the encoder, and one backward pass only."""
+    if run.mode != "train" or not run.compile:
+        return None
+    if run.normalisation == "apart":
+        return "--compile does not go with --normalisation apart: leave one of them out"
+    if run.loss is not None and LOSSES[split_loss(run.loss)[0]].aggregates:
         return (
             f"--compile does not go with --loss {run.loss}, which needs a backward pass of the encoder for "
             "each task: leave --compile out"
@@ -526,7 +643,9 @@ DEFAULT_DATA = 1
 SINGLE = [i for i, setting in enumerate(SETTINGS) if setting.kind == "single-task"]
 WEIGHTED = [i for i, setting in enumerate(SETTINGS) if setting.weighted]
 SAMPLED = [i for i, setting in enumerate(SETTINGS) if setting.samples_tasks]
-WITH_LOSS = [i for i, setting in enumerate(SETTINGS) if setting.shared_inputs and not setting.weighted]
+ALL_TASKS = [i for i, each in enumerate(SETTINGS) if each.shared_inputs or each.samples_tasks]
+ALL_TASKS = [i for i in ALL_TASKS if SETTINGS[i].shared_inputs or not SETTINGS[i].weighted]
+WITH_LOSS = [i for i in ALL_TASKS if not SETTINGS[i].weighted]
 
 MAIN, RECIPE, DATA, FILES, MACHINE = "what to run", "how to train", "the images", "files", "the machine"
 
@@ -558,41 +677,67 @@ OPTIONS = (
     ),
     Option(
         "weights", RECIPE, "what each task weighs, scaled to sum to 1", AT_LEAST_0,
-        lambda spec: [task + 1.0 for task in range(len(spec.tasks))], words="task 0 weighs 1, task 1 2, ...",
+        lambda spec, _: [task + 1.0 for task in range(len(spec.tasks))], words="task 0 weighs 1, task 1 2, ...",
         metavar="W", many=True, settings=WEIGHTED, decides="training", check=check_weights, key=shares,
     ),
     Option(
-        "loss", RECIPE, "how the losses of the tasks are combined, by name, see below",
-        choice(LOSSES), "mean", metavar="NAME", settings=WITH_LOSS, decides="training", check=check_loss,
-    ),
-    Option(
-        "epochs", RECIPE, "how often to go through the training images", COUNT, lambda spec: spec.epochs,
+        "epochs", RECIPE, "how often to go through the training images", COUNT, lambda spec, _: spec.epochs,
         words=", ".join(f"{spec.name} {spec.epochs}" for spec in DATA_SETS) + ", a file 20",
         metavar="N", decides="training",
         may_grow=lambda values: not SCHEDULES[values["schedule"]].needs_total,
     ),
     Option(
         "batch_size", RECIPE, "images per training step, at least 2", COUNT, 128,
-        words="128, with --eval the model's", metavar="N", decides="training", from_model=True,
-        check=check_batch_size,
+        metavar="N", decides="training", check=check_batch_size,
     ),
     Option(
-        "tasks_per_step", RECIPE, "tasks that a training step samples, each for an equal share of its images",
-        COUNT, 1, metavar="K", settings=SAMPLED, decides="training", check=check_tasks_per_step,
-    ),
-    Option("lr", RECIPE, "learning rate of SGD", POSITIVE, 0.1, metavar="RATE", decides="training"),
-    Option(
-        "momentum", RECIPE, "momentum of SGD",
-        SHARE, 0.0, metavar="M", decides="training",
+        "tasks_per_step", RECIPE, "tasks that a training step samples, each for an equal share of its images, "
+        f"or {ALL}", TASKS_PER_STEP, 1, metavar="K", settings=SAMPLED, decides="training",
+        check=check_tasks_per_step,
     ),
     Option(
-        "weight_decay", RECIPE, "weight decay of SGD", AT_LEAST_0, 0.0,
-        metavar="D", decides="training",
+        "loss", RECIPE, f"how the losses of all tasks are combined (in setting 3 with --tasks_per_step {ALL}), "
+        "by name, see below, maybe with parameters: NAME:PARAMETER=VALUE,...", LOSS, "mean", metavar="NAME",
+        settings=WITH_LOSS, decides="training", check=check_loss, key=loss_in_short,
     ),
+    Option(
+        "normalisation", RECIPE,
+        "normalisation in a training step: " + "; ".join(f"{n}: {w}" for n, w in NORMALISATIONS.items()),
+        choice(NORMALISATIONS), "together", words="together, with --eval the model's", metavar="NAME",
+        decides="training", from_model=True, settle=_settle_normalisation,
+    ),
+    Option(
+        "optimizer", RECIPE, "; ".join(f"{name}: {o.words}" for name, o in OPTIMIZERS.items()),
+        choice(OPTIMIZERS), "sgd", metavar="NAME", decides="training",
+    ),
+    Option(
+        "lr", RECIPE, "learning rate", POSITIVE, lambda _, values: OPTIMIZERS[values["optimizer"]].lr,
+        words=", ".join(f"{name} {each.lr}" for name, each in OPTIMIZERS.items()), metavar="RATE",
+        decides="training",
+    ),
+    Option(
+        "momentum", RECIPE, "momentum of SGD", SHARE, 0.0, metavar="M", excluded_by=("optimizer", "adamw"),
+        decides="training",
+    ),
+    Option("weight_decay", RECIPE, "weight decay", AT_LEAST_0, 0.0, metavar="D", decides="training"),
     Option(
         "schedule", RECIPE,
         "learning rate schedule: " + "; ".join(f"{name}: {s.words}" for name, s in SCHEDULES.items()),
         choice(SCHEDULES), "constant", metavar="NAME", decides="training",
+    ),
+    Option(
+        "augment", RECIPE, "shift each training image at random, and mirror half of them if they have colour",
+        decides="training",
+    ),
+    Option(
+        "encoder", RECIPE, "; ".join(f"{name}: {part.words}" for name, part in ENCODERS.items()),
+        choice(ENCODERS), "cnn", words="cnn, with --eval the model's", metavar="NAME", decides="training",
+        from_model=True,
+    ),
+    Option(
+        "head", RECIPE, "; ".join(f"{name}: {part.words}" for name, part in HEADS.items()),
+        choice(HEADS), "hidden", words="hidden, with --eval the model's", metavar="NAME", decides="training",
+        from_model=True,
     ),
     Option(
         "precision", RECIPE, "number format that the network computes in: bf16 is less exact, and "
@@ -608,7 +753,7 @@ OPTIONS = (
     Option(
         "image_size", DATA, "side in pixels that images are resized to",
         number(int, "a whole number from 1 to 1024", lambda side: 1 <= side <= 1024),
-        lambda spec: spec.default_image_size, words="32, a file's own; with --eval the model's",
+        lambda spec, _: spec.default_image_size, words="32, a file's own; with --eval the model's",
         metavar="N", decides="data", from_model=True,
     ),
     Option(
@@ -622,6 +767,10 @@ OPTIONS = (
     ),
     Option("save_model", FILES, "save the trained model as model.pt", decides="nothing"),
     Option("save_history", FILES, "save the results of every epoch as history.json", decides="nothing"),
+    Option(
+        "gradients", FILES, "record, once an epoch, how much the gradients of the tasks agree",
+        settings=ALL_TASKS, decides="nothing", check=check_gradients,
+    ),
     Option(
         "resume", FILES, "continue the run in --save_path, if there is one; implies --save_model",
         decides="nothing",

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHUFFLING, SAMPLING = 0, 1
-"""The two uses of randomness in training, each with seeds of its own."""
+SHUFFLING, SAMPLING, AUGMENTING = 0, 1, 2
+"""The uses of randomness in training, each with seeds of its own."""
+
+FEWEST_BATCHES = 20
+"""Number of batches that statistics are estimated from, if a pass has fewer."""
 
 
 @dataclass(frozen=True)
@@ -79,33 +82,45 @@ class Stream:
 class Plan:
     """The sources and images of the steps of every epoch.
 
-    A step samples sources, independently and by their probabilities. Its batch has a slice for each: the next
-    images of the source's stream. An epoch has as many steps as there are full batches in one pass over every
-    source.
+    A step samples sources, independently and by their probabilities, or takes each once. Its batch has a
+    slice for each: the next images of the source's stream. An epoch has as many steps as there are full
+    batches in one pass over every source.
     """
 
     def __init__(
-        self, sources: Sequence[Source], batch_size: int, seed: int, sources_per_step: int = 1
+        self,
+        sources: Sequence[Source],
+        batch_size: int,
+        seed: int,
+        sources_per_step: int | None = 1,
+        apart: bool = False,
     ) -> None:
         """
         Args:
             sources: sources to sample from.
-            batch_size: number of images of a step, a multiple of `sources_per_step`.
+            batch_size: number of images of a step, a multiple of the number of slices.
             seed: seed of the sampling and of the shuffling.
-            sources_per_step: number of sources that a step samples, with replacement.
+            sources_per_step: number of sources that a step samples, with replacement; None: each source once.
+            apart: whether the images of each source are normalised by themselves.
         """
         self.sources = sources
         self.batch_size = batch_size
         self.seed = seed
-        self.sources_per_step = sources_per_step
+        self.takes_all = sources_per_step is None
+        self.sources_per_step = len(sources) if sources_per_step is None else sources_per_step
+        self.apart = apart
         self._probabilities = [source.probability for source in sources]
         if not math.isclose(total := math.fsum(self._probabilities), 1.0):
             self._probabilities = [probability / total for probability in self._probabilities]
         self.steps_per_epoch = sum(len(source.images) // batch_size for source in sources)
         self._streams = [
-            Stream(source.images, batch_size // sources_per_step, (seed, SHUFFLING, i))
-            for i, source in enumerate(sources)
+            Stream(source.images, self.slice_size, (seed, SHUFFLING, i)) for i, source in enumerate(sources)
         ]
+
+    @property
+    def slice_size(self) -> int:
+        """Number of images of a slice."""
+        return self.batch_size // self.sources_per_step
 
     def sampled(self, epoch: int) -> np.ndarray:
         """Sources of each step: int64, steps x sources per step.
@@ -113,6 +128,8 @@ class Plan:
         Args:
             epoch: number of the epoch, from 1.
         """
+        if self.takes_all:
+            return np.tile(np.arange(len(self.sources)), (self.steps_per_epoch, 1))
         random = np.random.default_rng((self.seed, SAMPLING, epoch))
         return random.choice(
             len(self.sources), size=(self.steps_per_epoch, self.sources_per_step), p=self._probabilities
@@ -130,8 +147,43 @@ class Plan:
         for earlier in range(1, epoch):
             taken += np.bincount(self.sampled(earlier).ravel(), minlength=len(taken))
         sampled = self.sampled(epoch).ravel()
-        indices = np.empty((len(sampled), self.batch_size // self.sources_per_step), dtype=np.int64)
+        indices = np.empty((len(sampled), self.slice_size), dtype=np.int64)
         for i, stream in enumerate(self._streams):
             here = sampled == i
             indices[here] = stream.batches(int(taken[i]), int(np.count_nonzero(here)))
         return indices.reshape(-1, self.batch_size)
+
+    def mixed_batches(self) -> np.ndarray | None:
+        """The first batches: int64, steps x batch size, those of an epoch, but at least FEWEST_BATCHES.
+
+        None if images of different sources are never normalised together.
+        """
+        if self.apart or self.sources_per_step == 1:
+            return None
+        count = max(self.steps_per_epoch, FEWEST_BATCHES)
+        epochs = range(1, math.ceil(count / self.steps_per_epoch) + 1)
+        return np.concatenate([self.indices(epoch) for epoch in epochs])[:count]
+
+    def separate_batches(self) -> list[tuple[list[Source], np.ndarray]]:
+        """The first slices of each source: int64, slices x images.
+
+        They are those of a pass, but at least FEWEST_BATCHES; of few images, one slice of all. Sources that
+        have the same images share those of the first.
+        """
+        groups: list[tuple[list[Source], Stream]] = []
+        for source, stream in zip(self.sources, self._streams, strict=True):
+            same = (members for members, first in groups if np.array_equal(first.images, source.images))
+            members = next(same, None)
+            if members is None:
+                groups.append(([source], stream))
+            else:
+                members.append(source)
+        return [(members, _first_batches(stream)) for members, stream in groups]
+
+
+def _first_batches(stream: Stream) -> np.ndarray:
+    """Batches of a pass, but at least FEWEST_BATCHES; of few images, one batch of all."""
+    if stream.batches_per_pass:
+        return stream.batches(0, max(stream.batches_per_pass, FEWEST_BATCHES))
+    # Batch normalisation refuses to estimate the variance of a single value.
+    return stream.images[None] if len(stream.images) > 1 else stream.images.repeat(2)[None]

@@ -1,15 +1,24 @@
-"""Scores of a model on test images, one per task."""
+"""Scores of a model on test images, one per task.
 
-import copy
-from collections.abc import Callable, Iterable, Iterator
+The images are normalised as usual, with the running statistics that training leaves behind, or as trained,
+with statistics estimated again from batches like those of a training step.
+"""
+
+import base64
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from data import Split
-from models import Model, computing_in
+from models import Model, averaging_layers, computing_in
+from sampling import Plan
 
 ENCODER_BATCH = {"cpu": 128, "cuda": 2048}
 """Images of 32 x 32 pixels in a batch of the encoder, by type of device."""
@@ -17,10 +26,8 @@ ENCODER_BATCH = {"cpu": 128, "cuda": 2048}
 HEAD_BATCH = 2048
 """Images in a batch of the heads."""
 
-Part = tuple[nn.Module, list[int], Tensor]
-"""An encoder, tasks, and the images that it encodes for the heads of these tasks: int64 indices."""
-
-BATCH_NORMALISATION = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+Part = tuple[list[int], Tensor]
+"""Tasks, and the images that are scored in them: int64 indices."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +37,15 @@ class Scores:
     Attributes:
         accuracy: share of correct answers among the task's images.
         balanced_accuracy: mean over the task's answers of their recall.
+        loss: mean cross-entropy of the task's answers; the probability of an answer is the sum over its
+            classes; None where it is not finite.
+        right: which of the task's images are answered correctly, in order: base64 of `numpy.packbits`.
     """
 
     accuracy: list[float]
     balanced_accuracy: list[float]
+    loss: list[float | None]
+    right: list[str]
 
 
 class Scorer:
@@ -83,46 +95,66 @@ class Scorer:
             progress: whether to show a bar.
             pause: called after every batch; may raise.
         """
-        parts = [(model.encoder, tasks, images) for tasks, images in self._groups]
-        return self._score(model, parts, precision, batch_size, progress, pause)
+        return self._score(model, iter(self._groups), precision, batch_size, progress, pause)
 
-    def with_own_statistics(
+    def as_trained(
         self,
         model: Model,
         train: Split,
-        batch_size: int,
+        plan: Plan,
         precision: str = "fp32",
         progress: bool = False,
         pause: Callable[[], None] = lambda: None,
     ) -> Scores | None:
-        """Score a model with each task's own batch-norm statistics in its encoder.
+        """Score a model with batch-norm statistics of batches like those of its training.
 
-        They are estimated on the task's training images. The model stays as it is.
+        The model and PyTorch's generators stay as they are.
 
         Args:
             model: model on the device of the images.
             train: the training images, on the same device.
-            batch_size: images that are normalised together to estimate the statistics.
+            plan: lays the batches out.
             precision: number format that it computes in, `fp32` or `bf16`.
             progress: whether to show a bar.
             pause: called after every batch; may raise.
 
         Returns:
-            the scores, or None where the encoder has no batch normalisation that keeps statistics.
+            the scores, or None where no layer that an image passes has running statistics.
         """
-        if not _reset_batch_norm(copy.deepcopy(model.encoder)):
+        was_training = model.training
+        layers = averaging_layers(model.train())  # without those that the network freezes
+        model.train(was_training)
+        passed = [model.encoder, *(model.heads[head] for head in dict.fromkeys(self._head_of))]
+        if not any(layer is each for module in passed for each in module.modules() for layer in layers):
             return None
 
+        def encode(indices: np.ndarray) -> Tensor:
+            images = train.batch(torch.from_numpy(indices).to(train.labels.device))[0]
+            with computing_in(precision, train.labels.device):
+                return model.encoder(images)
+
         def parts() -> Iterator[Part]:
-            for task, numbers in enumerate(self._tasks):
-                batches = _full_batches((numbers[train.labels] >= 0).nonzero().flatten(), batch_size)
-                encoder = copy.deepcopy(model.encoder)
-                _reset_batch_norm(encoder)
-                for batch in batches:
-                    with computing_in(precision, train.labels.device):
-                        encoder(train.batch(batch)[0])
+            mixed = plan.mixed_batches()
+            with _estimating(layers, [model.encoder] if mixed is not None else []) as settle_encoder:
+                for batch in mixed if mixed is not None else ():
+                    encode(batch)
                     pause()
-                yield encoder.eval(), [task], (numbers[self._images.labels] >= 0).nonzero().flatten()
+                settle_encoder()
+                for sources, batches in plan.separate_batches():
+                    numbers = dict.fromkeys(head for source in sources for head in source.heads)
+                    tasks = {task for task, head in enumerate(self._head_of) if head in numbers}
+                    heads = [model.heads[number] for number in numbers]
+                    with _estimating(layers, [*heads, *([model.encoder] if mixed is None else [])]) as settle:
+                        for batch in batches if tasks else ():
+                            features = encode(batch)
+                            with computing_in(precision, train.labels.device):
+                                for head in heads:
+                                    head(features)
+                            pause()
+                        settle()
+                        for scored, images in self._groups:
+                            if both := [task for task in scored if task in tasks]:
+                                yield both, images
 
         return self._score(model, parts(), precision, None, progress, pause)
 
@@ -130,98 +162,120 @@ class Scorer:
     def _score(
         self,
         model: Model,
-        parts: Iterable[Part],
+        parts: Iterator[Part],
         precision: str,
         batch_size: int | None,
         progress: bool,
         pause: Callable[[], None],
     ) -> Scores:
-        """Score the heads of a model on the features of parts.
-
-        The parts are made one by one.
-        """
+        """Score the heads of a model on parts, which are made one by one."""
         device = self._images.labels.device
         num_pixels = self._images.images.shape[2] * self._images.images.shape[3]
         encoded = batch_size or max(1, ENCODER_BATCH[device.type] * 32 * 32 // num_pixels)
         answered = batch_size or HEAD_BATCH
-        correct = torch.zeros(self._num_images.shape, dtype=torch.int64, device=device)
+        right = torch.zeros(len(self._tasks), len(self._images), dtype=torch.bool, device=device)
+        losses = torch.zeros(len(self._tasks), dtype=torch.float64, device=device)
         total = sum(len(images) for _, images in self._groups)
         bar = tqdm(total=total, desc="evaluating", unit="images", disable=None if progress else True)
         was_training = model.training
         model.eval()
         try:
-            with bar, torch.random.fork_rng([device] if device.type == "cuda" else []):
-                for encoder, tasks, images in parts:
+            with bar, torch.random.fork_rng([device] if device.type == "cuda" else []), _closing(parts):
+                for tasks, images in parts:
                     for batch in images.split(answered):
                         with computing_in(precision, device):
                             inputs = [self._images.batch(part)[0] for part in batch.split(encoded)]
-                            features = torch.cat([encoder(part) for part in inputs])
-                            self._count(model, features, tasks, self._images.labels[batch], correct)
+                            features = torch.cat([model.encoder(part) for part in inputs])
+                            self._answer(model, features, tasks, batch, right, losses)
                         bar.update(len(batch))
                         pause()
         finally:
             model.train(was_training)
-        correct = correct.cpu().double()
-        recall = (correct / self._num_images).nan_to_num(0)  # 0 / 0 for answers that no image has
-        return Scores(
-            accuracy=(correct.sum(dim=1) / self._num_images.sum(dim=1)).tolist(),
-            balanced_accuracy=(recall.sum(dim=1) / (self._num_images > 0).sum(dim=1)).tolist(),
-        )
+        return self._scores(right.cpu(), losses.cpu())
 
-    def _count(
-        self, model: Model, features: Tensor, tasks: list[int], labels: Tensor, correct: Tensor
+    def _answer(
+        self, model: Model, features: Tensor, tasks: list[int], images: Tensor, right: Tensor, losses: Tensor
     ) -> None:
-        """Count the correct answers in some tasks.
+        """Answer some tasks.
 
         Args:
             model: model whose heads answer.
             features: features of the images.
-            tasks: tasks to count in.
-            labels: labels of the images.
-            correct: int64, tasks x answers: the counts, to which these are added.
+            tasks: tasks to answer.
+            images: int64, indices of the images.
+            right: bool, tasks x images: gets which answers are correct.
+            losses: float64, tasks: gets the cross-entropies added.
         """
         for head in dict.fromkeys(self._head_of[task] for task in tasks):
             logits = model.heads[head](features).float()
             answered = [task for task in tasks if self._head_of[task] == head]
-            answers = self._answer_of_logit[answered][:, : logits.shape[1]]
-            best = logits.masked_fill((answers < 0)[:, None], -torch.inf).argmax(dim=2)
-            targets = self._tasks[answered][:, labels]
-            hits = (answers.gather(1, best) == targets).long()
-            correct[answered] = correct[answered].scatter_add(1, targets, hits)
+            answers = self._answer_of_logit[answered][:, None, : logits.shape[1]]
+            possible = logits.masked_fill(answers < 0, -torch.inf)
+            targets = self._tasks[answered][:, self._images.labels[images], None]
+            best = possible.argmax(dim=2, keepdim=True)
+            right[torch.tensor(answered, device=images.device)[:, None], images] = (
+                answers.expand_as(possible).gather(2, best) == targets
+            ).squeeze(2)
+            of_answer = possible.masked_fill(answers != targets, -torch.inf).logsumexp(dim=2)
+            losses[answered] += (possible.logsumexp(dim=2) - of_answer).sum(dim=1, dtype=torch.float64)
+
+    def _scores(self, right: Tensor, losses: Tensor) -> Scores:
+        """The scores of answers: bool, tasks x images, and float64, tasks; both on the CPU."""
+        labels, tasks = self._images.labels.cpu(), self._tasks.cpu()
+        correct = torch.zeros(self._num_images.shape, dtype=torch.float64)
+        bits = []
+        for counts, row, targets in zip(correct, right, tasks[:, labels], strict=True):
+            counts += targets[row].bincount(minlength=len(counts))
+            packed = np.packbits(row[targets >= 0].numpy())
+            bits.append(base64.b64encode(packed.tobytes()).decode())
+        recall = (correct / self._num_images).nan_to_num(0)  # 0 / 0 for answers that no image has
+        totals = self._num_images.sum(dim=1)
+        return Scores(
+            accuracy=(correct.sum(dim=1) / totals).tolist(),
+            balanced_accuracy=(recall.sum(dim=1) / (self._num_images > 0).sum(dim=1)).tolist(),
+            loss=[loss if math.isfinite(loss) else None for loss in (losses / totals).tolist()],
+            right=bits,
+        )
 
 
-def _full_batches(images: Tensor, batch_size: int) -> list[Tensor]:
-    """Full batches of images, in order.
+def _closing(parts: Iterator[Part]) -> Any:
+    """Context that ends a generator at once, whatever happens."""
+    return closing(parts) if isinstance(parts, Generator) else nullcontext()
 
-    If none is full, one batch of all images.
+
+@contextmanager
+def _estimating(layers: Sequence[Any], modules: Iterable[nn.Module]) -> Iterator[Callable[[], None]]:
+    """Estimate the batch-norm statistics of modules again, and restore them afterwards.
+
+    Statistics become plain averages over the batches that the modules get until the function that is yielded
+    is called.
+
+    Args:
+        layers: the layers whose statistics may be estimated.
+        modules: modules in evaluation mode; of these layers, they have some.
     """
-    if len(images) < batch_size:
-        # Batch normalisation refuses to estimate the variance of a single value.
-        return [images if len(images) > 1 else images.repeat(2)]
-    return list(images[: len(images) // batch_size * batch_size].split(batch_size))
-
-
-def _reset_batch_norm(encoder: nn.Module) -> bool:
-    """Reset an encoder's batch-norm statistics, to estimate them again.
-
-    Only these layers are put into training mode. The statistics become plain averages over the batches that
-    the encoder gets next.
-
-    Returns:
-        whether there are such layers; those without statistics, or frozen by the encoder, do not count.
-    """
-    encoder.train()
-    layers = [
-        layer
-        for layer in encoder.modules()
-        if isinstance(layer, BATCH_NORMALISATION) and layer.training and layer.track_running_stats
+    inside = {id(each) for module in modules for each in module.modules()}
+    estimated = [layer for layer in layers if id(layer) in inside]
+    before = [
+        (layer.momentum, [buffer.clone() for buffer in layer.buffers(recurse=False)]) for layer in estimated
     ]
-    encoder.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None
-        layer.train()
-    return bool(layers)
+
+    def settle() -> None:
+        for layer in estimated:
+            layer.eval()
+
+    try:
+        for layer in estimated:
+            layer.reset_running_stats()
+            layer.momentum = None
+            layer.train()
+        yield settle
+    finally:
+        settle()
+        for layer, (momentum, buffers) in zip(estimated, before, strict=True):
+            layer.momentum = momentum
+            for buffer, value in zip(layer.buffers(recurse=False), buffers, strict=True):
+                buffer.copy_(value)
 
 
 def answers_of_logits(tasks: Tensor, head_targets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The settings, losses, precisions and schedules, as tables.
+"""The settings, networks, losses, optimizers and schedules, as tables.
 
 Nothing here imports torch, so that the help and refusals come at once. Where an entry stands for a class, it
 has the name of that class.
@@ -80,13 +80,48 @@ SETTINGS = (
 
 
 @dataclass(frozen=True)
+class Part:
+    """An encoder or a head.
+
+    Attributes:
+        words: what it is, for the help.
+        name: name of its class in models.py.
+    """
+
+    words: str
+    name: str
+
+
+ENCODERS = {
+    "cnn": Part("five convolutions, pooled to 8 x 8", "Encoder"),
+    "cnn_fc": Part("the same and a linear layer to 512 features, which the tasks then share", "DenseEncoder"),
+    "resnet18": Part("ResNet-18 for small images (He et al. 2016)", "ResNet18"),
+}
+"""What --encoder can be, by name."""
+
+HEADS = {
+    "hidden": Part("a linear layer to 512, normalised, and one to the classes", "Head"),
+    "linear": Part("a linear layer to the classes", "LinearHead"),
+}
+"""What --head can be, by name."""
+
+NORMALISATIONS = {
+    "together": "batch normalisation over the whole batch",
+    "apart": "batch normalisation over each sampled task's images, in an encoder pass of their own",
+    "group": "group normalisation, of each image by itself (Wu and He 2018)",
+}
+"""What --normalisation can be, by name."""
+
+
+@dataclass(frozen=True)
 class Loss:
     """How the losses of a step are combined.
 
     Attributes:
         words: what it does, for the help.
         combiner: name of its class in losses.py.
-        arguments: arguments of the class, besides the number of heads.
+        arguments: arguments of the class, besides the number of heads and the parameters.
+        parameters: its hyperparameters with their defaults, by name; all are positive numbers.
         aggregates: whether it combines the gradients of the tasks, each from its own backward pass.
         packages: packages that it needs besides those of requirements.txt.
     """
@@ -94,22 +129,37 @@ class Loss:
     words: str
     combiner: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, float] = field(default_factory=dict)
     aggregates: bool = False
     packages: tuple[str, ...] = ()
 
 
-def _scalarization(words: str, combiner: str, method: str, **arguments: Any) -> Loss:
+def _scalarization(
+    words: str,
+    combiner: str,
+    method: str,
+    scale: Callable[..., float] = lambda num_tasks, **_: 1.0,
+    **parameters: float,
+) -> Loss:
     """One of TorchJD's functions of the losses."""
-    return Loss(words, combiner, {"method": method, **arguments}, packages=("torchjd",))
+    arguments = {"method": method, "scale": scale}
+    return Loss(words, combiner, arguments, parameters, packages=("torchjd",))
 
 
-def _aggregation(words: str, combiner: str, method: str, *solvers: str, **arguments: Any) -> Loss:
+def _aggregation(
+    words: str,
+    combiner: str,
+    method: str,
+    *solvers: str,
+    scale: Callable[..., float] = lambda num_tasks, **_: 1.0,
+    **parameters: float,
+) -> Loss:
     """One of TorchJD's functions of the gradients.
 
     `solvers` are the packages that it needs besides TorchJD.
     """
-    packages = ("torchjd", *solvers)
-    return Loss(words, combiner, {"method": method, **arguments}, aggregates=True, packages=packages)
+    arguments, packages = {"method": method, "scale": scale}, ("torchjd", *solvers)
+    return Loss(words, combiner, arguments, parameters, aggregates=True, packages=packages)
 
 
 LOSSES = {
@@ -120,7 +170,7 @@ LOSSES = {
     ),
     "dwa": _scalarization(
         "dynamic weight average: by how each loss falls from epoch to epoch (Liu et al. 2019)",
-        "Dwa", "DWA", scale=lambda num_tasks: 1 / num_tasks,
+        "Dwa", "DWA", scale=lambda num_tasks, **_: 1 / num_tasks, temperature=2.0,
     ),
     "geometric_mean": _scalarization(
         "the geometric mean of the losses (Chennupati et al. 2019)", "Scalarization", "GeometricMean"
@@ -134,15 +184,15 @@ LOSSES = {
     ),
     "famo": _scalarization(
         "fast adaptive optimisation: by how much each step lowers each loss (Liu et al. 2023)",
-        "Famo", "FAMO",
+        "Famo", "FAMO", lr=0.025, weight_decay=0.001,
     ),
     "stch": _scalarization(
         "smooth Tchebycheff: close to the largest loss (Lin et al. 2024)",
-        "Scalarization", "STCH", scale=lambda num_tasks: num_tasks, mu=0.01,
+        "Scalarization", "STCH", scale=lambda num_tasks, **_: num_tasks, mu=0.01,
     ),
     "mgda": _aggregation(
         "the shortest convex combination of the gradients (Desideri 2012; Sener and Koltun 2018)",
-        "Aggregation", "MGDA",
+        "Aggregation", "MGDA", epsilon=0.001,
     ),
     "pcgrad": _aggregation(
         "each gradient without what opposes another (Yu et al. 2020)",
@@ -150,7 +200,7 @@ LOSSES = {
     ),
     "gradvac": _aggregation(
         "each gradient turned to agree with the others as usual (Wang et al. 2021)",
-        "GradVac", "GradVac", scale=lambda num_tasks: 1 / num_tasks,
+        "GradVac", "GradVac", scale=lambda num_tasks, **_: 1 / num_tasks, beta=0.5,
     ),
     "graddrop": _aggregation(
         "one sign for each coordinate, sampled by how many agree (Chen et al. 2020)",
@@ -158,7 +208,7 @@ LOSSES = {
     ),
     "cagrad": _aggregation(
         "close to the mean, but best for the task that gains least (Liu et al. 2021)",
-        "Aggregation", "CAGrad", "cvxpy", "clarabel", scale=lambda _: 1 / 1.5, c=0.5,
+        "Aggregation", "CAGrad", "cvxpy", "clarabel", scale=lambda _, c: 1 / (1 + c), c=0.5,
     ),
     "imtl_g": _aggregation(
         "impartial learning by gradients: equal projections on all (Liu et al. 2021)",
@@ -171,7 +221,8 @@ LOSSES = {
         "gains that are alpha-fair (Ban and Ji 2024)", "Aggregation", "FairGrad", "scipy", alpha=2.0
     ),
     "nash_mtl": _aggregation(
-        "gains that are Nash's bargain (Navon et al. 2022)", "NashMtl", "NashMTL", "cvxpy", "ecos"
+        "gains that are Nash's bargain (Navon et al. 2022)", "NashMtl", "NashMTL", "cvxpy", "ecos",
+        max_norm=1.0,
     ),
     "upgrad": _aggregation(
         "each gradient projected to where it opposes none (Quinton and Rey 2024)",
@@ -184,11 +235,63 @@ LOSSES = {
 }  # fmt: skip
 """What --loss can be, by name. docs/losses.md says where each constant comes from."""
 
+
+def split_loss(text: str) -> tuple[str, dict[str, float]]:
+    """Split NAME:PARAMETER=VALUE,... into the name and all parameters.
+
+    Parameters that the text leaves out have their defaults.
+
+    Raises:
+        ValueError: there is no such loss, it has no such parameter, or a value is not a positive number.
+    """
+    name, colon, rest = text.partition(":")
+    if name not in LOSSES:
+        raise ValueError(f"{name!r} is none of {', '.join(LOSSES)}")
+    parameters = dict(LOSSES[name].parameters)
+    for assignment in rest.split(",") if colon else []:
+        parameter, _, value = assignment.partition("=")
+        if parameter not in parameters:
+            has = f"its parameters are {', '.join(parameters)}" if parameters else "it has no parameters"
+            raise ValueError(f"{name} has no parameter {parameter!r}: {has}")
+        try:
+            parameters[parameter] = float(value)
+        except ValueError:
+            parameters[parameter] = math.nan
+        if not 0 < parameters[parameter] < math.inf:
+            raise ValueError(f"{parameter} of {name} is {value!r}, not a positive number")
+    return name, parameters
+
+
+def join_loss(name: str, parameters: Mapping[str, float]) -> str:
+    """The text of which `split_loss` makes a name and parameters."""
+    return name + ":" * bool(parameters) + ",".join(f"{each}={value!r}" for each, value in parameters.items())
+
+
 TORCHJD = "0.18"
 """The version of TorchJD that has these methods."""
 
 PRECISIONS = ("fp32", "bf16")
 """Number formats that the network computes in; its weights are fp32 in any case."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer.
+
+    Attributes:
+        words: what it is, for the help.
+        lr: default learning rate.
+    """
+
+    words: str
+    lr: float
+
+
+OPTIMIZERS = {
+    "sgd": Optimizer("stochastic gradient descent", 0.1),
+    "adamw": Optimizer("Adam with decoupled weight decay (Loshchilov and Hutter 2019)", 0.001),
+}
+"""What --optimizer can be, by name."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import main as program
-from models import Encoder, Model
+from models import Dimensions, Encoder, Model
 from options import OPTIONS
 from reporting.statistics import estimate, points
 from reporting.text import interval
@@ -48,8 +48,8 @@ class MovedOnceATask(Encoder):
     same for all tasks, this is one move with a larger momentum.
     """
 
-    def __init__(self, in_channels: int) -> None:
-        super().__init__(in_channels)
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__(dimensions)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
                 module.momentum = 1 - (1 - module.momentum) ** len(CIFAR10.tasks)
@@ -58,8 +58,8 @@ class MovedOnceATask(Encoder):
 class OtherDeviation(Encoder):
     """An encoder of images divided by the original's standard deviations, not CIFAR-10's."""
 
-    def __init__(self, in_channels: int) -> None:
-        super().__init__(in_channels)
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__(dimensions)
         ratio = torch.tensor(CIFAR10.std) / torch.tensor(ORIGINAL_DEVIATION)
         self.ratio = nn.Buffer(ratio[:, None, None])
 
@@ -79,7 +79,7 @@ class Difference:
 
     runs: Sequence[str]
     options: str = ""
-    encoder: Callable[[int], nn.Module] = Encoder
+    encoder: Callable[[Dimensions], nn.Module] = Encoder
 
 
 DIFFERENCES = {
@@ -108,7 +108,10 @@ def accuracy(run: str, seed: int, options: Sequence[str], path: Path, encoder: C
 def measure(name: str, options: Sequence[str], directory: Path) -> None:
     """Train both sides with every seed and print the effect."""
     difference = DIFFERENCES[name]
-    sides = {"here": ([], Encoder), name: (difference.options.split(), difference.encoder)}
+    sides: dict[str, tuple[list[str], Callable]] = {
+        "here": ([], Encoder),
+        name: (difference.options.split(), difference.encoder),
+    }
     scores: dict[str, list[float]] = {side: [] for side in sides}
     for seed in SEEDS:
         for side, (besides, encoder) in sides.items():

@@ -36,7 +36,7 @@ TOP = Path(program.__file__).parent
 SPEC = DATA_SETS[1]
 TASKS = list(SPEC.tasks)
 COMMON, OWN, ALONE = 0.02, 0.03, 0.003
-"""Standard deviations of the noise: common to a run's tasks, of each task, of the per-task statistics."""
+"""Standard deviations of the noise: common to a run's tasks, of each task, of the scores as trained."""
 
 
 def truths(random: np.random.Generator) -> dict[str, np.ndarray]:
@@ -47,12 +47,12 @@ def truths(random: np.random.Generator) -> dict[str, np.ndarray]:
     by_label = {f"{setting} {SETTINGS[setting].name}": accuracy for setting, accuracy in made.items()}
     for setting in (3, 4):
         label = f"{setting} {SETTINGS[setting].name}"
-        by_label[f"{label}, per-task statistics"] = by_label[label] + 0.02
+        by_label[f"{label}, as trained"] = by_label[label] + 0.02
     return by_label
 
 
 def write_run(
-    path: Path, setting: int, seed: int, accuracy: np.ndarray, own: np.ndarray, task: int | None = None
+    path: Path, setting: int, seed: int, accuracy: np.ndarray, again: np.ndarray, task: int | None = None
 ) -> None:
     """Write the history of a run of four epochs with these accuracies."""
     given = {"setting": setting, "seed": seed, "task": task, "epochs": 4}
@@ -67,8 +67,8 @@ def write_run(
         "task_loss": [1.0] * len(scored),
     }
     epoch |= {"steps": steps, "images": 128 * steps, "seconds": 60.0, "evaluation_seconds": 5.0}
-    re_estimated = [round(float(min(max(each, 0), 1)), 2) for each in own[scored]]
-    own_statistics = {"accuracy": re_estimated, "balanced_accuracy": re_estimated}
+    re_estimated = [round(float(min(max(each, 0), 1)), 2) for each in again[scored]]
+    as_trained = {"accuracy": re_estimated, "balanced_accuracy": re_estimated, "right": [""] * len(scored)}
     path.mkdir(parents=True)
     write_history(
         path / "history.json",
@@ -82,7 +82,7 @@ def write_run(
             parameters={"encoder": 276_000, "heads": 4_200_000},
             epochs=[epoch | {"epoch": number, "images_per_second": 800.0} for number in range(1, 5)],
             finished=True,
-            own_statistics=own_statistics if SETTINGS[setting].samples_tasks else None,
+            as_trained=as_trained,
         ),
     )
 
@@ -94,9 +94,9 @@ def write_study(folder: Path, seeds: int, random: np.random.Generator) -> dict[s
         true_accuracy = truth[f"{setting} {SETTINGS[setting].name}"]
         for seed in range(seeds):
             accuracy = true_accuracy + random.normal(0, COMMON) + random.normal(0, OWN, len(TASKS))
-            own = accuracy + 0.02 + random.normal(0, ALONE, len(TASKS))
+            again = accuracy + 0.02 + random.normal(0, ALONE, len(TASKS))
             for task in range(len(TASKS)) if setting == 2 else [None]:
-                write_run(folder / f"{setting}-{seed}-{task}", setting, seed, accuracy, own, task)
+                write_run(folder / f"{setting}-{seed}-{task}", setting, seed, accuracy, again, task)
     return truth
 
 

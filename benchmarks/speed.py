@@ -54,7 +54,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from agents import Agent, make_agent, make_optimizer, normalised
 from data import DataSet, Split
 from errors import UserError
-from models import Model, computing_in
+from models import Dimensions, Model, computing_in
 from options import COUNT, DEVICE, Run, choice, make_run
 from running.session import compiling
 from running.setup import keep_freed_memory, pick_device
@@ -120,6 +120,11 @@ class UsualImages(Dataset):
         return self.transform(Image.fromarray(self.images[i].squeeze())), self.labels[i]
 
 
+def dimensions_of(data: DataSet, heads: Tensor) -> Dimensions:
+    """What a network of some heads is made for: int64, heads x classes."""
+    return Dimensions(data.spec.channels, data.train.images.shape[-1], (heads.amax(dim=1) + 1).tolist())
+
+
 class Usual:
     """The experiment of a run, written the usual way (B)."""
 
@@ -135,7 +140,7 @@ class Usual:
         self.heads = heads.to(device)
         self.weights = normalised(run.weights, len(heads))
         self.scored = data.tasks if self.by_task else heads
-        self.model = Model(data.spec.channels, (heads.amax(dim=1) + 1).tolist()).to(device)
+        self.model = Model(dimensions_of(data, heads)).to(device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=run.lr)
         served = every_class if self.shared_inputs else heads
         sets = [UsualImages(data.train, numbers, data.spec) for numbers in served]
@@ -297,7 +302,7 @@ def options_of(setting: int, args: argparse.Namespace, loss: str | None = None) 
 def flops_per_image(agent: Agent) -> float:
     """Floating-point operations per training image, in convolutions and matrix products."""
     trained = agent.targets()[list(agent.plan.sources[0].heads)]
-    plain = Model(agent.data.spec.channels, (trained.amax(dim=1) + 1).tolist())
+    plain = Model(dimensions_of(agent.data, trained))
     inputs, _ = agent.data.train.batch(torch.arange(2, device=agent.data.device))
     with FlopCounterMode(display=False) as counter:
         features = plain.encoder(inputs.cpu())

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from options import OPTIONS
+from options import ALL, make_run
 from reporting.histories import SINGLE_TASK, Group, Study
 from reporting.statistics import ROUNDING, Estimate, estimate, points, relative_change
 from settings import SETTINGS
@@ -15,7 +15,8 @@ SEEDS = 3
 STEPS_ALIKE = 0.05
 """Relative difference in training steps up to which two groups count as trained alike."""
 
-RECIPE = {o.name: o.default for o in OPTIONS if o.name in ("lr", "momentum", "weight_decay", "schedule")}
+NAMES = ("optimizer", "lr", "momentum", "weight_decay", "schedule", "augment")
+RECIPE = {name: value for name, value in make_run("train", {}).values.items() if name in NAMES}
 """The default recipe."""
 
 Pair = tuple[Group, Group]
@@ -131,7 +132,9 @@ def against_default(defaults: Mapping[str, Any], *differ: str) -> Callable[[Stud
                 if group.setting == other.setting and group.by_task and agree(group, other, except_in)
             ]
             usual = [
-                peer for peer in peers if all(peer.shared[name] == value for name, value in defaults.items())
+                peer
+                for peer in peers
+                if all(peer.shared.get(name) == value for name, value in defaults.items())
             ]
             if peers and group is not (base := (usual or peers)[0]):
                 found.append((base, group))
@@ -141,8 +144,13 @@ def against_default(defaults: Mapping[str, Any], *differ: str) -> Callable[[Stud
 
 
 def is_mean(group: Group) -> bool:
-    """Whether a group trains on the mean of all tasks' losses."""
+    """Whether a group trains on the mean of all tasks' losses on the same images."""
     return group.setting == 5 and group.shared["loss"] == "mean"
+
+
+def combines(group: Group) -> bool:
+    """Whether a step of a group has the losses of all tasks, to combine them as --loss says."""
+    return "loss" in group.shared and (group.setting == 5 or group.shared.get("tasks_per_step") == ALL)
 
 
 # Options for sides that have no runs yet, as close as possible to those of existing runs
@@ -201,7 +209,11 @@ QUESTIONS = (
     Question(
         "loss",
         "how the losses of the tasks make one update",
-        within_setting(is_mean, lambda g: g.setting == 5 and not is_mean(g), "loss"),
+        within_setting(
+            lambda g: combines(g) and g.shared["loss"] == "mean",
+            lambda g: combines(g) and g.shared["loss"] != "mean",
+            "loss",
+        ),
         lambda options: [{"setting": 5, "loss": "mean"}, {"setting": 5, "loss": another_loss(options)}],
         shared_inputs=True,
     ),
@@ -229,15 +241,15 @@ QUESTIONS = (
         lambda _: [{"setting": 1}, {"setting": 3}],
     ),
     Question(
-        "normalisation",
-        "scoring with shared batch-norm statistics, or with per-task ones",
-        lambda study: list(study.own.items()),
+        "test",
+        "testing as usual, or as trained",
+        lambda study: list(study.as_trained.items()),
         lambda _: [{"setting": 3}],
         shared_inputs=False,
     ),
     Question(
         "recipe",
-        "learning rate, momentum, weight decay and schedule",
+        "optimizer, learning rate, momentum, weight decay, schedule and augmentation",
         against_default(RECIPE),
         another_recipe,
     ),
@@ -294,15 +306,9 @@ def common_seeds(one: Group, other: Group) -> list[int]:
 
 
 def scorings(pair: Pair, study: Study) -> list[Pair]:
-    """A pair, and the same pair scored with per-task statistics.
-
-    The second pair is there if such scores exist. Settings that do not sample tasks have one score, which
-    stands on their side in both pairs.
-    """
-    first, second = (
-        study.own.get(group, None if SETTINGS[group.setting].samples_tasks else group) for group in pair
-    )
-    return [pair, (first, second)] if first and second and (first, second) != pair else [pair]
+    """A pair, and the same pair scored as trained, if both have such scores."""
+    first, second = (study.as_trained.get(group) for group in pair)
+    return [pair, (first, second)] if first and second else [pair]
 
 
 def compare(question: Question, study: Study) -> list[Comparison]:

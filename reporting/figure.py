@@ -39,11 +39,11 @@ STYLE: list[str | dict[str, Any]] = [
 
 MARKERS: dict[str, dict[str, Any]] = {
     "shared statistics": {"fmt": "o", "color": "black", "ms": 5},
-    "per-task statistics": {"fmt": "D", "color": "0.4", "ms": 4.5, "mfc": "white"},
+    "as trained": {"fmt": "D", "color": "0.4", "ms": 4.5, "mfc": "white"},
     "differs from the single-task baseline": {"fmt": "s", "color": "black", "ms": 4},
     INCONCLUSIVE: {"fmt": "s", "color": "0.6", "ms": 4, "mfc": "white"},
 }
-SHARED, PER_TASK, DIFFERS, _ = MARKERS
+SHARED, AS_TRAINED, DIFFERS, _ = MARKERS
 
 BARS = (
     f"bars: {100 * CONFIDENCE:.0f} % intervals over seeds (none with one seed); those without a cap continue"
@@ -97,9 +97,9 @@ def build(sections: Sequence[Section]) -> Figure:
 def drawn_transfers(section: Section) -> dict[Group, Transfer]:
     """Gains and losses that get a panel.
 
-    Groups scored with per-task statistics get none.
+    Groups scored as trained get none.
     """
-    return {group: transfer for group, transfer in section.transfers.items() if not group.own}
+    return {group: transfer for group, transfer in section.transfers.items() if not group.as_trained}
 
 
 def wrapped_label(study: Study, group: Group, seeds: int, width: int) -> str:
@@ -144,18 +144,18 @@ def draw_groups(place: SubFigure, section: Section, labels: Sequence[str]) -> No
     place.suptitle(printable(study.title), fontsize=SIZE + 2, fontweight="bold")
 
 
-def marks(group: Group, own: Group | None) -> list[tuple[Group, str, float]]:
+def marks(group: Group, again: Group | None) -> list[tuple[Group, str, float]]:
     """Points in the row of a group.
 
     Each has its marker and its shift from the middle.
     """
-    return [(group, SHARED, -0.17), (own, PER_TASK, 0.17)] if own else [(group, SHARED, 0)]
+    return [(group, SHARED, -0.17), (again, AS_TRAINED, 0.17)] if again else [(group, SHARED, 0)]
 
 
 def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
     """Draw the mean accuracy of each group and of its seeds.
 
-    The one with per-task statistics stands below.
+    The one as trained stands below.
     """
     means: list[Estimate] = []
     of_seeds: list[float] = []
@@ -165,7 +165,7 @@ def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
             box = {"color": "white", "pad": 1}
             axes.text(0.02, row, text, bbox=box, transform=axes.get_yaxis_transform(), va="center")
             continue
-        for each, name, shift in marks(group, study.own.get(group)):
+        for each, name, shift in marks(group, study.as_trained.get(group)):
             seeds = 100 * each.means()
             axes.plot(seeds, [row + shift] * len(seeds), "|", color="0.65", ms=7, label="one seed")
             draw_points(axes, estimate(seeds), row + shift, name)
@@ -183,11 +183,11 @@ def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:
 def draw_changes(axes: Axes, study: Study, changes: Mapping[Group, Estimate]) -> None:
     """Draw delta_m of each group that has it.
 
-    The one with per-task statistics stands below.
+    The one as trained stands below.
     """
     for row, group in enumerate(study.groups):
-        own = study.own.get(group)
-        for each, _, shift in marks(group, own if own in changes else None):
+        again = study.as_trained.get(group)
+        for each, _, shift in marks(group, again if again in changes else None):
             if change := changes.get(each):
                 draw_differences(axes, change, row + shift, change.verdict != INCONCLUSIVE)
     axes.axvline(0, color="black", lw=0.8)

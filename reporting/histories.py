@@ -227,17 +227,17 @@ class Group:
         shared: what all runs have in common, by option.
         tasks: names of what is scored.
         by_task: whether these are the data set's tasks, not all classes at once.
-        own: whether the scores are those with per-task statistics.
+        as_trained: whether the scores are those as trained.
         seeds: the seeds that are scored: those that have every task, or all where none has.
         is_complete: whether some seed has every task.
         lacking: numbers of the missing tasks, for each seed that lacks any.
     """
 
-    def __init__(self, runs: Sequence[Recorded], own: bool = False) -> None:
+    def __init__(self, runs: Sequence[Recorded], as_trained: bool = False) -> None:
         self.shared = runs[0].shared
         self.options = runs[0].options
         self.setting = self.options["setting"]
-        self.own = own
+        self.as_trained = as_trained
         self.by_task = runs[0].by_task
         self.tasks = runs[0].history.data_set["tasks"] if self.by_task else [ALL_CLASSES]
         by_seed: dict[int, list[Recorded]] = {}
@@ -257,10 +257,10 @@ class Group:
         """The runs of the scored seeds."""
         return [run for runs in self._by_seed.values() for run in runs]
 
-    def with_own_statistics(self) -> "Group | None":
-        """The same runs scored with per-task statistics, or None without such scores."""
-        runs = [run for run in self.runs if run.history.own_statistics]
-        return Group(runs, own=True) if runs else None
+    def again(self) -> "Group | None":
+        """The same runs scored as trained, or None without such scores."""
+        runs = [run for run in self.runs if run.history.as_trained]
+        return Group(runs, as_trained=True) if runs else None
 
     def scores(
         self, measure: str = "accuracy", seeds: Sequence[int] | None = None, epoch: int = -1
@@ -278,8 +278,8 @@ class Group:
         scores = np.full((len(seeds), len(self.tasks)), np.nan)
         for row, seed in zip(scores, seeds, strict=True):
             for run in self._by_seed[seed]:
-                own = run.history.own_statistics if self.own else None
-                record = own or run.history.epochs[epoch]
+                again = run.history.as_trained if self.as_trained else None
+                record = again or run.history.epochs[epoch]
                 for name, score in zip(run.history.tasks, record[measure], strict=True):
                     row[self.tasks.index(name)] = score
         return scores
@@ -329,7 +329,7 @@ class Study:
         title: name of the data set, and which images are scored.
         tasks: names of its tasks.
         groups: groups of the runs, ordered by setting.
-        own: for each group that has per-task statistics, the same group scored with them.
+        as_trained: for each group that has such scores, the same group scored as trained.
         constant: by measure, what a constant answer scores in each task.
         measure: score by which tasks are compared with the single-task baseline.
         shared_inputs: whether every task has every image, as far as known.
@@ -349,7 +349,7 @@ class Study:
         for run in runs:
             groups.setdefault((run.options["setting"], str(run.shared), run.by_task), []).append(run)
         self.groups = sorted(map(Group, groups.values()), key=_order)
-        self.own = {group: own for group in self.groups if (own := group.with_own_statistics())}
+        self.as_trained = {group: again for group in self.groups if (again := group.again())}
         commonest: dict[str, float] = {}
         even: dict[str, float] = {}
         for each in [run.history for run in runs if run.by_task] or [history]:
@@ -392,8 +392,8 @@ class Study:
         weightings = self.values("weights", group.setting)
         if len(weightings) > 1:
             parts.append(f"weights {weightings.index(group.shared['weights']) + 1}")
-        if group.own:
-            parts.append("per-task statistics")
+        if group.as_trained:
+            parts.append("as trained")
         return ", ".join([f"{group.setting} {SETTINGS[group.setting].name}", *parts])
 
     def weights_explained(self) -> list[str]:

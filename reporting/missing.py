@@ -44,7 +44,7 @@ class Missing:
             value = self.options.get(option.name)
             if option.decides == "nothing" or option.repeats or setting not in option.settings:
                 continue
-            usual = value is None or value is False or value == _default(option, spec)
+            usual = value is None or value is False or value == _default(option, spec, self.options)
             if option.name == "data":
                 value = value.rpartition("#")[0] if isinstance(value, str) else value
             elif option.name != "setting" and usual:
@@ -68,13 +68,13 @@ class Missing:
         return loop + " ".join(words) + "; done" * loop.count(" do ")
 
 
-def _default(option: Option, spec: DataSpec | None) -> object:
-    """Default of an option.
+def _default(option: Option, spec: DataSpec | None, values: Mapping[str, Any]) -> object:
+    """Default of an option beside the values of others.
 
     None where it depends on the data set, which is an unread file.
     """
     if spec:
-        return option.default_for(spec)
+        return option.default_for(spec, values)
     return None if callable(option.default) else option.default
 
 

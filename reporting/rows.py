@@ -17,7 +17,7 @@ RUN_COLUMNS = (
     "scored_on",
     "task",
     *MEASURES,
-    *(f"own_statistics_{measure}" for measure in MEASURES),
+    *(f"as_trained_{measure}" for measure in MEASURES),
     "training_loss",
     *AMOUNTS,
     "task_option",
@@ -55,13 +55,13 @@ def run_rows(studies: Sequence[Study]) -> list[Sequence[object]]:
     rows: list[Sequence[object]] = [[*RUN_COLUMNS, *names]]
     for title, run in runs:
         history = run.history
-        last, own = history.epochs[-1], history.own_statistics
+        last, again = history.epochs[-1], history.as_trained
         options = [run.options.get(name) for name in names]
         options = [" ".join(map(str, value)) if isinstance(value, list) else value for value in options]
         whole = [last["loss"], *map(run.amount, AMOUNTS), run.options["task"], run.shared["code"], *options]
         for i, task in enumerate(history.tasks):
             scores = [last[measure][i] for measure in MEASURES]
-            scores += [own[measure][i] if own else None for measure in MEASURES]
+            scores += [again[measure][i] if again else None for measure in MEASURES]
             rows.append([run.path, title, history.data_set["scored_on"], task, *scores, *whole])
     return rows
 

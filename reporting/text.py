@@ -37,8 +37,8 @@ RANKED_TOGETHER = ("code", "precision", "validation", "image_size", "batch_size"
 NOTES = """\
 accuracy: mean over tasks after the last epoch, then over seeds; balanced: the same for the mean recall over a
 task's classes; delta_m: mean over tasks of the change relative to the single-task baseline (setting 2);
-per-task statistics: the same weights, scored with each task's own batch-norm statistics. Steps, images,
-parameters and seconds are per run. Differences are formed seed by seed; each interval (t distribution)
+as trained: the same weights, scored with batch-norm statistics of batches like those of training. Steps,
+images, parameters and seconds are per run. Differences are formed seed by seed; each interval (t distribution)
 contains the true value in 95 of 100 studies. Intervals are over seeds: another test set would give other
 numbers. See docs/report.md."""
 
@@ -113,8 +113,8 @@ def table(section: Section) -> list[str]:
     rows: list[tuple[str, ...]] = [HEADINGS]
     for group in section.study.groups:
         rows.append(row(section, group))
-        if own := section.study.own.get(group):
-            rows.append(row(section, own))
+        if again := section.study.as_trained.get(group):
+            rows.append(row(section, again))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

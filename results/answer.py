@@ -127,24 +127,23 @@ def configuration(group: Group) -> Configuration:
     return Configuration(**options)
 
 
-def withdrawn(data_set: str, question: str, own_statistics: bool) -> bool:
+def withdrawn(data_set: str, question: str) -> bool:
     """Whether a comparison no longer counts: docs/answer.md says why.
 
     Args:
         data_set: title of the data set.
         question: name of the question in the report.
-        own_statistics: whether a side was tested with per-task batch-norm statistics.
     """
-    return own_statistics or question == "loss" or (data_set, question) == ("Omniglot", "single-task")
+    return question == "loss" or (data_set, question) == ("Omniglot", "single-task")
 
 
 def read(directory: Path) -> list[Comparison]:
-    """Comparisons of mean accuracy in a study, without withdrawn ones."""
+    """Comparisons of mean accuracy, as usual, in a study, without withdrawn ones."""
     runs, _ = find_runs(directory, OPTIONS)
     found = []
     for study in studies(runs):
         for each in reported.Section(study).main:
-            if not withdrawn(study.title, each.question, each.first.own or each.second.own):
+            if not (each.second.as_trained or withdrawn(study.title, each.question)):
                 sides = (configuration(each.first), configuration(each.second))
                 found.append(Comparison(study.title, *sides, effect(each)))
     return found

@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from agents import Network
+from agents import Network, make_agent
 from errors import UserError
 from options import Run, as_given
 from running.printing import accuracy_line, print_scores
 from running.provenance import code_of, warn_of_other_code
 from running.released import known_as
-from running.setup import set_up
+from running.setup import load_data
 from running.streams import print_result
 from settings import SETTINGS
-from storage.checkpoint import check_network, read_checkpoint
+from storage.checkpoint import check_network, damaged, read_checkpoint
+from storage.checks import FieldError
 from storage.files import MODEL
 
 
@@ -21,7 +22,7 @@ def evaluate(run: Run, network: Network | None = None) -> None:
 
     Args:
         run: options of the evaluation.
-        network: makes the model; default: models.Model.
+        network: makes the model; default: that of --encoder and --head.
 
     Raises:
         UserError: there is no model, or none that can be evaluated as asked.
@@ -29,21 +30,37 @@ def evaluate(run: Run, network: Network | None = None) -> None:
     path = run.save_path / MODEL
     checkpoint = read_checkpoint(path, run.table)
     check_fits(run, path, checkpoint.options)
-    unless_given = {
+    from_model = {
         option.name: checkpoint.options[option.name]
         for option in run.table
         if option.from_model and run.values[option.name] is None
     }
     warn_of_other_code(path, known_as(checkpoint.code, run.spec), code_of(network))
-    run = run.changed(loss=None, **unless_given)  # packages that a loss needs may be missing
-    agent = set_up(run, network)
+    run = run.changed(**from_model)
+    trained = run.changed(
+        **{o.name: checkpoint.options[o.name] for o in run.table if o.decides == "training"},
+        precision=run.precision,
+        loss="mean",  # packages that a loss needs may be missing
+    )
+    data = load_data(run, checkpoint.options["validation"] or 0.0)
+    agent = make_agent(data, trained, network)
     check_network(path, checkpoint.network, agent.model)
-    agent.model.load_state_dict(checkpoint.network)
-    accuracy = agent.evaluate(progress=True).accuracy
-    own = agent.evaluate_with_own_statistics(progress=True)
-    constant = agent.scorer.constant_accuracy
-    print_scores(agent.names, accuracy, constant, own.accuracy if own else None, run.spec.scored_on)
+    try:
+        agent.load(checkpoint.network, extra_state(checkpoint.training))
+    except FieldError as error:
+        raise damaged(path, f"training.{error}") from None
+    scored = make_agent(data, run, lambda _: agent.scored_model)
+    accuracy = scored.evaluate(progress=True).accuracy
+    as_trained = agent.evaluate_as_trained(progress=True, scorer=scored.scorer)
+    constant = scored.scorer.constant_accuracy
+    again = as_trained.accuracy if as_trained else None
+    print_scores(scored.names, accuracy, constant, again, run.spec.scored_on)
     print_result(accuracy_line(run.setting, accuracy))
+
+
+def extra_state(training: object) -> object:
+    """The agent's state besides the network in a checkpoint; none in one of version 2.1."""
+    return training.get("extra", {}) if isinstance(training, dict) else {}
 
 
 def check_fits(run: Run, path: Path, trained: dict[str, Any]) -> None:
@@ -68,7 +85,9 @@ def check_fits(run: Run, path: Path, trained: dict[str, Any]) -> None:
         asked, was = run.values[option.name], trained[option.name]
         taken = option.from_model and asked is None
         on_test = option.name == "validation" and asked == 0  # any model may be scored on test images
-        if option.decides == "data" and not taken and not on_test and option.differs(asked, was):
+        alike = option.name == "normalisation" and "group" not in (asked, was)  # the same network
+        insists = option.decides == "data" or option.from_model
+        if insists and not (taken or on_test or alike) and option.differs(asked, was):
             raise UserError(
                 f"{path} was trained {as_given(option.name, was)}: evaluate it like that, or change "
                 f"--save_path"

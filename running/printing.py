@@ -25,18 +25,18 @@ def print_scores(
     tasks: Sequence[str],
     accuracy: Sequence[float],
     constant_accuracy: Sequence[float],
-    own_statistics: Sequence[float] | None,
+    as_trained: Sequence[float] | None,
     scored_on: str,
 ) -> None:
     """Print what the accuracies mean.
 
-    These are their mean, a constant answer's, the extremes, and those with per-task statistics.
+    These are their mean, a constant answer's, the extremes, and those as trained.
 
     Args:
         tasks: names of the tasks.
         accuracy: accuracy of each task.
         constant_accuracy: for each task, the accuracy of always giving its commonest answer.
-        own_statistics: accuracy of each task with its own batch-norm statistics in the encoder, or None.
+        as_trained: accuracy of each task with batch-norm statistics of batches like those of training, or None.
         scored_on: `test` or `validation`: the images that the accuracies are of.
     """
     kind = "validation accuracy" if scored_on == "validation" else "accuracy"
@@ -50,9 +50,9 @@ def print_scores(
             f"mean {kind} over {len(tasks)} tasks {fmean(accuracy):.4f}{constant}; "
             f"best task {best_name} {best:.4f}, worst {worst_name} {worst:.4f}"
         )
-    if own_statistics:
-        count = f"{len(tasks)} task{'s' * (len(tasks) > 1)}"
+    if as_trained:
+        count = f" over {len(tasks)} tasks" if len(tasks) > 1 else ""
         print_message(
-            f"re-estimating the encoder's statistics alone, see docs/files.md: mean {kind} over {count} "
-            f"{fmean(own_statistics):.4f} ({fmean(accuracy):.4f} as usual)"
+            f"as trained (batch-norm statistics of batches like those of training, see docs/files.md): "
+            f"{'mean ' * (len(tasks) > 1)}{kind}{count} {fmean(as_trained):.4f}, as usual {fmean(accuracy):.4f}"
         )

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 import torch
 
-from agents import Network
+from agents import Network, make_agent
 from errors import UserError
 from options import Run
 from running.printing import accuracy_line, print_scores
 from running.provenance import code_of, warn_of_other_code
 from running.released import known_as
 from running.resuming import find_checkpoint, restore
-from running.setup import set_up
+from running.setup import load_data
 from running.stopping import Stopped, StopSignals
 from running.streams import OutputError, print_message, print_result
 from running.writer import Writer
@@ -47,7 +47,7 @@ class Session:
         code = code_of(network)
         if checkpoint:
             warn_of_other_code(run.save_path / MODEL, known_as(checkpoint.code, run.spec), code)
-        self.agent = set_up(run, network)
+        self.agent = make_agent(load_data(run), run, network)
         if run.resume and not checkpoint:
             print_message(f"there is no {run.save_path / MODEL} to resume from: starting from the beginning")
         sessions = restore(self.agent, checkpoint, code) if checkpoint else []
@@ -71,12 +71,12 @@ class Session:
         with self._signals.deferred(), compiling(run.compile):
             self._train_epochs()
             files = writer.save(model=trains)
-            self._score_with_own_statistics(files)
+            self._score_as_trained(files)
             writer.save(model=False, finished=True)
         accuracy = agent.epochs[-1]["accuracy"]
-        own = writer.own_statistics.accuracy if writer.own_statistics else None
+        as_trained = writer.as_trained.accuracy if writer.as_trained else None
         constant = agent.scorer.constant_accuracy
-        print_scores(agent.names, accuracy, constant, own, run.spec.scored_on)
+        print_scores(agent.names, accuracy, constant, as_trained, run.spec.scored_on)
         if trains:
             print_message(
                 f"saved {files}" if files else "saved nothing: --save_model and --save_history save"
@@ -122,8 +122,8 @@ class Session:
                 self.writer.save(model=True)
                 raise
 
-    def _score_with_own_statistics(self, files: str) -> None:
-        """Score the network with each task's own batch-norm statistics, where that applies.
+    def _score_as_trained(self, files: str) -> None:
+        """Score the network with batch-norm statistics of batches like those of its training.
 
         Args:
             files: files that are written already, in words.
@@ -131,12 +131,13 @@ class Session:
         Raises:
             Stopped: a signal stopped it.
         """
+        agent, check = self.agent, self._signals.check
         try:
-            self.writer.own_statistics = self.agent.evaluate_with_own_statistics(
-                progress=True, pause=self._signals.check
-            )
+            if agent.scores is None:  # resumed after its last evaluation
+                agent.evaluate(progress=True, pause=check)
+            self.writer.as_trained = agent.evaluate_as_trained(progress=True, pause=check)
         except Stopped as stopped:
-            where = "after the last epoch, before scoring with each task's own batch-norm statistics"
+            where = "after the last epoch, before scoring with batch-norm statistics estimated again"
             raise self._stopped(stopped, where, files) from None
 
     def _stopped(self, stopped: Stopped, where: str, files: str) -> Stopped:

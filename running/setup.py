@@ -1,15 +1,14 @@
-"""Set-up of a session: device, data and agent."""
+"""Set-up of a session: device and data."""
 
 import ctypes
 import os
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 
-from agents import Agent, Network, make_agent
-from data import load
+from data import DataSet, load
 from errors import UserError
-from models import Model
 from options import Run
 from running.machine import core_quota, num_cores
 from running.printing import print_if_synthetic
@@ -17,17 +16,19 @@ from running.streams import print_message
 from settings import SETTINGS
 
 
-def set_up(run: Run, network: Network | None = None) -> Agent:
-    """Load a run's data, make its agent, and describe both.
+def load_data(run: Run, trained_validation: float = 0.0) -> DataSet:
+    """Load the data set of a run onto its device, and describe both.
 
     Args:
         run: options of the run.
-        network: makes the model; default: models.Model.
+        trained_validation: share of the training images that the training of an evaluated model held out.
 
     Raises:
         UserError: the device or the data cannot be used.
     """
-    data = load(run.spec, run.data_path, run.image_size, pick_device(run.device), run.task)
+    spec = replace(run.spec, validation=run.spec.validation or trained_validation)
+    on_test = not run.spec.validation
+    data = load(spec, run.data_path, run.image_size, pick_device(run.device), run.task, on_test)
     keep_freed_memory()
     setting = SETTINGS[run.setting]
     print_if_synthetic(run.spec.title, run.synthetic)
@@ -36,7 +37,7 @@ def set_up(run: Run, network: Network | None = None) -> Agent:
         f"of {run.image_size} x {run.image_size} pixels, on {data.device} in {run.precision}; "
         f"{setting.name}: {setting.words}"
     )
-    return make_agent(data, run, network or Model)
+    return data
 
 
 def pick_device(name: str) -> torch.device:

@@ -12,7 +12,7 @@ from running.directory import check_directory, earlier_history, is_done
 from running.printing import accuracy_line, print_if_synthetic, print_scores
 from running.stopping import StopSignals
 from running.streams import print_message, print_result
-from settings import LOSSES, TORCHJD
+from settings import LOSSES, TORCHJD, split_loss
 from storage.files import HISTORY
 from storage.history import History
 from storage.locks import reserved
@@ -26,7 +26,7 @@ def train(
     Args:
         run: options of the run.
         signals: stops the run when a signal comes.
-        network: makes the model, as for an agent; default: models.Model.
+        network: makes the model, as for an agent; default: that of --encoder and --head.
         save_interval: seconds between two checkpoints during training.
 
     Raises:
@@ -53,7 +53,7 @@ def check_installed(run: Run) -> None:
     Raises:
         UserError: one is not, or has another version.
     """
-    packages = LOSSES[run.loss].packages if run.loss in LOSSES else ()
+    packages = LOSSES[split_loss(run.loss)[0]].packages if run.loss else ()
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         problem = f"{' and '.join(missing)}, which cannot be found here"
@@ -70,7 +70,7 @@ def print_finished(run: Run, history: History) -> None:
         f"{run.save_path / HISTORY} is of a finished run of the same options: nothing is left to do"
     )
     print_if_synthetic(history.data_set["title"], run.synthetic)
-    accuracy, own = history.epochs[-1]["accuracy"], history.own_statistics or {}
+    accuracy, as_trained = history.epochs[-1]["accuracy"], history.as_trained or {}
     scored_on = history.data_set["scored_on"]
-    print_scores(history.tasks, accuracy, history.constant_accuracy, own.get("accuracy"), scored_on)
+    print_scores(history.tasks, accuracy, history.constant_accuracy, as_trained.get("accuracy"), scored_on)
     print_result(accuracy_line(run.setting, accuracy))

@@ -1,6 +1,5 @@
 """The files of a training run: writes its checkpoint and its history."""
 
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ class Writer:
 
     Attributes:
         saves_model: whether the run has a checkpoint.
-        own_statistics: scores with each task's own batch-norm statistics, once there are any.
+        as_trained: scores with batch-norm statistics estimated again, once there are any.
     """
 
     def __init__(self, agent: Agent, sessions: list[dict[str, Any]], code: str, has_history: bool) -> None:
@@ -31,7 +30,7 @@ class Writer:
         """
         run = agent.run
         self.saves_model = run.save_model or run.resume
-        self.own_statistics: Scores | None = None
+        self.as_trained: Scores | None = None
         self._saves_history = run.save_history or has_history
         self._agent = agent
         self._code = code
@@ -87,7 +86,7 @@ class Writer:
         return " and ".join(files)
 
     def _history(self, finished: bool) -> History:
-        agent = self._agent
+        agent, again = self._agent, self.as_trained
         return History(
             options=self._options,
             data_set=describe(agent.run.spec),
@@ -102,5 +101,8 @@ class Writer:
             loss_parameters=dict(agent.combiner.constants),
             epochs=agent.epochs,
             finished=finished,
-            own_statistics=asdict(self.own_statistics) if self.own_statistics else None,
+            right=agent.scores.right if finished and agent.scores else None,
+            as_trained={name: getattr(again, name) for name in ("accuracy", "balanced_accuracy", "right")}
+            if again
+            else None,
         )

@@ -17,7 +17,7 @@ from errors import UserError, is_out_of_memory
 from options import Option, read_options
 from storage.checks import FieldError, check_alike, check_finite, check_plain
 from storage.files import replacing
-from storage.history import check_sessions, is_count
+from storage.history import check_gradients, check_sessions, is_count
 
 FORMAT = 3
 """File format, raised when an older program would misread it."""
@@ -211,7 +211,7 @@ def check_training(training: object) -> None:
         raise FieldError("training.seconds is not a number of seconds")
     check_sessions("training.sessions", training.get("sessions"))
     for name in ("epochs", "sessions"):
-        check_plain(training[name], f"training.{name}")
+        check_plain(training[name], f"training.{name}", depth=6)
 
 
 def check_agent(state: dict[str, Any], fresh: dict[str, Any], trained: Tensor) -> None:
@@ -233,6 +233,10 @@ def check_agent(state: dict[str, Any], fresh: dict[str, Any], trained: Tensor) -
     check_alike(state.get("task_losses"), torch.zeros(step, num_heads), "task_losses")
     if not torch.equal(state["task_losses"].isfinite(), trained[:step]):
         raise FieldError("task_losses are not those of the heads that the steps trained")
+    if state.get("hits") is not None:  # version 2.1 did not count them
+        check_alike(state["hits"], torch.zeros(num_heads, dtype=torch.int64), "hits")
+    if state.get("gradients") is not None:
+        check_gradients(state["gradients"], "gradients")
     optimizer = {"state": fresh["optimizer"]["state"], "param_groups": None}
     check_alike(state.get("optimizer"), optimizer, "optimizer")
     check_finite(state["optimizer"]["state"], "optimizer.state")

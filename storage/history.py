@@ -3,6 +3,7 @@
 A run writes it; --resume and the report read it.
 """
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,11 +36,13 @@ class History:
         constant_accuracy: for each scored task, the accuracy of always giving its commonest answer.
         num_answers: number of answers of each scored task.
         parameters: number of parameters of the `encoder` and of the `heads`.
-        loss_parameters: hyperparameters of the loss combiner that differ from TorchJD's, by name.
+        loss_parameters: hyperparameters of the loss combiner, by name.
         epochs: the records of the finished epochs.
         finished: whether the run has ended.
-        own_statistics: `accuracy` and `balanced_accuracy` with each task's own batch-norm statistics, a
-            number per scored task; None if a run has no such scores, or not yet.
+        right: for each scored task, which of its images are answered correctly after the last epoch: base64
+            of `numpy.packbits`; None if the run has not ended.
+        as_trained: `accuracy`, `balanced_accuracy` and `right` with batch-norm statistics of batches like those
+            of training; None if the network has none, or the run has not ended.
     """
 
     options: dict[str, Any]
@@ -52,7 +55,8 @@ class History:
     loss_parameters: dict[str, float] = field(default_factory=dict)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     finished: bool = False
-    own_statistics: dict[str, list[float]] | None = None
+    right: list[str] | None = None
+    as_trained: dict[str, Any] | None = None
 
 
 def describe(spec: DataSpec) -> dict:
@@ -121,11 +125,14 @@ def _history(content: dict[str, Any], version: object, table: Sequence[Option]) 
     _check_dictionary("loss_parameters", content.get("loss_parameters", {}), is_number, "a number")
     check_records(content["epochs"], len(tasks))
     done, asked = len(content["epochs"]), options["epochs"]
-    finished, own = content["finished"], content.get("own_statistics")
+    finished, as_trained = content["finished"], content.get("as_trained")
     if not isinstance(finished, bool) or done > asked or (finished and done < asked):
         raise ValueError(f"finished is {in_short(finished)} after {done} of {asked} epochs")
-    if own is not None:
-        _check_scores("own_statistics", own, len(tasks))
+    if content.get("right") is not None:
+        _check_list("right", content["right"], len(tasks), _is_base64, "base64 text")
+    if as_trained is not None:
+        _check_scores("as_trained", as_trained, len(tasks))
+        _check_list("as_trained.right", as_trained.get("right"), len(tasks), _is_base64, "base64 text")
     known = {name: content[name] for name in History.__dataclass_fields__ if name in content}
     return History(**known | {"options": options, "sessions": content[sessions]})
 
@@ -204,12 +211,44 @@ def check_records(epochs: object, num_tasks: int) -> None:
         losses = record.get("task_loss", [])
         if not isinstance(losses, list) or not all(loss is None or _is_loss(loss) for loss in losses):
             raise ValueError(f"epochs[{i}].task_loss is not a list of losses")
+        _check_more(f"epochs[{i}]", record, num_tasks)
         for name in ("steps", "images"):
             if not _is_positive_count(record.get(name, 1)):
                 raise ValueError(f"epochs[{i}].{name} is {in_short(record[name])}")
         for name in ("seconds", "evaluation_seconds", "images_per_second"):
             if not is_number(seconds := record.get(name, 0)) or seconds < 0:
                 raise ValueError(f"epochs[{i}].{name} is {in_short(seconds)}")
+
+
+def _check_more(where: str, record: dict[str, Any], num_tasks: int) -> None:
+    """Check what version 2.1 did not record."""
+    if "test_loss" in record:
+        _check_list(f"{where}.test_loss", record["test_loss"], num_tasks, _is_loss_or_none, "a loss")
+    shares = record.get("train_accuracy", [])
+    if not isinstance(shares, list) or not all(share is None or _is_share_or_0(share) for share in shares):
+        raise ValueError(f"{where}.train_accuracy is not a list of shares")
+    if "gradients" in record:
+        check_gradients(record["gradients"], f"{where}.gradients")
+    numbers = record.get("combiner", {})
+    if not isinstance(numbers, dict) or not all(map(_are_numbers, numbers.values())):
+        raise ValueError(f"{where}.combiner does not hold numbers by name")
+
+
+def check_gradients(gradients: Any, where: str) -> None:
+    """Check what --gradients records of a step or an epoch.
+
+    Raises:
+        ValueError: it is something else; the text names the field.
+    """
+    if not isinstance(gradients, dict) or not isinstance(gradients.get("norms"), list):
+        raise ValueError(f"{where}.norms is not a list")
+    count = len(gradients["norms"])
+    _check_list(f"{where}.norms", gradients["norms"], count, _is_loss, "a length")
+    for name in ("mean_cosines", "weights"):
+        if gradients.get(name) is not None:
+            _check_list(f"{where}.{name}", gradients[name], count, is_number, "a number")
+    if "cosines" in gradients:
+        _check_list(f"{where}.cosines", gradients["cosines"], count, _are_numbers, "numbers")
 
 
 def _check_scores(where: str, content: object, num_tasks: int) -> None:
@@ -240,6 +279,21 @@ def _is_positive_count(value: Any) -> bool:
 
 def _is_loss(value: Any) -> bool:
     return is_number(value) and value >= 0
+
+
+def _is_loss_or_none(value: Any) -> bool:
+    return value is None or _is_loss(value)
+
+
+def _are_numbers(values: Any) -> bool:
+    return is_number(values) or (isinstance(values, list) and all(map(is_number, values)))
+
+
+def _is_base64(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and base64.b64decode(value, validate=True) is not None
+    except ValueError:
+        return False
 
 
 def _is_share_or_0(value: Any) -> bool:

@@ -20,7 +20,7 @@ from torch import nn
 
 from agents import Agent, make_agent
 from data import DataSet
-from models import Model
+from models import Dimensions, Model
 from options import make_run
 from running.provenance import code_fingerprint
 
@@ -30,9 +30,9 @@ class SmallEncoder(nn.Module):
 
     num_features = 64
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
-        layers = []
+        layers, in_channels = [], dimensions.channels
         for out_channels in (8, 16):
             convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
             layers += [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from agents import Agent, make_agent
 from data import DataSet
-from models import Model
+from models import Dimensions, Model
 from options import OPTIONS, make_run
 from running.stopping import Stopped, StopSignals
 from running.training import train
@@ -33,8 +33,8 @@ class SmallestEncoder(nn.Sequential):
 
     num_features = 4
 
-    def __init__(self, in_channels: int) -> None:
-        convolution = nn.Conv2d(in_channels, 4, kernel_size=3)
+    def __init__(self, dimensions: Dimensions) -> None:
+        convolution = nn.Conv2d(dimensions.channels, 4, kernel_size=3)
         super().__init__(convolution, nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 

@@ -68,7 +68,7 @@ import json, torch
 import main
 from functools import partial, partialmethod
 from helpers import NUM_HIDDEN, SmallEncoder
-from models import Model
+from models import Dimensions, Model
 from pathlib import Path
 from options import make_run
 from running.training import train
@@ -164,7 +164,7 @@ def test_another_network_trains_resumes_to_the_bit_is_evaluated_as_it_trained_an
 def test_what_is_changed_is_what_runs(extended):
     code = """
 import models
-encoder = models.Encoder(3)
+encoder = models.Encoder(models.Dimensions(3, 8, []))
 print(type(encoder).__mro__[1].__name__, encoder.num_features, tuple(encoder(torch.zeros(2, 3, 8, 8)).shape))
 """
     assert run_python(extended("Another encoder"), code) == ["ResNet 512 (2, 512)"]

@@ -27,7 +27,7 @@ from agents import Agent, SummedLossAgent, make_agent
 from data import DataSet, load
 from errors import UserError
 from losses import Combiner, make_combiner
-from models import Model
+from models import Dimensions, Model
 from options import make_run
 from settings import LOSSES
 from storage.checks import named_tensors
@@ -46,8 +46,8 @@ class TinyEncoder(nn.Sequential):
 
     num_features = 32
 
-    def __init__(self, in_channels: int) -> None:
-        convolution = nn.Conv2d(in_channels, 8, kernel_size=3, stride=3)
+    def __init__(self, dimensions: Dimensions) -> None:
+        convolution = nn.Conv2d(dimensions.channels, 8, kernel_size=3, stride=3)
         super().__init__(convolution, nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(32, 32))
 
 
@@ -556,8 +556,8 @@ def test_nash_mtl_is_played_by_the_tasks_that_have_a_gradient(aggregation):
 class Frozen(TinyEncoder):
     """The tiny encoder, of which some parameters are not trained."""
 
-    def __init__(self, in_channels: int, layers: Sequence[int]) -> None:
-        super().__init__(in_channels)
+    def __init__(self, dimensions: Dimensions, layers: Sequence[int]) -> None:
+        super().__init__(dimensions)
         for layer in layers:
             self[layer].requires_grad_(False)
 
@@ -565,8 +565,8 @@ class Frozen(TinyEncoder):
 class Detached(TinyEncoder):
     """The tiny encoder, whose layers up to one get no gradient although their parameters are trained."""
 
-    def __init__(self, in_channels: int, last: int) -> None:
-        super().__init__(in_channels)
+    def __init__(self, dimensions: Dimensions, last: int) -> None:
+        super().__init__(dimensions)
         self.last = last
 
     def forward(self, images: Tensor) -> Tensor:

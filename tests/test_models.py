@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import Encoder, Model
+from models import Dimensions, Encoder, Model
 
 
 def convolutions(module: nn.Module) -> list[tuple]:
@@ -32,7 +32,7 @@ def test_the_encoder_has_the_five_convolutions_each_followed_by_normalisation_an
 
 @pytest.mark.parametrize("size", [1, 8, 32, 33, 105])
 def test_images_of_any_size_give_8192_features_and_an_answer_per_class(size):
-    model = Model(3, [2, 5]).eval()
+    model = Model(Dimensions(3, 32, [2, 5])).eval()
     images = torch.randn(2, 3, size, size)
     features = model.encoder(images)
     assert features.shape == (2, 8192)
@@ -40,7 +40,7 @@ def test_images_of_any_size_give_8192_features_and_an_answer_per_class(size):
 
 
 def test_pooling_averages_the_maps_to_8_by_8_and_changes_nothing_at_size_32():
-    encoder = Encoder(3).eval()
+    encoder = Encoder(Dimensions(3, 32, [])).eval()
     for size in (32, 64, 50):
         images = torch.randn(2, 3, size, size)
         maps = encoder.layers(images)
@@ -50,17 +50,17 @@ def test_pooling_averages_the_maps_to_8_by_8_and_changes_nothing_at_size_32():
 
 
 def test_a_head_is_linear_normalisation_relu_linear():
-    (head,) = Model(3, [5]).heads
+    (head,) = Model(Dimensions(3, 32, [5])).heads
     assert [type(layer) for layer in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
     assert head[0].weight.shape == (512, 8192)
     assert head[3].weight.shape == (5, 512)
 
 
 def test_each_head_has_weights_of_its_own():
-    model = Model(1, [3, 3])
+    model = Model(Dimensions(1, 32, [3, 3]))
     assert not torch.equal(model.heads[0][0].weight, model.heads[1][0].weight)
 
 
 def test_a_model_has_no_forward_that_training_would_pass_by():
     with pytest.raises(NotImplementedError):
-        Model(1, [2])(torch.randn(2, 1, 8, 8))
+        Model(Dimensions(1, 8, [2]))(torch.randn(2, 1, 8, 8))

@@ -18,7 +18,7 @@ from torch import nn
 
 from agents import Agent
 from data import DataSet, Split, load
-from models import Model
+from models import Dimensions, Model
 from options import OPTIONS, make_run
 from running.stopping import Stopped, StopSignals
 from running.training import train
@@ -63,8 +63,8 @@ class FrozenEncoder(SmallEncoder):
 class BatchEncoder(SmallEncoder):
     """Its last normalisation keeps no statistics: it always takes those of the batch."""
 
-    def __init__(self, in_channels: int) -> None:
-        super().__init__(in_channels)
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__(dimensions)
         self.layers[4] = nn.BatchNorm2d(16, track_running_stats=False)
 
 
@@ -212,7 +212,7 @@ class PlainEncoder(nn.Module):
 
     num_features = 3
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
 
     def forward(self, images):
