@@ -419,8 +419,18 @@ DEVICE = Reader(_read_device, _is_device)
 
 def check_setting(run: Run) -> str | None:
     """Check that the data set has what the setting needs."""
+    if SETTINGS[run.setting].kind == "standard" and not run.spec.has_classes:
+        return (
+            f"--setting {run.setting} needs classes of the whole data set, but {run.spec.name} has labels "
+            f"for each task: use --setting 2, 3 or 4"
+        )
     if not SETTINGS[run.setting].shared_inputs or run.spec.shared_inputs:
         return None
+    if not run.spec.has_classes:
+        return (
+            f"--setting {run.setting} needs a label of every image for every task, but {run.spec.name} has "
+            f"missing labels: use --setting 3 or 4"
+        )
     other = "leave its table of tasks out" if run.spec.path else "use --data 0 (CIFAR-10)"
     return (
         f"--setting {run.setting} needs every task to have every image, but each of {run.spec.name}'s "
@@ -437,9 +447,24 @@ def check_task(run: Run) -> str | None:
 
 
 def check_validation(run: Run) -> str | None:
-    """Check that every class can be split."""
-    if run.validation and min(run.spec.train_counts) < 2:
-        return f"--validation needs 2 training images of each class, and {run.spec.name} has a class with 1"
+    """Check that every class, or every answer where there are no classes, can be split."""
+    if not run.validation:
+        return None
+    spec = run.spec
+    if spec.has_classes:
+        if min(spec.train_counts) >= 2:
+            return None
+        return f"--validation needs 2 training images of each class, and {spec.name} has a class with 1"
+    for task, row in spec.tasks.items():
+        counts = list(zip(row, spec.train_counts, spec.held_out, strict=True))
+        kept = {number for number, count, held_out in counts if held_out < count}
+        scored = {number for number, _, held_out in counts if held_out}
+        if lost := set(row) - {-1} - (kept & scored):
+            verb = "holds out no image" if min(lost) in kept else "leaves no training image"
+            return (
+                f"--validation {run.validation} {verb} with answer {min(lost)} of {task} of {spec.name}: "
+                f"give another share, or leave it out"
+            )
     return None
 
 

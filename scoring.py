@@ -178,7 +178,8 @@ class Scorer:
             features: features of the images.
             tasks: tasks to count in.
             labels: labels of the images.
-            correct: int64, tasks x answers: the counts, to which these are added.
+            correct: int64, tasks x answers: the counts, to which these are added. An image outside a task
+                adds 0.
         """
         for head in dict.fromkeys(self._head_of[task] for task in tasks):
             logits = model.heads[head](features).float()
@@ -187,7 +188,7 @@ class Scorer:
             best = logits.masked_fill((answers < 0)[:, None], -torch.inf).argmax(dim=2)
             targets = self._tasks[answered][:, labels]
             hits = (answers.gather(1, best) == targets).long()
-            correct[answered] = correct[answered].scatter_add(1, targets, hits)
+            correct[answered] = correct[answered].scatter_add(1, targets.clamp(min=0), hits)
 
 
 def _full_batches(images: Tensor, batch_size: int) -> list[Tensor]:
@@ -258,16 +259,20 @@ def _count_answers(tasks: Tensor, labels: Tensor) -> Tensor:
 def _groups(tasks: Tensor, labels: Tensor) -> list[tuple[list[int], Tensor]]:
     """Group the images by the tasks that they belong to.
 
-    A batch of a group runs only the heads that it needs.
+    A batch of a group runs only the heads that it needs. Images that belong to tasks in more ways than there
+    are tasks are one group, as many small batches would take longer.
 
     Args:
         tasks: int64, T x classes, on the CPU.
         labels: int64, N.
 
     Returns:
-        pairs of tasks and the indices of the images that belong to exactly these tasks.
+        pairs of tasks and the indices of the images that belong to exactly these tasks, or to any of them.
     """
     members, group_of_class = torch.unique(tasks >= 0, dim=1, return_inverse=True)
+    if members.shape[1] > len(tasks) + 1:  # one way may be to belong to none
+        group_of_class = members.any(dim=0)[group_of_class].long()
+        members = torch.tensor([[False, True]]).expand(len(tasks), 2)
     group_of_image = group_of_class.to(labels.device)[labels]
     groups = [
         (members[:, i].nonzero().flatten().tolist(), (group_of_image == i).nonzero().flatten())
