@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import TOP, make, one_line, result_of, write_labels
+from helpers import TOP, make, one_line, result_of, write_data, write_labels
 
 from data import DataSet, load
 from errors import UserError
@@ -163,6 +163,16 @@ def test_scores_are_those_of_a_slow_loop_over_images_and_tasks(tmp_path, labels)
     recall = [(right[task] / asked[task].clip(1)).sum() / SIZES[task] for task in range(NUM_TASKS)]
     assert scores.balanced_accuracy == pytest.approx(recall)
     assert agent.scorer.constant_accuracy == pytest.approx(asked.max(axis=1) / asked.sum(axis=1))
+
+
+def test_images_in_tasks_in_many_ways_are_encoded_together_and_those_in_none_are_not(tmp_path):
+    table = [(0, 1, -1, -1, 0, 1, -1), (-1, -1, 0, 1, 1, 0, -1)]  # the last class is in no task
+    data = loaded(write_data(tmp_path / "mine.npz", [4] * 7, size=8, tasks=table))
+    agent, encoded = make(3, data, batch_size=8), []
+    agent.model.encoder.register_forward_hook(lambda _, inputs, __: encoded.append(inputs[0]))
+    agent.evaluate()
+    (images,) = encoded
+    assert torch.equal(images, data.test.batch((data.test.labels < 6).nonzero().flatten())[0])
 
 
 @pytest.mark.parametrize("setting", [3, 5])
