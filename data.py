@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from errors import UserError, is_out_of_memory
-from own_data import read_header, read_images
+from own_data import held_out_images, read_header, read_images
+from running.streams import print_message
 from settings import look_up
 from storage.files import replacing
 from storage.locks import waiting_turn
@@ -155,7 +156,10 @@ def load(
             )
         spec = replace(spec, mean=mean, std=tuple(each or 1.0 for each in std))  # a channel may be constant
     if spec.validation:
-        kept, held_out = hold_out(splits[0], spec.held_out)
+        if spec.has_classes:
+            kept, held_out = hold_out(splits[0], spec.held_out)
+        else:
+            kept, held_out = _part(splits[0], held_out_images(len(splits[0][1]), sum(spec.held_out)))
         splits = (kept, splits[1] if on_test else held_out)
     tasks = torch.tensor(list(spec.tasks.values()))
     if task is not None:
@@ -196,12 +200,24 @@ def hold_out(labelled: Labelled, counts: Sequence[int]) -> tuple[Labelled, Label
     Returns:
         the images to train on; the held-out ones.
     """
+    chosen = []
+    for label, count in enumerate(counts):
+        of_class = (labelled[1] == label).nonzero().flatten()
+        order = np.random.RandomState(label).permutation(len(of_class))  # the same in every version of NumPy
+        chosen.append(of_class[order[:count]].numpy())
+    return _part(labelled, np.concatenate(chosen))
+
+
+def _part(labelled: Labelled, chosen: np.ndarray) -> tuple[Labelled, Labelled]:
+    """Split labelled images into the others and the chosen ones, each in order.
+
+    Args:
+        labelled: the images.
+        chosen: int64, indices of images.
+    """
     images, labels = labelled
     held_out = torch.zeros(len(labels), dtype=torch.bool)
-    for label, count in enumerate(counts):
-        of_class = (labels == label).nonzero().flatten()
-        order = np.random.RandomState(label).permutation(len(of_class))  # the same in every version of NumPy
-        held_out[of_class[order[:count]]] = True
+    held_out[torch.from_numpy(chosen)] = True
     return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])
 
 
@@ -278,9 +294,23 @@ def _problem(images: Tensor, labels: Tensor, counts: Sequence[int], spec: DataSp
 
 
 def own(path: Path, checksum: str) -> Splits:
-    """Read a FILE.npz that has been described by own_data.read_spec."""
+    """Read a FILE.npz that has been described by own_data.read_spec.
+
+    Images without any label are left out.
+    """
     arrays = {name: torch.from_numpy(array) for name, array in read_images(path, checksum).items()}
-    return (arrays["train_images"], arrays["train_labels"]), (arrays["test_images"], arrays["test_labels"])
+    train, test = ((arrays[f"{name}_images"], arrays[f"{name}_labels"]) for name in ("train", "test"))
+    unused = [int((labels < 0).sum()) for _, labels in (train, test)]
+    if not any(unused):
+        return train, test
+    print_message(f"{path}: {unused[0]} training and {unused[1]} test images have no label and are unused")
+    return _with_label(train), _with_label(test)
+
+
+def _with_label(labelled: Labelled) -> Labelled:
+    """Keep the images that have a label."""
+    images, labels = labelled
+    return images[labels >= 0], labels[labels >= 0]
 
 
 def synthetic(spec: DataSpec) -> Splits:

@@ -24,8 +24,8 @@ def make_optimizer(model: nn.Module, combiner: Combiner, run: Run) -> torch.opti
     ]
     groups = [group for group in groups if group["params"]]
     optimizer: torch.optim.Optimizer
-    # All buffers are there from the start: a fused step of SGD fails if only some are, as when a head is first
-    # trained later, and a checkpoint always has the same ones.
+    # All buffers are there from the start: a fused step of SGD fails if only some are, as when a head is
+    # first trained later, and a checkpoint always has the same ones.
     if run.optimizer == "adamw":
         optimizer = torch.optim.AdamW(groups, lr=run.lr, fused=True)
         for parameter in _parameters(optimizer):

@@ -234,7 +234,7 @@ def _check_given(given: Mapping[str, Any], setting: int, table: Sequence[Option]
     """
     for option in table:
         applies = setting in option.settings
-        if applies and option.name in given and not option.goes_with(given | {"setting": setting}):
+        if applies and option.name in given and not option.goes_with({**given, "setting": setting}):
             raise CommandError(
                 f"--{option.name} does not go with {as_given(*option.excluded_by or ('', None))}: "
                 "leave one of them out"
@@ -481,8 +481,18 @@ DEVICE = Reader(_read_device, _is_device)
 
 def check_setting(run: Run) -> str | None:
     """Check that the data set has what the setting needs."""
+    if SETTINGS[run.setting].kind == "standard" and not run.spec.has_classes:
+        return (
+            f"--setting {run.setting} needs classes of the whole data set, but {run.spec.name} has labels "
+            f"for each task: use --setting 2, 3 or 4"
+        )
     if not SETTINGS[run.setting].shared_inputs or run.spec.shared_inputs:
         return None
+    if not run.spec.has_classes:
+        return (
+            f"--setting {run.setting} needs a label of every image for every task, but {run.spec.name} has "
+            f"missing labels: use --setting 3 or 4"
+        )
     other = "leave its table of tasks out" if run.spec.path else "use --data 0 (CIFAR-10)"
     return (
         f"--setting {run.setting} needs every task to have every image, but each of {run.spec.name}'s "
@@ -499,9 +509,24 @@ def check_task(run: Run) -> str | None:
 
 
 def check_validation(run: Run) -> str | None:
-    """Check that every class can be split."""
-    if run.validation and min(run.spec.train_counts) < 2:
-        return f"--validation needs 2 training images of each class, and {run.spec.name} has a class with 1"
+    """Check that every class, or every answer where there are no classes, can be split."""
+    if not run.validation:
+        return None
+    spec = run.spec
+    if spec.has_classes:
+        if min(spec.train_counts) >= 2:
+            return None
+        return f"--validation needs 2 training images of each class, and {spec.name} has a class with 1"
+    for task, row in spec.tasks.items():
+        counts = list(zip(row, spec.train_counts, spec.held_out, strict=True))
+        kept = {number for number, count, held_out in counts if held_out < count}
+        scored = {number for number, _, held_out in counts if held_out}
+        if lost := set(row) - {-1} - (kept & scored):
+            verb = "holds out no image" if min(lost) in kept else "leaves no training image"
+            return (
+                f"--validation {run.validation} {verb} with answer {min(lost)} of {task} of {spec.name}: "
+                f"give another share, or leave it out"
+            )
     return None
 
 
@@ -677,8 +702,8 @@ OPTIONS = (
     ),
     Option(
         "weights", RECIPE, "what each task weighs, scaled to sum to 1", AT_LEAST_0,
-        lambda spec, _: [task + 1.0 for task in range(len(spec.tasks))], words="task 0 weighs 1, task 1 2, ...",
-        metavar="W", many=True, settings=WEIGHTED, decides="training", check=check_weights, key=shares,
+        lambda spec, _: [task + 1.0 for task in range(len(spec.tasks))],
+        words="task 0 weighs 1, task 1 2, ...", metavar="W", many=True, settings=WEIGHTED, decides="training", check=check_weights, key=shares,
     ),
     Option(
         "epochs", RECIPE, "how often to go through the training images", COUNT, lambda spec, _: spec.epochs,
@@ -691,12 +716,14 @@ OPTIONS = (
         metavar="N", decides="training", check=check_batch_size,
     ),
     Option(
-        "tasks_per_step", RECIPE, "tasks that a training step samples, each for an equal share of its images, "
-        f"or {ALL}", TASKS_PER_STEP, 1, metavar="K", settings=SAMPLED, decides="training",
+        "tasks_per_step", RECIPE,
+        f"tasks that a training step samples, each for an equal share of its images, or {ALL}",
+        TASKS_PER_STEP, 1, metavar="K", settings=SAMPLED, decides="training",
         check=check_tasks_per_step,
     ),
     Option(
-        "loss", RECIPE, f"how the losses of all tasks are combined (in setting 3 with --tasks_per_step {ALL}), "
+        "loss", RECIPE,
+        f"how the losses of all tasks are combined (in setting 3 with --tasks_per_step {ALL}), "
         "by name, see below, maybe with parameters: NAME:PARAMETER=VALUE,...", LOSS, "mean", metavar="NAME",
         settings=WITH_LOSS, decides="training", check=check_loss, key=loss_in_short,
     ),

@@ -21,13 +21,15 @@ from errors import UserError, is_out_of_memory
 from tasks import DataSpec
 
 IMAGES, LABELS = ("train_images", "test_images"), ("train_labels", "test_labels")
+USES = {"train_labels": "training", "test_labels": "test"}
 REQUIRED = IMAGES + LABELS
 OPTIONAL = ("tasks", "class_names", "task_names")
 
 EPOCHS = 20
 LARGEST_SIDE = 1024
 MOST_CLASSES = 100_000
-MOST_TASKS_WITHOUT_TABLE = 1000
+MOST_TASKS = 1000
+"""Largest number of tasks without a table."""
 
 T = TypeVar("T")
 
@@ -55,7 +57,8 @@ def read_images(path: Path, checksum: str) -> dict[str, np.ndarray]:
         checksum: the checksum that read_spec found.
 
     Returns:
-        `train_images` and `test_images`, uint8, N x C x H x W; `train_labels` and `test_labels`, int64, N.
+        `train_images` and `test_images`, uint8, N x C x H x W; `train_labels` and `test_labels`, int64, N:
+        the class of each image, or -1 for an image without any label.
 
     Raises:
         UserError: the file is damaged, or has changed.
@@ -65,6 +68,8 @@ def read_images(path: Path, checksum: str) -> dict[str, np.ndarray]:
         if _checksum(archive) != checksum:
             raise _WrongError("has changed since the program started")
         labels = {name: _labels(archive, name) for name in LABELS}
+        if labels[LABELS[0]].ndim == 2:
+            labels = _number_rows(labels)[1]
         images = {name: _array(archive, name) for name in IMAGES}
         channels_last = {
             name: each if each.ndim == 4 else each[:, :, :, np.newaxis] for name, each in images.items()
@@ -72,6 +77,11 @@ def read_images(path: Path, checksum: str) -> dict[str, np.ndarray]:
         return labels | {name: each.transpose(0, 3, 1, 2) for name, each in channels_last.items()}
 
     return _open(path, read)
+
+
+def held_out_images(num_images: int, count: int) -> np.ndarray:
+    """Indices of the held-out images of a file without classes: int64, in shuffled order."""
+    return np.random.RandomState(0).permutation(num_images)[:count]  # the same in every version of NumPy
 
 
 def _open(path: Path, read: Callable[[NpzFile], T]) -> T:
@@ -182,13 +192,17 @@ def _plain(archive: NpzFile, name: str, kinds: str, wanted: str) -> np.ndarray:
 
 def _labels(archive: NpzFile, name: str) -> np.ndarray:
     labels = _plain(archive, name, "iu", "whole numbers")
-    if labels.ndim != 1 or not len(labels):
-        raise _WrongError(f"has {name} of shape {labels.shape}: it must be a number per image")
-    if labels.min() < 0:
-        raise _WrongError(f"has the label {labels.min()} in {name}: labels are numbered from 0")
-    if labels.max() >= MOST_CLASSES:
+    if labels.ndim not in (1, 2) or not labels.size:
         raise _WrongError(
-            f"has the label {labels.max()} in {name}: there can be at most {MOST_CLASSES} classes"
+            f"has {name} of shape {labels.shape}: it must be a number per image, or a row of one per task"
+        )
+    if labels.min() < 1 - labels.ndim:
+        none = ", and -1 stands for none" if labels.ndim == 2 else ""
+        raise _WrongError(f"has the label {labels.min()} in {name}: labels are numbered from 0{none}")
+    if labels.max() >= MOST_CLASSES:
+        what = "classes" if labels.ndim == 1 else "answers to a task"
+        raise _WrongError(
+            f"has the label {labels.max()} in {name}: there can be at most {MOST_CLASSES} {what}"
         )
     return labels.astype(np.int64)
 
@@ -226,34 +240,19 @@ def _read_spec(archive: NpzFile, path: Path) -> DataSpec:
             raise _WrongError(
                 f"has {shapes[images][0]} {images} and {len(labels[label])} {label}: give one per image"
             )
-    table = _plain(archive, "tasks", "iu", "whole numbers") if "tasks" in archive.files else None
-    class_names = _names(archive, "class_names")
-    num_classes = _num_classes(table, class_names, labels)
-    counts = {}
-    for name, each in labels.items():
-        if each.max() >= num_classes:
-            raise _WrongError(
-                f"has the label {each.max()} in {name}, but its classes are 0 to {num_classes - 1}"
-            )
-        counts[name] = np.bincount(each, minlength=num_classes).tolist()
-        if 0 in counts[name]:
-            which = {"train_labels": "training", "test_labels": "test"}[name]
-            raise _WrongError(f"has no {which} image of class {counts[name].index(0)}: each class needs some")
-    if class_names is None:
-        class_names = [f"class {c}" for c in range(num_classes)]
-    if table is None:
-        if "task_names" in archive.files:
-            raise _WrongError("has task_names and no tasks: give both, or class_names alone")
-        if not 2 <= num_classes <= MOST_TASKS_WITHOUT_TABLE:
-            few = "a single class: there is nothing to tell apart"
-            many = f"{num_classes} classes, too many for a task each: give tasks"
-            raise _WrongError(f"has {few if num_classes == 1 else many}")
-        table, names = np.eye(num_classes, dtype=np.int64), class_names
-        question = "one per class: is it this class or another?"
-    else:
-        names = _names(archive, "task_names") or [f"task {t}" for t in range(len(table))]
-        question = "as given by its table"
-    _check_table(table, names)
+    train, test = (labels[name].shape for name in LABELS)
+    if train[1:] != test[1:]:
+        raise _WrongError(
+            f"has train_labels of shape {train} and test_labels of shape {test}: both must be N, or N x T "
+            f"with a column per task"
+        )
+    has_classes = len(train) == 1
+    question, tasks, classes = (_by_class if has_classes else _by_row)(archive, labels)
+    num_classes = len(next(iter(tasks.values())))
+    used = {name: each[each >= 0] for name, each in classes.items()}
+    train_counts, test_counts = (
+        tuple(np.bincount(each, minlength=num_classes).tolist()) for each in used.values()
+    )
     side, channels = shapes["train_images"][1], (*shapes["train_images"], 1)[3]
     return DataSpec(
         name=" ".join(path.name.split()),
@@ -264,12 +263,101 @@ def _read_spec(archive: NpzFile, path: Path) -> DataSpec:
         epochs=EPOCHS,
         mean=(),
         std=(),
-        tasks={name: tuple(row) for name, row in zip(names, table.tolist(), strict=True)},
-        train_counts=tuple(counts["train_labels"]),
-        test_counts=tuple(counts["test_labels"]),
+        tasks=tasks,
+        train_counts=train_counts,
+        test_counts=test_counts,
+        train_rows=() if has_classes else tuple(used["train_labels"].tolist()),
         path=path,
         checksum=_checksum(archive),
     )
+
+
+Definition = tuple[str, dict[str, tuple[int, ...]], dict[str, np.ndarray]]
+"""What the tasks ask, their table, and the class of each image, -1 for an image without any label."""
+
+
+def _by_class(archive: NpzFile, labels: dict[str, np.ndarray]) -> Definition:
+    """Tasks of a file with one label per image, its class."""
+    table = _plain(archive, "tasks", "iu", "whole numbers") if "tasks" in archive.files else None
+    class_names = _names(archive, "class_names")
+    num_classes = _num_classes(table, class_names, labels)
+    for name, each in labels.items():
+        if each.max() >= num_classes:
+            raise _WrongError(
+                f"has the label {each.max()} in {name}, but its classes are 0 to {num_classes - 1}"
+            )
+        counts = np.bincount(each, minlength=num_classes).tolist()
+        if 0 in counts:
+            raise _WrongError(f"has no {USES[name]} image of class {counts.index(0)}: each class needs some")
+    if class_names is None:
+        class_names = [f"class {c}" for c in range(num_classes)]
+    if table is None:
+        if "task_names" in archive.files:
+            raise _WrongError("has task_names and no tasks: give both, or class_names alone")
+        if not 2 <= num_classes <= MOST_TASKS:
+            few = "a single class: there is nothing to tell apart"
+            many = f"{num_classes} classes, too many for a task each: give tasks"
+            raise _WrongError(f"has {few if num_classes == 1 else many}")
+        table, names = np.eye(num_classes, dtype=np.int64), class_names
+        question = "one per class: is it this class or another?"
+    else:
+        names = _names(archive, "task_names") or [f"task {t}" for t in range(len(table))]
+        question = "as given by its table"
+    _check_table(table, names)
+    return question, _rows_by_name(names, table), labels
+
+
+def _by_row(archive: NpzFile, labels: dict[str, np.ndarray]) -> Definition:
+    """Tasks of a file with a row of labels per image, one label per task."""
+    for name in ("tasks", "class_names"):
+        if name in archive.files:
+            raise _WrongError(f"has {name}, which does not go with labels for each task: leave it out")
+    num_tasks = labels["train_labels"].shape[1]
+    if num_tasks > MOST_TASKS:
+        raise _WrongError(f"has labels for {num_tasks} tasks: there can be at most {MOST_TASKS}")
+    names = _names(archive, "task_names") or [f"task {t}" for t in range(num_tasks)]
+    if len(names) != num_tasks:
+        raise _WrongError(f"has {len(names)} task_names, and labels for {num_tasks} tasks")
+    if max(each.max() for each in labels.values()) < 0:
+        raise _WrongError("has no labels: all of train_labels and test_labels are -1")
+    for task, name in enumerate(names):
+        columns = {split: each[:, task] for split, each in labels.items()}
+        num_answers = int(max(column.max() for column in columns.values())) + 1
+        if num_answers < 2:
+            few = "a single answer" if num_answers else "no label"
+            raise _WrongError(f"gives {name} {few}: there is nothing to tell apart")
+        for split, column in columns.items():
+            counts = np.bincount(column[column >= 0], minlength=num_answers).tolist()
+            if 0 in counts:
+                raise _WrongError(
+                    f"has no {USES[split]} image with answer {counts.index(0)} of {name}: each answer from "
+                    f"0 to {num_answers - 1} needs some"
+                )
+    rows, classes = _number_rows(labels)
+    return "as given by its labels", _rows_by_name(names, rows.T), classes
+
+
+def _number_rows(labels: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Number the distinct rows of labels, each of which is a class.
+
+    Returns:
+        the rows in lexicographic order, classes x tasks, without the row of -1 alone; the number of each
+        image's row, which is -1 for that row.
+    """
+    together = np.concatenate(list(labels.values()))
+    order = np.lexsort(together.T[::-1])  # several times as fast as numpy.unique
+    ordered = together[order]
+    is_first = np.append(True, (ordered[1:] != ordered[:-1]).any(axis=1))
+    rows, numbers = ordered[is_first], np.empty_like(order)
+    numbers[order] = is_first.cumsum() - 1
+    if rows[0].max() < 0:
+        rows, numbers = rows[1:], numbers - 1
+    parts = np.split(numbers, [len(labels["train_labels"])])
+    return rows, dict(zip(labels, parts, strict=True))
+
+
+def _rows_by_name(names: list[str], table: np.ndarray) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(row) for name, row in zip(names, table.tolist(), strict=True)}
 
 
 def _names(archive: NpzFile, name: str) -> list[str] | None:

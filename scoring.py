@@ -154,7 +154,8 @@ class Scorer:
                         settle()
                         for scored, images in self._groups:
                             if both := [task for task in scored if task in tasks]:
-                                yield both, images
+                                targets = self._tasks[both][:, self._images.labels[images]]
+                                yield both, images[(targets >= 0).any(dim=0)]
 
         return self._score(model, parts(), precision, None, progress, pause)
 
@@ -211,13 +212,14 @@ class Scorer:
             answered = [task for task in tasks if self._head_of[task] == head]
             answers = self._answer_of_logit[answered][:, None, : logits.shape[1]]
             possible = logits.masked_fill(answers < 0, -torch.inf)
-            targets = self._tasks[answered][:, self._images.labels[images], None]
+            targets = self._tasks[answered][:, self._images.labels[images], None]  # -1 outside of a task
             best = possible.argmax(dim=2, keepdim=True)
             right[torch.tensor(answered, device=images.device)[:, None], images] = (
                 answers.expand_as(possible).gather(2, best) == targets
             ).squeeze(2)
             of_answer = possible.masked_fill(answers != targets, -torch.inf).logsumexp(dim=2)
-            losses[answered] += (possible.logsumexp(dim=2) - of_answer).sum(dim=1, dtype=torch.float64)
+            entropies = (possible.logsumexp(dim=2) - of_answer).masked_fill(targets[:, :, 0] < 0, 0)
+            losses[answered] += entropies.sum(dim=1, dtype=torch.float64)
 
     def _scores(self, right: Tensor, losses: Tensor) -> Scores:
         """The scores of answers: bool, tasks x images, and float64, tasks; both on the CPU."""
@@ -312,16 +314,20 @@ def _count_answers(tasks: Tensor, labels: Tensor) -> Tensor:
 def _groups(tasks: Tensor, labels: Tensor) -> list[tuple[list[int], Tensor]]:
     """Group the images by the tasks that they belong to.
 
-    A batch of a group runs only the heads that it needs.
+    A batch of a group runs only the heads that it needs. Images that belong to tasks in more ways than there
+    are tasks are one group, as many small batches would take longer.
 
     Args:
         tasks: int64, T x classes, on the CPU.
         labels: int64, N.
 
     Returns:
-        pairs of tasks and the indices of the images that belong to exactly these tasks.
+        pairs of tasks and the indices of the images that belong to exactly these tasks, or to any of them.
     """
     members, group_of_class = torch.unique(tasks >= 0, dim=1, return_inverse=True)
+    if members.shape[1] > len(tasks) + 1:  # one way may be to belong to none
+        group_of_class = members.any(dim=0)[group_of_class].long()
+        members = torch.tensor([[False, True]]).expand(len(tasks), 2)
     group_of_image = group_of_class.to(labels.device)[labels]
     groups = [
         (members[:, i].nonzero().flatten().tolist(), (group_of_image == i).nonzero().flatten())

@@ -138,7 +138,7 @@ def _scalarization(
     words: str,
     combiner: str,
     method: str,
-    scale: Callable[..., float] = lambda num_tasks, **_: 1.0,
+    scale: Callable[..., float] = lambda *_, **__: 1.0,
     **parameters: float,
 ) -> Loss:
     """One of TorchJD's functions of the losses."""
@@ -151,7 +151,7 @@ def _aggregation(
     combiner: str,
     method: str,
     *solvers: str,
-    scale: Callable[..., float] = lambda num_tasks, **_: 1.0,
+    scale: Callable[..., float] = lambda *_, **__: 1.0,
     **parameters: float,
 ) -> Loss:
     """One of TorchJD's functions of the gradients.

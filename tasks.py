@@ -3,8 +3,10 @@
 A data set is known from here without reading its images, so that the command line can be checked at once.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from settings import SETTINGS
@@ -30,8 +32,10 @@ class DataSpec:
         synthetic: whether the images are generated.
         path: where the user's file is; None for any other data set.
         checksum: checksum of the content of that file.
-        validation: share of each class's training images that is held out and scored in the test
-            images' place.
+        validation: share of each class's training images, or of all where there are no classes, that is
+            held out and scored in the test images' place.
+        train_rows: where each image has a row of labels, one per task, and there are no classes but the
+            distinct rows: the row of each training image, by number; empty for any other data set.
         reader: name of the function in data.py that reads its files.
         stand_in_counts: number of training and of test images of each class of its stand-in.
         stand_in_tasks: the tasks of its stand-in, where these are not its own.
@@ -52,6 +56,7 @@ class DataSpec:
     path: Path | None = None
     checksum: str = ""
     validation: float = 0.0
+    train_rows: tuple[int, ...] = ()
     reader: str = ""
     stand_in_counts: tuple[int, int] = (64, 32)
     stand_in_tasks: dict[str, tuple[int, ...]] | None = None
@@ -82,6 +87,11 @@ class DataSpec:
         return len(self.train_counts)
 
     @property
+    def has_classes(self) -> bool:
+        """Whether its images are of classes, and do not have labels for each task."""
+        return not self.train_rows
+
+    @property
     def shared_inputs(self) -> bool:
         """Whether every task has every image."""
         return all(number >= 0 for row in self.tasks.values() for number in row)
@@ -96,17 +106,27 @@ class DataSpec:
         """Which images results are of: `test` or `validation`."""
         return "validation" if self.validation else "test"
 
-    @property
+    @cached_property
     def held_out(self) -> tuple[int, ...]:
         """Number of held-out training images of each class.
 
-        This is the share `validation` of them, but neither all nor none.
+        This is the share `validation` of them, but neither all nor none. Where there are no classes, it is
+        that share of all images.
         """
+
+        def share_of(count: int) -> int:
+            return max(1, min(count - 1, int(self.validation * count + 0.5)))
+
         if not self.validation:
             return (0,) * self.num_classes
-        return tuple(
-            max(1, min(count - 1, int(self.validation * count + 0.5))) for count in self.train_counts
-        )
+        if self.has_classes:
+            return tuple(map(share_of, self.train_counts))
+        from own_data import held_out_images  # imports NumPy, which would slow down refusals
+
+        num_images = len(self.train_rows)
+        images = held_out_images(num_images, share_of(num_images)).tolist()
+        counts = Counter(self.train_rows[image] for image in images)
+        return tuple(counts[row] for row in range(self.num_classes))
 
     def num_training_images(self, task: str | None = None) -> int:
         """Number of images that are trained on.

@@ -38,9 +38,9 @@ NOTES = """\
 accuracy: mean over tasks after the last epoch, then over seeds; balanced: the same for the mean recall over a
 task's classes; delta_m: mean over tasks of the change relative to the single-task baseline (setting 2);
 as trained: the same weights, scored with batch-norm statistics of batches like those of training. Steps,
-images, parameters and seconds are per run. Differences are formed seed by seed; each interval (t distribution)
-contains the true value in 95 of 100 studies. Intervals are over seeds: another test set would give other
-numbers. See docs/report.md."""
+images, parameters and seconds are per run. Differences are formed seed by seed; each interval
+(t distribution) contains the true value in 95 of 100 studies. Intervals are over seeds: another test set
+would give other numbers. See docs/report.md."""
 
 APART = (
     "Data sets, files of different content, and test and validation images are reported separately; nothing "

@@ -37,11 +37,9 @@ def evaluate(run: Run, network: Network | None = None) -> None:
     }
     warn_of_other_code(path, known_as(checkpoint.code, run.spec), code_of(network))
     run = run.changed(**from_model)
-    trained = run.changed(
-        **{o.name: checkpoint.options[o.name] for o in run.table if o.decides == "training"},
-        precision=run.precision,
-        loss="mean",  # packages that a loss needs may be missing
-    )
+    options = {o.name: checkpoint.options[o.name] for o in run.table if o.decides == "training"}
+    # Packages that a loss needs may be missing here.
+    trained = run.changed(**options | {"precision": run.precision, "loss": "mean"})
     data = load_data(run, checkpoint.options["validation"] or 0.0)
     agent = make_agent(data, trained, network)
     check_network(path, checkpoint.network, agent.model)

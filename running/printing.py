@@ -36,7 +36,7 @@ def print_scores(
         tasks: names of the tasks.
         accuracy: accuracy of each task.
         constant_accuracy: for each task, the accuracy of always giving its commonest answer.
-        as_trained: accuracy of each task with batch-norm statistics of batches like those of training, or None.
+        as_trained: accuracy of each task with batch-norm statistics estimated again, or None.
         scored_on: `test` or `validation`: the images that the accuracies are of.
     """
     kind = "validation accuracy" if scored_on == "validation" else "accuracy"
@@ -54,5 +54,6 @@ def print_scores(
         count = f" over {len(tasks)} tasks" if len(tasks) > 1 else ""
         print_message(
             f"as trained (batch-norm statistics of batches like those of training, see docs/files.md): "
-            f"{'mean ' * (len(tasks) > 1)}{kind}{count} {fmean(as_trained):.4f}, as usual {fmean(accuracy):.4f}"
+            f"{'mean ' * (len(tasks) > 1)}{kind}{count} {fmean(as_trained):.4f}, "
+            f"as usual {fmean(accuracy):.4f}"
         )

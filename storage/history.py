@@ -41,8 +41,8 @@ class History:
         finished: whether the run has ended.
         right: for each scored task, which of its images are answered correctly after the last epoch: base64
             of `numpy.packbits`; None if the run has not ended.
-        as_trained: `accuracy`, `balanced_accuracy` and `right` with batch-norm statistics of batches like those
-            of training; None if the network has none, or the run has not ended.
+        as_trained: `accuracy`, `balanced_accuracy` and `right` with batch-norm statistics of batches like
+            those of training; None if the network has none, or the run has not ended.
     """
 
     options: dict[str, Any]

@@ -165,6 +165,24 @@ def run_in_copy(copy: Path, code: str) -> list[str]:
     return printed.splitlines()
 
 
+def write_labels(path: Path, train: np.ndarray, test: np.ndarray, **arrays: object) -> Path:
+    """Write a small data set of the user's own whose images have a row of labels, one per task.
+
+    Args:
+        path: the file.
+        train: labels of the training images, N x T; the images are random.
+        test: those of the test images.
+        arrays: more of them, or other ones.
+    """
+    random = np.random.RandomState(0)
+    content = {"train_labels": np.array(train), "test_labels": np.array(test)}
+    for split in ("train", "test"):
+        shape = (len(content[f"{split}_labels"]), 8, 8, 3)
+        content[f"{split}_images"] = random.randint(0, 256, shape).astype(np.uint8)
+    np.savez(path, **content | arrays)
+    return path
+
+
 def write_data(path: Path, counts: Sequence[int], size: int = 4, channels: int = 3, **arrays: object) -> Path:
     """Write a small data set of the user's own: a class is an average colour.
 
