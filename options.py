@@ -703,7 +703,8 @@ OPTIONS = (
     Option(
         "weights", RECIPE, "what each task weighs, scaled to sum to 1", AT_LEAST_0,
         lambda spec, _: [task + 1.0 for task in range(len(spec.tasks))],
-        words="task 0 weighs 1, task 1 2, ...", metavar="W", many=True, settings=WEIGHTED, decides="training", check=check_weights, key=shares,
+        words="task 0 weighs 1, task 1 2, ...", metavar="W", many=True,
+        settings=WEIGHTED, decides="training", check=check_weights, key=shares,
     ),
     Option(
         "epochs", RECIPE, "how often to go through the training images", COUNT, lambda spec, _: spec.epochs,
