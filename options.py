@@ -275,7 +275,8 @@ def read_options(recorded: object, table: Sequence[Option]) -> dict[str, Any]:
         value = _recorded_value(option, recorded, options | {"setting": setting})
         try:
             valid = option.accepts(value, options | {"setting": setting})
-            option.key_of(value)  # must not fail when values are compared later
+            if valid:
+                option.key_of(value)  # must not fail when values are compared later
         except (ArithmeticError, LookupError, TypeError, ValueError):
             valid = False
         if not valid:
@@ -294,10 +295,11 @@ def _recorded_value(option: Option, recorded: Mapping[str, Any], values: Mapping
         recorded: the options in the file.
         values: the values of the options before it.
     """
-    if option.name in recorded and (recorded[option.name] is not None or option.default is None):
+    newer = len(option.settings) < len(SETTINGS) and option.goes_with(values)  # maybe with this setting
+    if option.name in recorded and not (newer and recorded[option.name] is None):
         return recorded[option.name]
     if not option.goes_with(values) and not option.repeats:
-        return recorded.get(option.name)
+        return None
     if option.decides == "data" or option.repeats or callable(option.default):
         raise ValueError(f"lacks options.{option.name}")  # every version records these
     return False if option.read is None else _plain(option.default)

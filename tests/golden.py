@@ -2,8 +2,8 @@
 
 They are computed here and compared by test_golden.py.
 
-python tests/golden.py writes the record of the present code: for a change that is meant to change results,
-after RESULTS has gone up, or for a part of the program that had no entry yet.
+python tests/golden.py records what has no entry yet, and everything if RESULTS has gone up: for a change that
+is meant to change results.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from torch import Tensor
 from agents import Agent
 from data import DataSet, Split, hold_out, load, measured, omniglot, resize
 from models import Encoder, Model, computing_in
-from options import OPTIONS
+from options import OPTIONS, make_run
 from own_data import read_spec
 from running.released import RESULTS
 from settings import LOSSES
@@ -86,6 +86,18 @@ RUNS = {
     "setting 0, batch_size": {"setting": 0, "batch_size": 16},
     "setting 3, tasks_per_step": {"setting": 3, "tasks_per_step": 4},
     "setting 4, tasks_per_step": {"setting": 4, "tasks_per_step": 4},
+    "setting 3, normalisation": {"setting": 3, "tasks_per_step": 4, "normalisation": "apart"},
+    "setting 0, normalisation": {"setting": 0, "normalisation": "group"},
+    "setting 3, all tasks": {"setting": 3, "tasks_per_step": "all", "batch_size": 30},
+    "setting 3, all tasks, loss": {
+        "setting": 3, "tasks_per_step": "all", "batch_size": 30, "loss": "stch:mu=0.1",
+        "normalisation": "apart",
+    },
+    "setting 0, optimizer": {"setting": 0, "optimizer": "adamw"},
+    "setting 0, augment": {"setting": 0, "augment": True},
+    "setting 0, encoder": {"setting": 0, "network": None, "encoder": "cnn_fc"},
+    "setting 0, encoder resnet18": {"setting": 0, "network": None, "encoder": "resnet18"},
+    "setting 0, head": {"setting": 0, "network": None, "head": "linear"},
     "setting 0, lr": {"setting": 0, "lr": 0.3},
     "setting 0, momentum": {"setting": 0, "momentum": 0.9},
     "setting 0, weight_decay": {"setting": 0, "weight_decay": 0.3},
@@ -105,10 +117,13 @@ PAIRS = {
     "loss": ("setting 5", "setting 5, loss stch"),
     "epochs": ("setting 0, schedule", "setting 0, epochs"),
     "tasks_per_step": ("setting 3", "setting 3, tasks_per_step"),
+    "normalisation": ("setting 3, tasks_per_step", "setting 3, normalisation"),
+    "encoder": ("setting 0, the network as defined", "setting 0, encoder"),
+    "head": ("setting 0, the network as defined", "setting 0, head"),
     **{
         name: ("setting 0", f"setting 0, {name}")
         for name in ("seed", "batch_size", "lr", "momentum", "weight_decay", "schedule", "precision")
-        + ("image_size", "validation")
+        + ("image_size", "validation", "optimizer", "augment")
     },
 }
 """For every option that decides a result, a run without it and one with it, else the same."""
@@ -264,10 +279,14 @@ def data_record() -> dict[str, object]:
 # Defaults and switches
 
 
+USUAL = make_run("train", {}).values
+"""The values on which some defaults depend."""
+
+
 def defaults() -> dict[str, object]:
     """The default of every option that decides, for each data set."""
     options = {option.name: option for option in OPTIONS}
-    return {name: [options[name].default_for(spec) for spec in DATA_SETS] for name in DECIDING}
+    return {name: [options[name].default_for(spec, USUAL) for spec in DATA_SETS] for name in DECIDING}
 
 
 def optimizer() -> dict[str, object]:
@@ -314,6 +333,9 @@ PARTS = {"data": data_record, "defaults": defaults, "optimizer": optimizer, "swi
 
 
 if __name__ == "__main__":
-    record = {"results": RESULTS, **{name: made() for name, made in PARTS.items()}}
-    record["runs"] = {name: run_record(name) for name in RUNS}
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    record = json.loads(RECORD.read_text())
+    kept = record if record["results"] == RESULTS else {}
+    made = {name: part() | kept.get(name, {}) for name, part in PARTS.items()}
+    runs = kept.get("runs", {})
+    made["runs"] = {name: runs[name] if name in runs else run_record(name) for name in RUNS}
+    RECORD.write_text(json.dumps({"results": RESULTS} | made, indent=1) + "\n")

@@ -272,9 +272,7 @@ def test_the_model_is_written_at_the_end_and_before_when_it_is_due(tmp_path, sma
     given = {"setting": 5, "data": small[1], "batch_size": 8, "epochs": 3}
     watching = Watching(tmp_path)
     train(make_run("train", given | {"save_path": tmp_path, "save_model": True}), watching, NARROW, interval)
-    assert watching.seen == writings
-    watching.check()
-    assert watching.seen == writings | {3}
+    assert watching.seen == writings | {3}  # the last when it is scored as trained
 
 
 def test_resuming_without_a_file_starts_anew_and_says_so(program, summed, tmp_path):

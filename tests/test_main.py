@@ -203,7 +203,7 @@ REFUSALS = [
     (("--train", "--data", 3), "--data"),
     (("--train", "--data", "cifar100"), "0 (CIFAR-10), 1 (CIFAR-100), 2 (Omniglot), or a file"),
     (("--train", "--data", "own.npz", "--synthetic"), "--synthetic"),
-    (("--train", "--loss", "mean"), "--setting 5"),
+    (("--train", "--loss", "mean"), "--setting 3 or 5"),
     (("--train", "--setting", 5, "--data", 0, "--loss", "best"), "mean"),
     (("--train", "--momentum", 1), "--momentum"),
     (("--train", "--momentum", -0.1), "--momentum"),
@@ -577,7 +577,8 @@ SHADES = (
     *OPTIONS,
     replace(
         next(option for option in OPTIONS if option.name == "lr"),
-        name="shade", help="made up", read=read_shade, default="dark", metavar="SHADE", settings=(2, 3),
+        name="shade", help="made up", words=None, read=read_shade, default="dark", metavar="SHADE",
+        settings=(2, 3),
     ),
 )  # fmt: skip
 

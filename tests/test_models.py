@@ -17,7 +17,7 @@ def convolutions(module: nn.Module) -> list[tuple]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_encoder_has_the_five_convolutions_each_followed_by_normalisation_and_relu(channels):
-    encoder = Encoder(channels)
+    encoder = Encoder(Dimensions(channels, 32, []))
     three, one = (3, 3), (1, 1)
     assert convolutions(encoder) == [
         (channels, 32, three, one, one),

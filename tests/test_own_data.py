@@ -23,6 +23,7 @@ from torch import nn
 
 from data import load
 from errors import UserError
+from models import Dimensions
 from own_data import read_images, read_spec
 
 TABLE = ((0, 1, -1), (-1, 1, 0), (1, 0, 2), (1, 0, 1))
@@ -114,8 +115,9 @@ class Reader(nn.Module):
         super().__init__()
         self.encoder, self.heads, self._rows = Reading(train_images), nn.ModuleList(), rows
 
-    def made(self, channels: int, sizes: Sequence[int]) -> "Reader":
+    def made(self, dimensions: Dimensions) -> "Reader":
         """Itself, with heads, so that a test keeps hold of the network that it hands to the program."""
+        sizes = dimensions.num_classes
         rows = self._rows or [[0] * 256] * len(sizes)
         self.heads = nn.ModuleList(map(Answering, rows, sizes))
         return self

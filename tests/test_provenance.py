@@ -126,7 +126,7 @@ CODE = "from running.provenance import code_fingerprint, code_of\n"
 EDITS = {
     "padding": ("models.py", "padding=1", "padding=0"),
     "TF32": ("running/setup.py", "allow_tf32 = False", "allow_tf32 = True"),
-    "a default": ("options.py", "POSITIVE, 0.1", "POSITIVE, 0.2"),
+    "a default": ("options.py", "SHARE, 0.0", "SHARE, 0.1"),
     "an import": ("agents.py", "import numpy as np\n", "import numpy as np\nimport own_change\n"),
     "in a function": ("data.py", "    size, cell = ", "    import own_change\n\n    size, cell = "),
 }  # fmt: skip

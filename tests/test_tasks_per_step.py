@@ -15,6 +15,7 @@ from helpers import NARROW, assert_descended, error_line, make, one_line, result
 from made_up import options_of
 
 from errors import CommandError
+from models import Dimensions
 from options import OPTIONS, make_run, read_options
 
 
@@ -70,7 +71,7 @@ def test_one_task_a_step_gives_the_bits_of_the_experiment_as_defined(whole_cifar
     assert np.bincount(agent.plan.sampled(1)[:25].ravel()).max() > 2
 
     torch.manual_seed(3)
-    model = NARROW(3, [5] * 20).to(memory_format=torch.channels_last)
+    model = NARROW(Dimensions(3, 8, [5] * 20)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, fused=True)
     weights = np.ones(20) if setting == 3 else np.arange(1.0, 21.0)
     drawn = np.random.default_rng((3, 1, 1)).choice(20, size=40, p=weights / weights.sum())
