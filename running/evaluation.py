@@ -16,6 +16,9 @@ from storage.checkpoint import check_network, damaged, read_checkpoint
 from storage.checks import FieldError
 from storage.files import MODEL
 
+NO_TRAINING = {"loss": "mean", "optimizer": "sgd", "momentum": 0.0}
+"""Options of an agent that does not train: it needs no other packages, and no memory for an optimizer."""
+
 
 def evaluate(run: Run, network: Network | None = None) -> None:
     """Evaluate the model in --save_path and print the result.
@@ -36,10 +39,9 @@ def evaluate(run: Run, network: Network | None = None) -> None:
         if option.from_model and run.values[option.name] is None
     }
     warn_of_other_code(path, known_as(checkpoint.code, run.spec), code_of(network))
-    run = run.changed(**from_model)
+    run = run.changed(**from_model, **NO_TRAINING)
     options = {o.name: checkpoint.options[o.name] for o in run.table if o.decides == "training"}
-    # Packages that a loss needs may be missing here.
-    trained = run.changed(**options | {"precision": run.precision, "loss": "mean"})
+    trained = run.changed(**options | {"precision": run.precision} | NO_TRAINING)
     data = load_data(run, checkpoint.options["validation"] or 0.0)
     agent = make_agent(data, trained, network)
     check_network(path, checkpoint.network, agent.model)

@@ -133,18 +133,18 @@ COMPILED = """
 backend = "aot_eager_default_partitioner"
 torch.nn.Module.compile = partialmethod(torch.nn.Module.compile, backend=backend)
 line("--train", "--setting", 3, "--data", "data.npz", "--batch_size", 8, "--epochs", 1, "--compile",
-     "--save_history", "--save_path", "compiled", "--momentum", 0.5)
+     "--save_history", "--save_path", "compiled", "--momentum", 0.5,
+     *(word for name, value in CHOICE.items() for word in (f"--{name}", value)))
 assert json.loads(Path("compiled/history.json").read_text())["sessions"][0]["environment"]["compiled"]
 print(losses("whole")[0])
 print(losses("compiled")[0])
 """
 
 
-# The block is the network, or what is not in the block is small.
 NETWORKS = {
     "Dropout": "NETWORK = partial(Model, num_hidden=NUM_HIDDEN)",
-    "Another encoder": "NETWORK, STOPS = None, [3]",
-    "Another head": "NETWORK = partial(Model, encoder=SmallEncoder)",
+    "Another encoder": "NETWORK, STOPS, CHOICE = None, [3], {'encoder': 'patches', 'head': 'linear'}",
+    "Another head": "NETWORK, STOPS, CHOICE = None, [3], {'head': 'cosine'}",
     "A head with a state of its own": "NETWORK = partial(Model, encoder=SmallEncoder)",
 }
 
@@ -152,22 +152,44 @@ NETWORKS = {
 @pytest.mark.parametrize("title", NETWORKS)
 def test_another_network_trains_resumes_to_the_bit_is_evaluated_as_it_trained_and_compiled(extended, title):
     copy = extended(title)
-    if title == "Another encoder":  # a shallower one, that compiles sooner
-        source = (copy / "models.py").read_text()
-        assert "[2, 2, 2, 2]" in source
-        (copy / "models.py").write_text(source.replace("[2, 2, 2, 2]", "[1, 1, 1, 1]"))
-    code = f"{NETWORKS[title]}\n" + LIFE + (OTHER_SEED if title == "Dropout" else "") + COMPILED
+    code = (
+        f"CHOICE = {{}}\n{NETWORKS[title]}\nDATA |= CHOICE\n"
+        + LIFE
+        + (OTHER_SEED if title == "Dropout" else "")
+        + COMPILED
+    )
     losses, compiled = map(float, run_python(copy, code)[-2:])
     assert compiled == pytest.approx(losses, rel=0.3 if title == "Dropout" else 1e-3)
 
 
-def test_what_is_changed_is_what_runs(extended):
+def test_an_encoder_is_made_from_what_it_needs_and_is_in_the_help(extended):
     code = """
 import models
-encoder = models.Encoder(models.Dimensions(3, 8, []))
-print(type(encoder).__mro__[1].__name__, encoder.num_features, tuple(encoder(torch.zeros(2, 3, 8, 8)).shape))
+model = models.make_model(models.Dimensions(1, 12, [2, 3]), "patches", "linear")
+print(type(model.encoder).__name__, tuple(model.encoder(torch.zeros(2, 1, 12, 12)).shape), len(model.heads))
+try:
+    main.main(["--help"])
+except SystemExit:
+    pass
 """
-    assert run_python(extended("Another encoder"), code) == ["ResNet 512 (2, 512)"]
+    made, *helped = run_python(extended("Another encoder"), code)
+    assert made == "PatchEncoder (2, 256) 2"
+    assert "patches: patches of 4 x 4 pixels" in " ".join(" ".join(helped).split())
+
+
+def test_an_average_of_the_weights_is_scored_saved_and_evaluated(extended):
+    code = (
+        """
+DATA |= {"setting": 7}
+"""
+        + LIFE.replace('"--setting", 3,', '"--setting", 7,')
+        + """
+saved = torch.load("whole/model.pt", weights_only=True)
+average = saved["training"]["extra"]["module.encoder.layers.0.weight"]
+print(torch.equal(average, saved["model"]["encoder.layers.0.weight"]))
+"""
+    )
+    assert run_python(extended("A moving average of the weights"), code)[-1] == "False"
 
 
 def test_another_loss_trains_its_own_parameters_and_resumes_them(extended):
