@@ -45,10 +45,7 @@ def truths(random: np.random.Generator) -> dict[str, np.ndarray]:
     draws = single + random.uniform(-0.04, 0.08, len(TASKS))
     made = {1: draws + random.uniform(-0.05, 0.1, len(TASKS)), 2: single, 3: draws, 4: draws}
     by_label = {f"{setting} {SETTINGS[setting].name}": accuracy for setting, accuracy in made.items()}
-    for setting in (3, 4):
-        label = f"{setting} {SETTINGS[setting].name}"
-        by_label[f"{label}, as trained"] = by_label[label] + 0.02
-    return by_label
+    return by_label | {f"{label}, as trained": accuracy + 0.02 for label, accuracy in by_label.items()}
 
 
 def write_run(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from options import ALL, make_run
+from options import ALL, make_run, mixes_tasks
 from reporting.histories import SINGLE_TASK, Group, Study
 from reporting.statistics import ROUNDING, Estimate, estimate, points, relative_change
 from settings import SETTINGS
@@ -31,29 +31,37 @@ class Question:
         words: what is varied.
         pairs: finds the groups to compare.
         sides: given the options of existing runs, the options that each side of a comparison needs.
-        shared_inputs: asked only if every task has every image (True), only if not (False), or always (None).
+        shared_inputs: whether it is asked only if every task has every image, or some runs answer it.
     """
 
     name: str
     words: str
     pairs: Callable[[Study], list[Pair]]
     sides: Callable[[Mapping[str, Any]], list[dict[str, Any]]]
-    shared_inputs: bool | None = None
+    shared_inputs: bool = False
 
     def applies(self, study: Study) -> bool:
         """Whether the question makes sense for a data set."""
-        return self.shared_inputs in (None, study.shared_inputs)
+        return not self.shared_inputs or study.shared_inputs or bool(self.pairs(study))
 
 
 def agree(one: Group, other: Group, except_in: frozenset[str]) -> bool:
     """Whether two groups agree in all options, with some exceptions.
 
-    Only options that go with both settings count.
+    Only options that go with both settings count. Where a step has one set of images, it makes no difference
+    whether sets are normalised together or apart.
     """
+    if not all(mixes_tasks(each.setting, each.shared.get("tasks_per_step")) for each in (one, other)):
+        except_in |= {"normalisation"} if is_by_batch(one) and is_by_batch(other) else set()
     return all(
         name in except_in or name not in other.shared or value == other.shared[name]
         for name, value in one.shared.items()
     )
+
+
+def is_by_batch(group: Group) -> bool:
+    """Whether a group has batch normalisation, over a whole batch or a part of it."""
+    return group.shared["normalisation"] in ("together", "apart")
 
 
 def are_alike(steps: float | None, others: float | None) -> bool:
@@ -169,6 +177,24 @@ def another_loss(options: Mapping[str, Any]) -> str:
     return options["loss"] if options["loss"] not in (None, "mean") else "uw"
 
 
+def equal_and_unequal_draws(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Settings 3 and 4, with as many tasks a step as in existing runs, otherwise one."""
+    count = options["tasks_per_step"]
+    few = {"tasks_per_step": 1 if count in (None, ALL) else count}
+    return [{"setting": 3, "loss": "mean", **few}, {"setting": 4, **few}]
+
+
+def mean_and_another_loss(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The mean and another loss.
+
+    In setting 3 with all tasks a step if existing runs are like that, otherwise in setting 5.
+    """
+    all_tasks: dict[str, Any] = {"setting": 5}
+    if options["tasks_per_step"] == ALL:
+        all_tasks = {"setting": 3, "tasks_per_step": ALL}
+    return [all_tasks | {"loss": "mean"}, all_tasks | {"loss": another_loss(options)}]
+
+
 def more_tasks_per_step(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One task a step, and several.
 
@@ -178,7 +204,8 @@ def more_tasks_per_step(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     size, more = options["batch_size"], options["tasks_per_step"]
     if more in (None, 1):
         more = next((k for k in (4, 2, *range(3, size // 2 + 1)) if size % k == 0), 4)
-    return [{"setting": setting, "tasks_per_step": 1}, {"setting": setting, "tasks_per_step": more}]
+    same: dict[str, Any] = {"setting": setting} | ({"loss": "mean"} if setting == 3 else {})
+    return [same | {"tasks_per_step": 1}, same | {"tasks_per_step": more}]
 
 
 def another_recipe(options: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -197,7 +224,7 @@ QUESTIONS = (
         "draws",
         "how often a task is sampled",
         between_settings(lambda g: g.setting == 3, lambda g: g.setting == 4, "weights"),
-        lambda _: [{"setting": 3}, {"setting": 4}],
+        equal_and_unequal_draws,
     ),
     Question(
         "weights",
@@ -214,7 +241,7 @@ QUESTIONS = (
             lambda g: combines(g) and g.shared["loss"] != "mean",
             "loss",
         ),
-        lambda options: [{"setting": 5, "loss": "mean"}, {"setting": 5, "loss": another_loss(options)}],
+        mean_and_another_loss,
         shared_inputs=True,
     ),
     Question(
@@ -231,7 +258,7 @@ QUESTIONS = (
         "all tasks",
         "sampling tasks, or training all of them on every image",
         between_settings(lambda g: g.setting == 3, is_mean),
-        lambda _: [{"setting": 3}, {"setting": 5, "loss": "mean"}],
+        lambda _: [{"setting": 3, "loss": "mean"}, {"setting": 5, "loss": "mean"}],
         shared_inputs=True,
     ),
     Question(
@@ -244,8 +271,7 @@ QUESTIONS = (
         "test",
         "testing as usual, or as trained",
         lambda study: list(study.as_trained.items()),
-        lambda _: [{"setting": 3}],
-        shared_inputs=False,
+        lambda _: [{}],  # any run has both scores, unless its program or its network has one only
     ),
     Question(
         "recipe",

@@ -38,12 +38,12 @@ STYLE: list[str | dict[str, Any]] = [
 """Independent of the user's style; names that look like formulas stay text."""
 
 MARKERS: dict[str, dict[str, Any]] = {
-    "shared statistics": {"fmt": "o", "color": "black", "ms": 5},
+    "as usual": {"fmt": "o", "color": "black", "ms": 5},
     "as trained": {"fmt": "D", "color": "0.4", "ms": 4.5, "mfc": "white"},
     "differs from the single-task baseline": {"fmt": "s", "color": "black", "ms": 4},
     INCONCLUSIVE: {"fmt": "s", "color": "0.6", "ms": 4, "mfc": "white"},
 }
-SHARED, AS_TRAINED, DIFFERS, _ = MARKERS
+AS_USUAL, AS_TRAINED, DIFFERS, _ = MARKERS
 
 BARS = (
     f"bars: {100 * CONFIDENCE:.0f} % intervals over seeds (none with one seed); those without a cap continue"
@@ -149,7 +149,7 @@ def marks(group: Group, again: Group | None) -> list[tuple[Group, str, float]]:
 
     Each has its marker and its shift from the middle.
     """
-    return [(group, SHARED, -0.17), (again, AS_TRAINED, 0.17)] if again else [(group, SHARED, 0)]
+    return [(group, AS_USUAL, -0.17), (again, AS_TRAINED, 0.17)] if again else [(group, AS_USUAL, 0)]
 
 
 def draw_accuracies(axes: Axes, study: Study, scored: Sequence[Group]) -> None:

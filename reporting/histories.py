@@ -1,5 +1,6 @@
 """Find histories, read them, and group runs that repeat each other."""
 
+import math
 import os
 import stat
 from collections import Counter, deque
@@ -315,9 +316,9 @@ class Group:
 def _order(group: Group) -> tuple[object, ...]:
     """Sort key of groups.
 
-    The setting comes first, then option by option, numbers as numbers.
+    The setting comes first, then option by option, numbers as numbers and before words.
     """
-    values = [(v, "") if isinstance(v, int | float) else (-1, str(v)) for v in group.shared.values()]
+    values = [(v, "") if isinstance(v, int | float) else (math.inf, str(v)) for v in group.shared.values()]
     return (group.setting, values, group.by_task)
 
 

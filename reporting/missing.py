@@ -71,7 +71,7 @@ class Missing:
 def _default(option: Option, spec: DataSpec | None, values: Mapping[str, Any]) -> object:
     """Default of an option beside the values of others.
 
-    None where it depends on the data set, which is an unread file.
+    None where it is computed and the data set is an unread file.
     """
     if spec:
         return option.default_for(spec, values)
@@ -162,6 +162,7 @@ def _changed(template: Group, changes: Mapping[str, Any], table: Sequence[Option
     spec = data_set(options)
     if options["setting"] != template.setting:
         options["weights"] = None
+        options["loss"] = changes.get("loss")
         if spec:
             options["epochs"] = _epochs(spec, template.options, options)
     names = {o.name for o in table if o.decides != "nothing" and options["setting"] in o.settings}

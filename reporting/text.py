@@ -185,7 +185,7 @@ def explanations(section: Section) -> list[str]:
     lines += [
         f"{study.label(group)}: seed {seed} lacks {len(lacking)} of {len(group.tasks)} tasks"
         + (" and is left out" if group.is_complete else "; the means are over the others, and not compared")
-        for group in study.groups
+        for group in [*study.groups, *study.as_trained.values()]
         for seed, lacking in group.lacking.items()
     ]
     for name in ("code", "precision", "validation"):

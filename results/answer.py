@@ -37,7 +37,7 @@ class Configuration(NamedTuple):
 
 
 PLAIN, SINGLE = Configuration(1), Configuration(2)
-ONE, FOUR, SIXTEEN = (Configuration(3, tasks_per_step=number) for number in (1, 4, 16))
+ONE, FOUR, SIXTEEN = (Configuration(3, tasks_per_step=number, loss="mean") for number in (1, 4, 16))
 ALL = Configuration(5, loss="mean")
 UNEQUAL_DRAWS, UNEQUAL_LOSSES = Configuration(4, tasks_per_step=1), Configuration(6)
 PLAIN_MOMENTUM, ONE_MOMENTUM, FOUR_MOMENTUM = (
@@ -138,7 +138,7 @@ def withdrawn(data_set: str, question: str) -> bool:
 
 
 def read(directory: Path) -> list[Comparison]:
-    """Comparisons of mean accuracy, as usual, in a study, without withdrawn ones."""
+    """Comparisons of mean accuracy in the usual test of a study, without withdrawn ones."""
     runs, _ = find_runs(directory, OPTIONS)
     found = []
     for study in studies(runs):

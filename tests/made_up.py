@@ -60,7 +60,7 @@ def write(
     seed: int = 0,
     *,
     balanced: Sequence[float] | None = None,
-    own: Sequence[float] | None = None,
+    as_trained: Sequence[float] | None = None,
     tasks: Sequence[str] = TASKS,
     constant: Sequence[float] | None = None,
     answers: int | None = None,
@@ -76,7 +76,7 @@ def write(
 
     Args:
         balanced: balanced accuracies; default: lower by 0.02.
-        own: accuracies with per-task statistics; the balanced ones are lower by 0.02.
+        as_trained: accuracies as trained; the balanced ones are lower by 0.02.
         tasks: of a data set of one's own.
         constant: what a constant answer scores in each task.
         answers: how many answers a task has.
@@ -123,8 +123,12 @@ def write(
         "epochs": epochs,
         "finished": True,
     }
-    if own:
-        history["own_statistics"] = {"accuracy": [*own], "balanced_accuracy": [share - 0.02 for share in own]}
+    if as_trained:
+        history["as_trained"] = {
+            "accuracy": [*as_trained],
+            "balanced_accuracy": [max(0, share - 0.02) for share in as_trained],
+            "right": [""] * len(recorded),
+        }
     path.mkdir(parents=True)
     (path / "history.json").write_text(json.dumps(history))
     return history
@@ -145,9 +149,8 @@ def write_way(path: Path, setting: int, scores: Scores, missing: Sequence = (), 
             continue
         for task, score in enumerate(accuracy):
             if (seed, task) not in missing:
-                by_task = {
-                    key: [how[key][task]] for key in ("constant", "balanced") if how.get(key) is not None
-                }
+                lists = ("constant", "balanced", "as_trained")
+                by_task = {key: [how[key][task]] for key in lists if how.get(key) is not None}
                 write(path / name / f"{seed}-{task}", 2, [score], seed, task=task, **how | by_task)
 
 

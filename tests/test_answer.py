@@ -35,10 +35,10 @@ EFFECT = Effect(2, 1, 4, True)
 
 
 def repeat(path: Path, setting: int, level: float, **options: object) -> None:
-    """Write the histories of two seeds, with per-task statistics where tasks_per_step is given."""
+    """Write the histories of two seeds, with other scores as trained."""
     scores = {seed: [level + 0.01 * seed] * (14 if options.get("data") == 2 else 2) for seed in (0, 1)}
-    own = {"own": scores[0]} if "tasks_per_step" in options else {}
-    write_way(path, setting, scores, **own, **options)
+    as_trained = [0.1 * setting] * len(scores[0])
+    write_way(path, setting, scores, as_trained=as_trained, **options)
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_a_study_is_read_as_differences_of_mean_accuracy_in_points(tmp_path):
     repeat(tmp_path, 3, 0.4, tasks_per_step=4)
     ((title, *sides, effect),) = read(tmp_path)
     assert (title, *sides) == ("mine.npz (content 0123456789ab)", PLAIN, FOUR)
-    assert effect.mean == 10
+    assert effect.mean == 10  # not that of the scores as trained, -20
 
 
 def test_what_is_withdrawn_is_not_read(tmp_path):
-    for number in (1, 4):  # with scores of per-task statistics, too
+    for number in (1, 4):
         repeat(tmp_path / "any", 3, 0.4, tasks_per_step=number)
     repeat(tmp_path / "any", 2, 0.5)
     for loss in ("mean", "uw"):

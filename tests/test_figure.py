@@ -42,7 +42,7 @@ def write(
     setting: int,
     seed: int,
     accuracy: Sequence[float],
-    own: Sequence[float] | None = None,
+    as_trained: Sequence[float] | None = None,
     tasks: Sequence[str] = TASKS,
     epochs: int = 1,
     **options,
@@ -66,20 +66,24 @@ def write(
         "epochs": [{"epoch": number, **epoch} for number in range(1, epochs + 1)],
         "finished": True,
     }
-    if own:
-        history["own_statistics"] = {"accuracy": own, "balanced_accuracy": own}
+    if as_trained:
+        scores = {"accuracy": as_trained, "balanced_accuracy": as_trained}
+        history["as_trained"] = scores | {"right": [""] * len(scored)}
     path.mkdir(parents=True)
     (path / "history.json").write_text(json.dumps(history))
 
 
 def write_study(path: Path, seeds: int, baseline: bool = True) -> None:
-    """Setting 2 scores 0.6, 0.62, 0.64, setting 3 GAINS more, with per-task statistics 0.79, 0.8, 0.81."""
+    """Setting 2 scores 0.6, 0.62, 0.64, setting 3 GAINS more.
+
+    As trained setting 2 scores 0.5, 0.52, 0.54, setting 3 0.59, 0.6, 0.61.
+    """
     for seed in range(seeds):
         alone = 0.6 + 0.02 * seed
         scores = [alone + GAINS[task][seed] / 100 for task in TASKS]
-        write(path / f"3-{seed}", 3, seed, scores, own=[0.79 + 0.01 * seed] * 4)
+        write(path / f"3-{seed}", 3, seed, scores, as_trained=[0.59 + 0.01 * seed] * 4)
         for task in range(4 if baseline else 0):
-            write(path / f"2-{seed}-{task}", 2, seed, [alone], task=task)
+            write(path / f"2-{seed}-{task}", 2, seed, [alone], as_trained=[alone - 0.1], task=task)
 
 
 def sections(path: Path) -> list[Section]:
@@ -118,21 +122,22 @@ def three(tmp_path_factory) -> Figure:
     return figure.build(sections(path))
 
 
-def test_accuracies_stand_with_their_intervals_seeds_and_own_statistics(three):
+def test_accuracies_stand_with_their_intervals_seeds_and_scores_as_trained(three):
     axes = panel(three, "mean accuracy")
     found = points(axes)
     # Setting 3 by seed: 0.6 - 0.02, 0.62 - 0.0075, 0.64 - 0.0025.
     scores = np.array([58.0, 61.25, 63.75])
     half = T2 * scores.std(ddof=1) / 3**0.5
-    assert found["shared statistics"] == {
+    assert found["as usual"] == {
         "2 single task, 3 seeds": pytest.approx((62, 62 - T2 * 2 / 3**0.5, 62 + T2 * 2 / 3**0.5)),
         "3 uniform sampling, 3 seeds": pytest.approx((61, 61 - half, 61 + half)),
     }
-    assert found["per-task statistics"] == {
-        "3 uniform sampling, 3 seeds": pytest.approx((80, 80 - T2 / 3**0.5, 80 + T2 / 3**0.5))
+    assert found["as trained"] == {
+        "2 single task, 3 seeds": pytest.approx((52, 52 - T2 * 2 / 3**0.5, 52 + T2 * 2 / 3**0.5)),
+        "3 uniform sampling, 3 seeds": pytest.approx((60, 60 - T2 / 3**0.5, 60 + T2 / 3**0.5)),
     }
     seeds = [line.get_xdata() for line in axes.lines if line.get_label() == "one seed"]
-    assert np.concatenate(seeds) == pytest.approx([60, 62, 64, *scores, 79, 80, 81])
+    assert np.concatenate(seeds) == pytest.approx([60, 62, 64, 50, 52, 54, *scores, 59, 60, 61])
     assert axes.get_xlabel() == "% (a constant answer: 50.0)"
 
 
@@ -144,20 +149,20 @@ def test_setting_0_has_its_number_in_words_alone_where_there_is_more(three, tmp_
     assert axes.get_xlim()[0] > 40  # and does not press the others into a corner
     write(tmp_path / "0", 0, 0, [0.1])
     found = points(panel(figure.build(sections(tmp_path)), "mean accuracy"))
-    assert found == {"shared statistics": {"0 standard, 1 seed": pytest.approx((10,))}}
+    assert found == {"as usual": {"0 standard, 1 seed": pytest.approx((10,))}}
 
 
 def test_delta_m_stands_with_its_interval(three):
     # Points by seed: -2, -0.75, -0.25 on average over tasks; the baseline is 0.62 in every task.
     changes = np.array([-2, -0.75, -0.25]) / 0.62
     half = T2 * changes.std(ddof=1) / 3**0.5
-    own, own_half = 18 / 0.62, T2 / 0.62 / 3**0.5  # 19, 18, 17 points
+    again, half_again = 8 / 0.52, T2 / 0.52 / 3**0.5  # as trained: 9, 8, 7 points, and 0.52
     assert points(panel(three, "delta_m")) == {
         "inconclusive": {
             "3 uniform sampling, 3 seeds": pytest.approx((changes.mean(), *(changes.mean() + [-half, half])))
         },
         "differs from the single-task baseline": {
-            "3 uniform sampling, 3 seeds": pytest.approx((own, own - own_half, own + own_half))
+            "3 uniform sampling, 3 seeds": pytest.approx((again, again - half_again, again + half_again))
         },
     }
 
@@ -213,7 +218,7 @@ def test_axes_show_every_mean_and_no_wide_interval_rules_them(tmp_path):
 def test_the_same_histories_give_the_same_bytes_in_grey_whatever_the_user_has_set(tmp_path, recwarn):
     odd = (r"$\frac{x$", "\udcff", "\u4e2d", "z" * 99)
     for seed in range(3):
-        write(tmp_path / f"3-{seed}", 3, seed, [0.6, 0.7, 0.8, 0.9], own=[0.7] * 4, tasks=odd)
+        write(tmp_path / f"3-{seed}", 3, seed, [0.6, 0.7, 0.8, 0.9], as_trained=[0.7] * 4, tasks=odd)
         for task in range(4):
             write(tmp_path / f"2-{seed}-{task}", 2, seed, [0.6 + 0.01 * seed], tasks=odd, task=task)
     first = figure.draw(sections(tmp_path))
@@ -244,7 +249,7 @@ def test_with_many_groups_each_has_a_row_and_no_text_lies_on_another(tmp_path):
     drawn.set_dpi(100)  # as a page shows it: 900 pixels wide
     drawn.draw_without_rendering()
     above, below = drawn.subfigs
-    assert len(points(above.axes[0])["shared statistics"]) == 42
+    assert len(points(above.axes[0])["as usual"]) == 42
     assert len(below.axes) == 20
     assert below.get_suptitle().endswith("The first 20 of 21 groups")
     texts = []

@@ -209,65 +209,174 @@ def test_without_the_recipe_of_the_experiment_one_of_the_others_stands_for_it(re
     assert len({*firsts, *seconds}) == 3
 
 
-@pytest.mark.parametrize("setting", [3, 4])
-def test_the_tasks_own_statistics_are_a_row_and_compared(report, tmp_path, setting):
-    shared = {0: (0.60, 0.70), 1: (0.64, 0.72), 2: (0.59, 0.75)}
-    own = {0: (0.65, 0.72), 1: (0.66, 0.77), 2: (0.66, 0.76)}
-    for seed in shared:
-        write_way(tmp_path, setting, {seed: shared[seed]}, own=own[seed])
-    write_way(tmp_path, setting, {3: (0.9, 0.9)})  # of a program that had none
-    alone = {0: (0.55, 0.6), 1: (0.55, 0.65)}
-    write_way(tmp_path, 2, alone)
+def by_task(scores: dict[int, tuple[float, ...]], setting: int) -> dict[int, tuple[float, ...]]:
+    """What setting 0 scores in the place of two tasks: one number."""
+    return scores if setting else {seed: score[:1] for seed, score in scores.items()}
+
+
+@pytest.mark.parametrize("setting", range(len(SETTINGS)))
+def test_scores_as_trained_are_a_row_and_compared(report, tmp_path, setting):
+    usual = by_task({0: (0.60, 0.70), 1: (0.64, 0.72), 2: (0.59, 0.75)}, setting)
+    again = by_task({0: (0.65, 0.72), 1: (0.66, 0.77), 2: (0.66, 0.76)}, setting)
+    for seed in usual:
+        write_way(tmp_path, setting, {seed: usual[seed]}, as_trained=again[seed])
+    write_way(tmp_path, setting, by_task({3: (0.9, 0.9)}, setting))  # of a program that had none
     printed = report()
     label = f"{setting} {SETTINGS[setting].name}"
-    cells = printed.cells(f"{label}, per-task statistics")
-    mean, low, high = interval([fmean(each) for each in own.values()])
+    cells = printed.cells(f"{label}, as trained")
+    mean, low, high = interval([fmean(each) for each in again.values()])
     assert cells["accuracy [95 % CI]"] == f"{mean:.4f} [{low:.4f}, {high:.4f}]"
     assert cells["balanced"] == f"{mean - 0.02:.4f}"
-    assert (cells["worst task"], cells["best task"]) == (f"left {1.97 / 3:.3f}", "right 0.750")
-    change, low, high = interval(delta_m(own, alone))
-    assert cells["delta_m % [95 % CI]"] == f"{change:+.2f} [{low:+.2f}, {high:+.2f}]"
-    assert (cells["runs"], cells["seeds"]) == ("3", "3")
-    values = differences(shared, own)
-    assert f"{label} against {label}, per-task statistics{line_of(values)}\n" in printed.out
-    assert printed.compared("normalisation") == [(label, f"{label}, per-task statistics")]
-    assert printed.compared("single-task") == [
-        (label, "2 single task"),
-        (f"{label}, per-task statistics", "2 single task"),
-    ]
-    assert (
-        f"{label}, per-task statistics against 2 single task{line_of(differences(own, alone))}\n"
-        in printed.out
-    )
+    worst, best = (f"left {1.97 / 3:.3f}", "right 0.750") if setting else ("-", "-")
+    assert (cells["worst task"], cells["best task"]) == (worst, best)
+    assert cells["delta_m % [95 % CI]"] == ("0 by definition" if setting == 2 else "-")
+    assert (cells["runs"], cells["seeds"]) == ("6" if setting == 2 else "3", "3")
+    assert printed.cells(label)["seeds"] == "4"
+    against = f"{label} against {label}, as trained"
+    assert f"{against}{line_of(differences(usual, again))}\n" in printed.out
+    assert printed.compared() == [(label, f"{label}, as trained")]
+    assert printed.compared("test") == printed.compared()
+    assert printed.said("test (testing as usual, or as trained)")
+    assert printed.commands("test") == []
     for row in printed.rows("report.csv"):
         expected = ""
-        if row["setting"] != "2" and row["seed"] != "3":
-            expected = own[int(row["seed"])][TASKS.index(row["task"])]
-        assert row["own_statistics_accuracy"] == str(expected)
+        if row["seed"] != "3":
+            expected = again[int(row["seed"])][TASKS.index(row["task"]) if setting else 0]
+        assert row["as_trained_accuracy"] == str(expected)
+        if expected:
+            assert float(row["as_trained_balanced_accuracy"]) == pytest.approx(expected - 0.02)
 
 
-def test_settings_that_sample_tasks_are_compared_in_either_scoring_and_never_across(report, tmp_path):
-    own = {3: (0.65, 0.72), 4: (0.66, 0.77)}
-    for setting, scores in own.items():
-        write_way(tmp_path, setting, PAIR, own=scores)
-    write_way(tmp_path, 3, PAIR, tasks_per_step=2, own=(0.6, 0.7))
+def test_the_single_task_baseline_as_trained_is_that_of_scores_as_trained(report, tmp_path):
+    usual = {0: (0.60, 0.70), 1: (0.64, 0.72), 2: (0.59, 0.75)}
+    again = {0: (0.65, 0.72), 1: (0.66, 0.77), 2: (0.66, 0.76)}
+    alone = {0: (0.50, 0.60), 1: (0.54, 0.58), 2: (0.55, 0.65)}
+    alone_again = {0: (0.55, 0.62), 1: (0.54, 0.59), 2: (0.55, 0.64)}
+    for seed in usual:
+        write_way(tmp_path, 4, {seed: usual[seed]}, as_trained=again[seed])
+        write_way(tmp_path, 2, {seed: alone[seed]}, as_trained=alone_again[seed])
+    printed = report("--verbose")
+    labels = ("4 weighted sampling", "2 single task")
+    for suffix, first, second in (("", usual, alone), (", as trained", again, alone_again)):
+        one, other = (f"{label}{suffix}" for label in labels)
+        change, low, high = interval(delta_m(first, second))
+        assert printed.cells(one)["delta_m % [95 % CI]"] == f"{change:+.2f} [{low:+.2f}, {high:+.2f}]"
+        assert f"{one} against {other}{line_of(differences(first, second))}\n" in printed.out
+        for task, name in enumerate(TASKS):
+            values = [100 * (first[seed][task] - second[seed][task]) for seed in first]
+            assert f"{one} against {other} in {name}{line_of(values)}\n" in printed.out
+    assert printed.compared("single-task") == [labels, tuple(f"{label}, as trained" for label in labels)]
+    assert printed.compared("test") == [(label, f"{label}, as trained") for label in reversed(labels)]
+
+
+def test_a_seed_that_lacks_a_task_as_trained_is_left_out_and_named(report, tmp_path):
+    scores = {0: (0.6, 0.7), 1: (0.6, 0.8), 2: (0.7, 0.8)}
+    write_way(tmp_path, 2, scores, missing=[(1, 1)], as_trained=(0.5, 0.6))
+    write_way(tmp_path, 2, scores, missing=[(0, 0), (0, 1), (1, 0), (2, 0), (2, 1)])
+    printed = report()
+    assert printed.cells("2 single task")["seeds"] == "3"
+    assert printed.cells("2 single task, as trained")["seeds"] == "2"
+    assert "2 single task, as trained: seed 1 lacks 1 of 2 tasks and is left out\n" in printed.out
+    assert [row["seeds"] for row in printed.rows()] == ["2"]
+
+
+def test_two_sides_are_compared_as_trained_if_both_have_such_scores_and_never_across(report, tmp_path):
+    again = {1: (0.61, 0.7), 3: (0.65, 0.72), 4: (0.66, 0.77)}
+    for setting, scores in again.items():
+        write_way(tmp_path, setting, PAIR, as_trained=scores)
+    write_way(tmp_path, 3, PAIR, tasks_per_step=2, as_trained=(0.6, 0.7))
     write_way(tmp_path, 3, PAIR, tasks_per_step=4)  # of a program that had none
-    write_way(tmp_path, 1, PAIR)
+    write_way(tmp_path, 5, PAIR, as_trained=(0.6, 0.7))
+    write_way(tmp_path, 6, PAIR)
     printed = report()
     one, two, four = (f"3 uniform sampling, tasks_per_step {number}" for number in (1, 2, 4))
     weighted, alike = "4 weighted sampling, tasks_per_step 1", "1 standard by task"
+    summed, weighed = "5 summed losses", "6 weighted losses"
 
-    def scored(pair: tuple[str, str]) -> tuple[str, ...]:
-        """A pair with per-task statistics, which a setting that samples no tasks does not have."""
-        return tuple(each if each == alike else f"{each}, per-task statistics" for each in pair)
+    def scored(pair: tuple[str, str]) -> tuple[str, str]:
+        first, second = pair
+        return f"{first}, as trained", f"{second}, as trained"
 
     expected = {
         "draws": [(one, weighted), scored((one, weighted))],
+        "weights": [(summed, weighed)],
         "tasks a step": [(one, two), scored((one, two)), (one, four)],
+        "all tasks": [(one, summed), scored((one, summed)), (two, summed), scored((two, summed))],
         "heads": [(alike, one), scored((alike, one)), (alike, two), scored((alike, two)), (alike, four)],
+        "test": [(label, f"{label}, as trained") for label in (alike, one, two, weighted, summed)],
     }
+    expected["all tasks"].append((four, summed))
     for question, pairs in expected.items():
         assert printed.compared(question) == pairs, question
+
+
+def test_nothing_is_shown_of_histories_that_have_own_statistics_alone(report, tmp_path):
+    old = {"accuracy": [0.65, 0.72], "balanced_accuracy": [0.61, 0.68]}
+    for setting in (3, 4):
+        write_way(tmp_path, setting, PAIR)
+    expected = report()
+    for content in (old, None, [0.5]):  # which is not even read
+        for path in tmp_path.rglob("history.json"):
+            edit(path.parent, own_statistics=content)
+        printed = report()
+        assert printed.out == expected.out
+        assert printed.rows() == expected.rows()
+        assert printed.rows("report.csv") == expected.rows("report.csv")
+    assert printed.labels == ["3 uniform sampling", "4 weighted sampling"]
+    assert printed.compared() == [("3 uniform sampling", "4 weighted sampling")]
+    for row in printed.rows("report.csv"):
+        assert "own_statistics" not in " ".join(row)
+        assert row["as_trained_accuracy"] == row["as_trained_balanced_accuracy"] == ""
+    assert "- test (" not in printed.out  # neither answered nor a command that would
+
+
+# Options of new versions
+
+
+def test_losses_of_setting_3_are_compared_where_a_step_takes_all_tasks(report, tmp_path):
+    title = {"data": 1, "image_size": 32}  # whose tasks do not share their images
+    scores = {seed: [0.5 + 0.01 * seed] * 20 for seed in (0, 1)}
+    for options in ({}, {"loss": "uw"}, {"loss": "dwa:temperature=3.0"}, {"tasks_per_step": 1}):
+        write_way(tmp_path, 3, scores, **{"tasks_per_step": "all", "loss": "mean"} | title | options)
+    printed = report()
+    label = "3 uniform sampling, tasks_per_step"
+    assert printed.compared("loss") == [
+        (f"{label} all, loss mean", f"{label} all, loss dwa:temperature=3.0"),
+        (f"{label} all, loss mean", f"{label} all, loss uw"),
+    ]
+    assert printed.compared("tasks a step") == [(f"{label} 1, loss mean", f"{label} all, loss mean")]
+
+
+def test_whether_sets_of_images_are_normalised_apart_counts_only_where_a_step_has_several(report, tmp_path):
+    for number, normalisation in ((1, "together"), (4, "together"), (4, "apart"), (4, "group")):
+        write_way(tmp_path, 3, PAIR, tasks_per_step=number, normalisation=normalisation)
+    for normalisation in ("together", "group"):
+        write_way(tmp_path, 2, PAIR, normalisation=normalisation)
+    printed = report()
+    one, *more = (
+        f"3 uniform sampling, tasks_per_step {number}, normalisation {name}"
+        for number, name in ((1, "together"), (4, "apart"), (4, "group"), (4, "together"))
+    )
+    assert printed.compared("tasks a step") == [(one, more[0]), (one, more[2])]
+    assert printed.compared("single-task") == [
+        (one, "2 single task, normalisation together"),
+        (more[0], "2 single task, normalisation together"),
+        (more[1], "2 single task, normalisation group"),
+        (more[2], "2 single task, normalisation together"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "options", [{"optimizer": "adamw", "lr": 0.001, "momentum": None}, {"augment": True}]
+)
+def test_optimizer_and_augmentation_are_a_recipe(report, tmp_path, options):
+    write_way(tmp_path, 3, PAIR)
+    write_way(tmp_path, 3, PAIR, **options)
+    write_way(tmp_path, 4, PAIR, **options)
+    printed = report()
+    assert len(printed.compared("recipe")) == 1
+    assert len(printed.compared("draws")) == 1
+    assert len(printed.compared()) == 2
 
 
 # Commands for what is missing
@@ -287,13 +396,12 @@ def write_run(path: Path, run: Run) -> None:
     """The history of a run, with as many steps as it takes."""
     num_tasks = {0: 1, 2: 1}.get(run.setting, len(run.spec.tasks))
     options = {name: value for name, value in run.recorded.items() if name not in ("setting", "seed")}
-    own = [0.65 + 0.01 * (run.seed % 7)] * num_tasks if run.setting in (3, 4) and run.data else None
     write(
         path,
         run.setting,
         [0.6 + 0.02 * (run.seed % 5)] * num_tasks,
         run.seed,
-        own=own,
+        as_trained=[0.65 + 0.01 * (run.seed % 7)] * num_tasks,
         steps=steps_of(run),
         images=steps_of(run) * run.batch_size,
         **options,
@@ -346,11 +454,18 @@ def carried_out(lines: Sequence[str]) -> list[Run]:
         ("heads", ["--data 0 --setting 1 --epochs 20"]),
         ("heads", ["--data 2 --setting 3 --epochs 30 --image_size 16"]),
         ("heads", ["--data 1 --setting 1 --epochs 3 --batch_size 50"]),
-        ("normalisation", ["--data 1 --setting 1 --epochs 3"]),
         ("recipe", ["--data 1 --setting 3 --epochs 3"]),
         ("recipe", ["--data 1 --setting 3 --epochs 3 --lr 0.3"]),
         ("single-task", ["--data 0 --setting 3 --epochs 2"]),
         ("single-task", ["--data 0 --setting 5 --epochs 20 --loss uw"]),
+        ("draws", ["--data 0 --setting 4 --epochs 3 --optimizer adamw --augment"]),
+        ("loss", ["--data 0 --setting 5 --epochs 3 --loss dwa:temperature=3"]),
+        ("loss", ["--data 0 --setting 3 --epochs 3 --tasks_per_step all --batch_size 40 --loss uw"]),
+        ("tasks a step", ["--data 1 --setting 3 --epochs 3 --tasks_per_step 4 --normalisation apart"]),
+        ("tasks a step", ["--data 1 --setting 3 --epochs 3 --tasks_per_step all --batch_size 40"]),
+        ("heads", ["--data 1 --setting 3 --epochs 4 --tasks_per_step 4 --normalisation apart"]),
+        ("heads", ["--data 1 --setting 3 --epochs 4 --encoder resnet18 --head linear --normalisation group"]),
+        ("recipe", ["--data 1 --setting 3 --epochs 3 --optimizer adamw"]),
         # neither is
         ("draws", ["--data 1 --setting 1 --epochs 3"]),
         ("draws", ["--data 1 --setting 0 --epochs 3 --momentum 0.5"]),
@@ -368,6 +483,11 @@ def carried_out(lines: Sequence[str]) -> list[Run]:
         # another loss than `mean` is taken for a side
         ("weights", ["--data 0 --setting 5 --epochs 3 --loss uw"]),
         ("all tasks", ["--data 0 --setting 5 --epochs 20 --loss uw"]),
+        ("heads", ["--data 0 --setting 5 --epochs 20 --loss uw"]),
+        # a setting has no such number of tasks a step, or no such loss with it
+        ("draws", ["--data 1 --setting 3 --epochs 3 --tasks_per_step all --batch_size 40"]),
+        ("tasks a step", ["--data 1 --setting 3 --epochs 3 --tasks_per_step all --batch_size 40 --loss uw"]),
+        ("all tasks", ["--data 0 --setting 3 --epochs 2 --tasks_per_step all --batch_size 40 --loss uw"]),
         # the other recipe is the one that is there already
         ("recipe", ["--data 1 --setting 3 --epochs 3 --momentum 0.9 --schedule cosine"]),
         # a whole number of epochs does not come within 5 % of the steps
@@ -435,13 +555,26 @@ def test_commands_complete_what_is_there_in_part(report, tmp_path):
     assert [row["seeds"] for row in printed.rows() if row["question"] == "heads"] == ["3", "3"]
 
 
+@pytest.mark.parametrize("setting", [0, 3])
+def test_commands_complete_the_seeds_of_scores_as_trained(report, tmp_path, setting):
+    write_run(tmp_path / "a", main.parse(["--train", "--setting", str(setting), "--epochs", "3"], OPTIONS))
+    runs = carried_out(report().commands("test"))
+    assert [(run.setting, run.seed) for run in runs] == [(setting, 1), (setting, 2)]
+    for run in runs:
+        write_run(run.save_path, run)
+    printed = report()
+    assert printed.commands("test") == []
+    assert [row["seeds"] for row in printed.rows() if row["question"] == "test"] == ["3"]
+
+
 def test_commands_complete_single_task_training(report, tmp_path):
     train_single(tmp_path, "--data", 0, "--epochs", 4, tasks=5)
     runs = carried_out(report().commands("single-task"))
     # The steps of the models that are there are not those of the whole
     for run in runs:
         write_run(run.save_path, run)
-    assert [row["seeds"] for row in report().rows() if row["measure"] == "accuracy"] == ["3"]
+    rows = [row for row in report().rows() if row["measure"] == "accuracy" and row["question"] != "test"]
+    assert [row["seeds"] for row in rows] == ["3", "3"]  # as usual, and as trained
 
 
 def test_commands_of_single_task_training_train_every_task(report, tmp_path):

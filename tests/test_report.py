@@ -498,15 +498,9 @@ def test_data_sets_are_reported_each_for_itself(report, tmp_path):
     assert "commonest answer scores 0.9000" in first
     assert "commonest answer scores 0.2000, balanced 0.2000" in second
     assert printed.rows() == []
-    for name, label in (("weights", first), ("normalisation", second)):
-        assert f"- {name} (" in label
-    for name, label in (
-        ("normalisation", first),
-        ("weights", second),
-        ("loss", second),
-        ("all tasks", second),
-    ):
-        assert f"- {name} (" not in label
+    for name in ("weights", "loss", "all tasks"):  # which take tasks that share their images
+        assert f"- {name} (" in first
+        assert f"- {name} (" not in second
 
 
 def test_generated_images_are_named_as_such_and_left_out_beside_real_ones(report, tmp_path):
@@ -533,6 +527,36 @@ def test_groups_are_told_apart_by_what_differs(report, tmp_path):
     ]
     explained = re.findall(r"^weights ([12]) of setting 4: (.+)$", printed.out, re.MULTILINE)
     assert sorted(words for _, words in explained) == ["0.25 0.75", "0.5 0.5"]
+
+
+def test_numbers_of_tasks_a_step_are_in_order_and_all_comes_last(report, tmp_path):
+    for number in ("all", 16, 2):
+        write_way(tmp_path, 3, PAIR, tasks_per_step=number)
+    assert report().labels == [f"3 uniform sampling, tasks_per_step {number}" for number in (2, 16, "all")]
+
+
+def test_a_label_states_the_parameters_of_a_loss_that_are_not_the_default(report, tmp_path):
+    losses = {"mean": 0, "dwa": 0, "dwa:temperature=2.0": 1, "dwa:temperature=3.0": 0, "stch": 0}
+    losses["famo:lr=0.1,weight_decay=0.001"] = 0
+    for loss, seed in losses.items():
+        write_way(tmp_path, 5, {seed: (0.6, 0.7)}, loss=loss)
+    printed = report()
+    names = ("dwa", "dwa:temperature=3.0", "famo:lr=0.1", "mean", "stch")
+    assert printed.labels == [f"5 summed losses, loss {name}" for name in names]
+    assert printed.cells("5 summed losses, loss dwa")["seeds"] == "2"
+    assert {second for _, second in printed.compared("loss")} == {
+        f"5 summed losses, loss {name}" for name in names if name != "mean"
+    }
+
+
+def test_setting_3_of_a_version_without_a_loss_has_the_mean(report, tmp_path):
+    write_way(tmp_path, 3, {0: (0.6, 0.7)}, loss=None)
+    write_way(tmp_path, 3, {1: (0.6, 0.8)}, loss="mean")
+    write_way(tmp_path, 3, {0: (0.6, 0.7)}, loss="uw", tasks_per_step="all")
+    assert report().labels == [
+        "3 uniform sampling, tasks_per_step 1, loss mean",
+        "3 uniform sampling, tasks_per_step all, loss uw",
+    ]
 
 
 def test_weights_that_say_the_same_are_one_group(report, tmp_path):
@@ -608,9 +632,15 @@ DAMAGED = {
     "a score above 1": {
         "epochs": [{"epoch": e, "loss": 1.0, **SCORES, "accuracy": [1.2, 0.5]} for e in (1, 2)]
     },
-    "own statistics of fewer tasks": {"own_statistics": {"accuracy": [0.5], "balanced_accuracy": [0.5]}},
-    "own statistics without balanced accuracy": {"own_statistics": {"accuracy": [0.5, 0.5]}},
-    "own statistics that are none": {"own_statistics": [0.5, 0.5]},
+    "scores as trained of fewer tasks": {
+        "as_trained": {"accuracy": [0.5], "balanced_accuracy": [0.5], "right": [""]}
+    },
+    "scores as trained without balanced accuracy": {
+        "as_trained": {"accuracy": [0.5, 0.5], "right": ["", ""]}
+    },
+    "scores as trained without right answers": {"as_trained": SCORES},
+    "right answers as trained that are no base64": {"as_trained": SCORES | {"right": ["", "?"]}},
+    "scores as trained that are none": {"as_trained": [0.5, 0.5]},
     "parameters without an encoder": {"parameters": {"heads": 3}},
     "weights that go with no setting": {"options": options_of(3, weights=["a"])},
     "weights of 0 that go with no setting": {"options": options_of(3, weights=[0, 0])},
@@ -764,7 +794,7 @@ def test_no_name_breaks_a_line(report, tmp_path):
     (command,) = re.findall("^  (for .*)  # 1$", printed.out, re.MULTILINE)
     command = command.replace("python main.py", "printf '%s|'")
     words = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
-    assert f"|{odd}/3_epochs-2_batch_size-32_image_size-4-seed-1|" in words
+    assert f"|{odd}/3_epochs-2_batch_size-32_lr-0.1_image_size-4-seed-1|" in words
     assert "|odd\nname.npz|" in words
 
 
@@ -892,11 +922,15 @@ HISTORIES = st.fixed_dictionaries(
         "steps": st.sampled_from([10, 20, 21]),
     },
     optional={
-        "own": st.lists(SHARE, min_size=2, max_size=2),
+        "as_trained": st.lists(SHARE, min_size=2, max_size=2),
         "lr": st.sampled_from([0.1, 0.2]),
         "momentum": st.just(0.9),
-        "tasks_per_step": st.sampled_from([1, 2]),
-        "loss": st.sampled_from(["mean", "uw"]),
+        "tasks_per_step": st.sampled_from([1, 2, "all"]),
+        "loss": st.sampled_from(["mean", "uw", "dwa:temperature=2.0", "dwa:temperature=3.0"]),
+        "normalisation": st.sampled_from(["together", "apart", "group"]),
+        "augment": st.just(True),
+        "encoder": st.just("resnet18"),
+        "head": st.just("linear"),
         "weights": st.sampled_from([[1.0, 2.0], [3.0, 1.0], [0.0, 1.0]]),
         "codes": st.sampled_from([("b",), ("a", "b")]),
         "validation": st.sampled_from([0.1, 0.2]),
@@ -914,12 +948,10 @@ def written_as(history: Mapping, path: Path) -> None:
         (option,) = (option for option in OPTIONS if option.name == name)
         if setting not in option.settings:
             history.pop(name, None)
-    if setting not in (3, 4):
-        history.pop("own", None)
     if setting in (0, 2):
-        history["accuracy"], constant = history["accuracy"][:1], history.pop("constant", None)
-        if constant:
-            history["constant"] = constant[:1]
+        for name in ("accuracy", "constant", "as_trained"):
+            if name in history:
+                history[name] = history[name][:1]
     if setting == 2:
         history["task"] = int(history["steps"] == 20)
     write(path, **history)
