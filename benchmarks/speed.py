@@ -22,6 +22,13 @@ their share.
 With --loss, steps of setting 5 with each given loss are timed in turn with those of `mean` instead. The ratio
 is how many times as long a step takes.
 
+With --choices, steps with each of several options of main.py take turns instead, such as
+
+  --settings 3 --data 1 --choices "--tasks_per_step 4" "--tasks_per_step 4 --normalisation apart"
+
+The ratios are to the first. Beside them are the seconds of scoring --test_images images, as usual and as
+trained; the latter estimates statistics on as many training images as there are real ones.
+
 In its turn, a variant gets the C library's memory management as in a process of its own: as main.py sets it
 for A and C, the default for B. It is timed after a step to warm up, and A also after an evaluation, as A
 keeps the memory for its large batches but loses it in B's turn.
@@ -30,6 +37,7 @@ keeps the memory for its large batches but loses it in B's turn.
 import argparse
 import ctypes
 import itertools
+import shlex
 import statistics
 import subprocess
 import sys
@@ -51,11 +59,12 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import main as program
 from agents import Agent, make_agent, make_optimizer, normalised
 from data import DataSet, Split
 from errors import UserError
 from models import Dimensions, Model, computing_in
-from options import COUNT, DEVICE, Run, choice, make_run
+from options import COUNT, DEVICE, OPTIONS, Run, choice, make_run
 from running.session import compiling
 from running.setup import keep_freed_memory, pick_device
 from settings import LOSSES, PRECISIONS, SETTINGS
@@ -382,6 +391,31 @@ def measure_losses(args: argparse.Namespace, device: torch.device) -> None:
         print(f"{loss:14}  {columns[0]:18}  {columns[1]:18}  {ratio}", flush=True)
 
 
+def measure_choices(setting: int, args: argparse.Namespace, device: torch.device) -> None:
+    """Time steps and scoring of a setting with each choice of options and print the results."""
+    print(heading(args, device, f"steps of setting {setting}"))
+    print(f"{'ms/step':20}  {'to the first':18}  {'scoring s':18}  {'as trained s':18}  options")
+    data = generated(args.data, args.test_images, device)
+    keep_freed_memory()
+    argv = ["--train", "--setting", str(setting), "--data", str(args.data), "--precision", args.precision]
+    runs = [program.parse([*argv, *shlex.split(words)], OPTIONS) for words in args.choices]
+    variants = [Ours(make_agent(data, run)) for run in runs]
+    rows = []
+    for number in range(args.rounds + 1):  # the first round warms up
+        row = []
+        for variant in variants:
+            seconds(partial(variant.train, 1), device)
+            step = 1000 * seconds(partial(variant.train, args.steps), device) / args.steps
+            usual = seconds(variant.evaluate, device)
+            row.append((step, usual, seconds(variant.agent.evaluate_as_trained, device)))
+        if number:
+            rows.append(row)
+    for i, words in enumerate(args.choices):
+        cells = [spread([row[i][j] for row in rows], 1) for j in range(3)]
+        ratio = spread([row[i][0] / row[0][0] for row in rows], 2)
+        print(f"{cells[0]:20}  {ratio:18}  {cells[1]:18}  {cells[2]:18}  {words}", flush=True)
+
+
 def heading(args: argparse.Namespace, device: torch.device, what: str) -> str:
     """A heading with data set, version, device and options."""
     where = (
@@ -481,6 +515,10 @@ def main() -> None:
         "--loss", type=typed(choice(LOSSES)), nargs="+", metavar="NAME",
         help="only time steps of setting 5 with these losses against those of `mean`",
     )  # fmt: skip
+    add(
+        "--choices", nargs="+", metavar="OPTIONS",
+        help="only time steps and scoring with these options of main.py, one string for each",
+    )  # fmt: skip
     add("--compile", action="store_true", help="compile A and C")
     add("--device", type=typed(DEVICE), default="auto", help="as for main.py (auto)")
     add("--memory_of", choices="AB", help=argparse.SUPPRESS)
@@ -501,6 +539,9 @@ def main() -> None:
         with compiling(args.compile):
             if args.loss:
                 measure_losses(args, device)
+            elif args.choices:
+                for setting in args.settings:
+                    measure_choices(setting, args, device)
             elif args.memory_of:
                 measure_memory(args, device)
             else:
