@@ -132,6 +132,7 @@ def test_slices_leave_frozen_statistics_and_every_momentum_alone():
     slices = [torch.randn(size, 3, 8, 8) for size in (2, 3, 4)]
     encode_apart(encoder, slices)
     assert torch.equal(first.running_mean, torch.zeros(8))
+    assert (first.momentum, second.momentum) == (0.1, None)
     assert second.running_mean.any()
     second.momentum = 0.2
     encoder.fails = True
@@ -189,6 +190,8 @@ def test_with_groups_no_image_depends_on_others(cifar10, setting):
 def test_with_groups_every_batch_normalisation_is_replaced_and_nothing_else_changes(encoder, head):
     torch.manual_seed(0)
     model = make_model(Dimensions(3, 8, [2, 3]), encoder, head)
+    for number, layer in enumerate(norms(model)):
+        layer.eps = 0.001 * (1 + number)
     before = dict(copy.deepcopy(model).named_modules())
     normalise_by_groups(model)
     assert len(dict(model.named_modules())) == len(before)
