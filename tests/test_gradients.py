@@ -22,7 +22,8 @@ import agents
 import losses
 from agents import Agent, SummedLossAgent
 from data import DataSet, load
-from losses import Combiner
+from errors import UserError
+from losses import Combiner, make_combiner
 from models import Model
 from options import OPTIONS, make_run
 from running.stopping import Stopped
@@ -71,7 +72,9 @@ def rows_of(agent: Agent) -> torch.Tensor:
     for task in range(len(agent.model.heads)):
         model = copy.deepcopy(agent.model).train()
         here = slice(task * size, (task + 1) * size) if len(drawn) > 1 else slice(None)
-        logits = model.heads[task](model.encoder(inputs)[here])
+        apart = agent.run.normalisation == "apart"
+        features = model.encoder(inputs[here]) if apart else model.encoder(inputs)[here]
+        logits = model.heads[task](features)
         F.cross_entropy(logits, agent.data.tasks[task][labels[here]]).backward()
         rows.append(gradient_of(model.encoder.parameters()))
     return torch.stack(rows)
@@ -103,6 +106,7 @@ def test_norms_cosines_and_weights_are_those_of_separate_backward_passes(three, 
         {"setting": 6, "weights": [1, 0, 3]},
         {"setting": 3, "tasks_per_step": "all", "batch_size": 60},
         {"setting": 3, "tasks_per_step": "all", "batch_size": 60, "loss": "upgrad"},
+        {"setting": 3, "tasks_per_step": "all", "batch_size": 60, "normalisation": "apart"},
     ],
 )
 def test_every_setting_with_all_tasks_in_a_step_records_them(three, options):
@@ -136,6 +140,57 @@ def test_a_task_without_a_gradient_has_a_norm_and_cosines_of_0(three):
     assert agent.gradients["cosines"][1] == [0, 0, 0]
     assert [row[1] for row in agent.gradients["cosines"]] == [0, 0, 0]
     assert agent.gradients["cosines"][0][0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("blind", [[1], [0, 1, 2]], ids=["one", "all"])
+def test_tasks_without_a_gradient_do_not_end_the_training(three, loss, blind):
+    agent = measured(three, loss=loss)
+    with torch.no_grad():
+        for task in blind:
+            agent.model.heads[task][0].weight.zero_()
+    agent.train_steps(1)
+    assert [norm == 0 for norm in agent.gradients["norms"]] == [task in blind for task in range(3)]
+    weights = agent.gradients["weights"]
+    assert weights is None or np.isfinite(weights).all()
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if LOSSES[loss].aggregates])
+def test_gradients_of_every_length_have_finite_weights_or_none_and_stay_as_they_are(loss):
+    torch.manual_seed(0)
+    directions, combiner = torch.randn(4, 30), make_combiner(loss, 4)
+    for short in ([0, 1], [0, 1, 2, 3]):
+        for power in (8, 17, 23, 41):
+            gradients = directions.clone()
+            gradients[short] *= 10.0**-power
+            before = gradients.clone()
+            found = combiner.task_weights(torch.ones(4), torch.full((4,), 0.25), gradients)
+            assert found is None or found.isfinite().all()
+            assert torch.equal(gradients, before)
+
+
+@pytest.mark.parametrize("parts", [["encoder"], ["encoder", "heads"]], ids=["encoder", "everything"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_frozen_encoder_has_gradients_of_0(three, loss, parts):
+    agent = measured(three, loss=loss)
+    for part in parts:
+        getattr(agent.model, part).requires_grad_(False)
+    agent.train_steps(1)
+    assert agent.gradients["norms"] == [0, 0, 0]
+    assert agent.gradients["cosines"] == [[0, 0, 0]] * 3
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_that_are_not_finite_end_the_training_in_a_line_as_without(three, loss):
+    ends = []
+    for gradients in (True, False):
+        agent = measured(three, loss=loss, gradients=gradients)
+        agent.model.heads[1][0].weight.data.fill_(torch.nan)
+        with pytest.raises(UserError) as caught:
+            agent.train_steps(1)
+        ends.append(str(caught.value))
+    assert ends[0] == ends[1]
+    assert "\n" not in ends[0]
 
 
 def test_frozen_parameters_of_an_encoder_do_not_count(three):
