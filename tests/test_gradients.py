@@ -297,8 +297,9 @@ WAYS_OF_TRAINING = [
 def slow_hits(agent: Agent, step: int) -> dict[int, list[bool]]:
     """Which images of a step each head answers rightly, before its update."""
     data, setting = agent.data, agent.run.setting
-    drawn = agent.plan.sampled(1)[step].tolist()
-    inputs, labels = data.train.batch(torch.from_numpy(agent.plan.indices(1)[step]))
+    epoch = len(agent.epochs) + 1
+    drawn = agent.plan.sampled(epoch)[step].tolist()
+    inputs, labels = data.train.batch(torch.from_numpy(agent.plan.indices(epoch)[step]))
     size, model = len(labels) // len(drawn), copy.deepcopy(agent.model).train()
     table = {0: torch.arange(10)[None], 1: torch.arange(10)[None], 2: data.tasks[3:4]}.get(
         setting, data.tasks
@@ -340,6 +341,18 @@ def test_losses_on_test_images_and_accuracies_in_training_are_those_of_loops(cif
         table = {0: torch.arange(10)[None], 2: cifar10.tasks[3:4]}.get(setting, cifar10.tasks)
         losses = [F.cross_entropy(*pair).item() for pair in zip(logits, table[:, labels], strict=True)]
         assert record["test_loss"] == pytest.approx(losses, rel=1e-4)
+
+
+def test_each_epoch_counts_its_own_answers(cifar10):
+    agent = make(5, cifar10, TINY, lr=0.05, batch_size=160)
+    list(agent.train(1))
+    hits: list[list[bool]] = [[] for _ in range(10)]
+    for step in range(2):
+        for head, right in slow_hits(agent, step).items():
+            hits[head] += right
+        agent.train_steps(1)
+    (record,) = agent.train(2)
+    assert record["train_accuracy"] == pytest.approx([np.mean(right) for right in hits], abs=0.005)
 
 
 @pytest.mark.parametrize(("setting", "options"), [(3, {"tasks_per_step": 4}), (5, {})])
@@ -453,6 +466,7 @@ def test_an_agent_that_scores_an_average_is_evaluated_as_its_training_scored_it(
     assert weights == plain_weights  # it trains as without
     usual, again = (history["epochs"][-1]["accuracy"], history["as_trained"]["accuracy"])
     assert history["epochs"][-1]["test_loss"] != plain_history["epochs"][-1]["test_loss"]
+    assert history["epochs"][0]["test_loss"] != history["epochs"][1]["test_loss"]
     for setting in (5, 3):
         evaluated = program("--eval", "--data", file, "--setting", setting, "--save_path", tmp_path / "whole")
         assert evaluated.accuracy == f"Accuracy: {usual}"
