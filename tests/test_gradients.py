@@ -478,3 +478,12 @@ def test_an_agent_that_scores_an_average_is_evaluated_as_its_training_scored_it(
             assert "training.extra" in error_line(refused)
         else:
             assert refused.code == 0
+
+
+def test_an_average_is_scored_as_trained_too(three):
+    run = make_run("train", {"setting": 5, "batch_size": 80, "lr": 0.5}, spec=three.spec)
+    agent, plain = AveragingAgent(three, run, TINY), SummedLossAgent(three, run, TINY)
+    agent.train_steps(2)
+    for network, same in ((agent.average, True), (agent.model, False)):
+        plain.model.load_state_dict(network.state_dict())
+        assert (plain.evaluate_as_trained() == agent.evaluate_as_trained()) == same
