@@ -7,7 +7,7 @@ which sources steps sample their images, and which tasks are scored. `Agent._tra
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -211,11 +211,13 @@ class Agent:
             losses, _, _ = self._forward(sampled, *self._batch())
             rows = []
             for loss in losses:
-                found = torch.autograd.grad(loss, encoder, retain_graph=True, allow_unused=True)
+                found: Sequence[Tensor | None] = [None] * len(encoder)
+                if encoder and loss.requires_grad:  # otherwise the encoder, or the whole network, is frozen
+                    found = torch.autograd.grad(loss, encoder, retain_graph=True, allow_unused=True)
                 filled = [
                     torch.zeros_like(p) if g is None else g for p, g in zip(encoder, found, strict=True)
                 ]
-                rows.append(torch.cat([each.flatten() for each in filled]))
+                rows.append(torch.cat([loss.new_zeros(0), *(each.flatten() for each in filled)]))
             gradients = torch.stack(rows).float()
             _, weights = self._heads_and_weights(sampled)
             given = self.combiner.task_weights(torch.stack(losses), weights, gradients)

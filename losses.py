@@ -316,8 +316,9 @@ class Aggregation(TorchJdMethod):
     def task_weights(self, losses: Tensor, weights: Tensor, gradients: Tensor) -> Tensor | None:
         """Weights of the tasks' gradients, if the method is a weighted sum of them."""
         weighting = getattr(copy.deepcopy(self.aggregator), "weighting", None)
-        if weighting is None:
-            return None
+        gradients = _without_too_short(gradients.clone())
+        if weighting is None or not gradients.any() or not gradients.isfinite().all():
+            return None  # some methods fail where there is nothing to weigh
         before = torch.get_rng_state()  # some methods sample
         found = weighting(gradients)
         torch.set_rng_state(before)
@@ -355,9 +356,13 @@ def _task_gradients(
     gradients = torch.cat([parameter.jac.reshape(len(separate), -1) for parameter in trained], dim=1)
     for parameter in trained:
         del parameter.jac
-    gradients.div_(weights[:, None])
+    return trained, _without_too_short(gradients.div_(weights[:, None]))
+
+
+def _without_too_short(gradients: Tensor) -> Tensor:
+    """Set the gradients to 0, in place, that are too short to be squared."""
     too_short = torch.linalg.vector_norm(gradients, dim=1, keepdim=True) < SMALLEST**0.5
-    return trained, gradients.mul_(~too_short)
+    return gradients.mul_(~too_short)
 
 
 class GradVac(Aggregation):

@@ -180,16 +180,18 @@ def normalise_by_groups(module: nn.Module) -> None:
     Raises:
         UserError: NUM_GROUPS does not divide the number of channels of a layer.
     """
-    for name, layer in module.named_children():
+    replaced: dict[nn.Module, nn.Module] = {}
+    for name, layer in list(module.named_modules(remove_duplicate=False)):
         if not isinstance(layer, BATCH_NORMALISATION):
-            normalise_by_groups(layer)
-        elif layer.num_features % NUM_GROUPS:
+            continue
+        if layer.num_features % NUM_GROUPS:
             raise UserError(
                 f"--normalisation group splits channels into {NUM_GROUPS} equal groups, and a layer has "
                 f"{layer.num_features}: change the layer, or leave --normalisation group out"
             )
-        else:
-            setattr(module, name, nn.GroupNorm(NUM_GROUPS, layer.num_features, layer.eps, layer.affine))
+        if layer not in replaced:
+            replaced[layer] = nn.GroupNorm(NUM_GROUPS, layer.num_features, layer.eps, layer.affine)
+        module.set_submodule(name, replaced[layer])
 
 
 def averaging_layers(module: nn.Module) -> list[Any]:
