@@ -221,8 +221,8 @@ class Agent:
             gradients = torch.stack(rows).float()
             _, weights = self._heads_and_weights(sampled)
             given = self.combiner.task_weights(torch.stack(losses), weights, gradients)
-        norms = torch.linalg.vector_norm(gradients, dim=1)
-        units = gradients / norms.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+        norms = torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float64)  # which does not overflow
+        units = gradients / norms.float().clamp(min=torch.finfo(torch.float32).tiny)[:, None]
         return {
             "norms": norms.tolist(),
             "cosines": (units @ units.T).tolist(),
