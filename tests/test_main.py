@@ -491,7 +491,8 @@ def train_elsewhere(argv: list[str]) -> None:
 
 
 def test_the_same_command_gives_the_same_bytes_in_another_process(program, tmp_path):
-    options = ["--train", "--setting", "2", "--task", "1", "--epochs", "2", *map(str, SMALL)]
+    data = write_data(tmp_path / "own.npz", [16, 16])
+    options = ["--train", "--setting", "3", "--data", str(data), "--batch_size", "8", "--epochs", "2"]
     options += ["--save_model", "--save_history", "--seed"]
     process = PROCESSES.Process(
         target=train_elsewhere, args=([*options, "1", "--save_path", str(tmp_path / "a")],)
