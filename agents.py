@@ -139,30 +139,17 @@ class Agent:
         self.combiner.after_step(lambda: self._recompute(sampled, images, labels))
         self.after_step()
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """The images and labels of the next step."""
-        images, labels = self.data.train.batch(self._indices[self.step])
-        if self.run.augment:
-            images = augmented(images, (self.run.seed, AUGMENTING, len(self.epochs), self.step))
-        return images, labels
-
     def _forward(
         self, sampled: list[int], images: Tensor, labels: Tensor
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Compute losses and correct answers of a batch, and its features.
+        """Compute losses, numbers of correct answers, and features of a batch.
 
-        There is a loss and a number of correct answers for each sampled source at each of its heads. The
-        features are those of the batch, or of each sampled source.
+        There is a loss and a number of correct answers for each sampled source at each of its heads.
         """
         losses, hits = [], []
         with computing_in(self.run.precision, self.data.device):
+            features, features_of = self._encode(sampled, images)
             labels_of = _by_source(labels, sampled)
-            if self.plan.apart:
-                features = encode_apart(self.model.encoder, list(_by_source(images, sampled).values()))
-                features_of = dict(zip(labels_of, features, strict=True))
-            else:
-                features = [self.model.encoder(images)]
-                features_of = _by_source(features[0], sampled)
             for source in features_of:
                 for head in self.plan.sources[source].heads:
                     logits = self.model.heads[head](features_of[source]).float()
@@ -170,6 +157,22 @@ class Agent:
                     losses.append(F.cross_entropy(logits, targets))
                     hits.append((logits.detach().argmax(dim=1) == targets).sum())
         return losses, hits, features
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """The images and labels of the next step."""
+        images, labels = self.data.train.batch(self._indices[self.step])
+        if self.run.augment:
+            images = augmented(images, (self.run.seed, AUGMENTING, len(self.epochs), self.step))
+        return images, labels
+
+    def _encode(self, sampled: list[int], images: Tensor) -> tuple[list[Tensor], dict[int, Tensor]]:
+        """Compute the features of a batch: as the encoder returns them, and by source."""
+        if self.plan.apart:
+            slices = _by_source(images, sampled)
+            features = encode_apart(self.model.encoder, list(slices.values()))
+            return features, dict(zip(slices, features, strict=True))
+        together = self.model.encoder(images)
+        return [together], _by_source(together, sampled)
 
     def _heads_and_weights(self, sampled: list[int]) -> tuple[Tensor, Tensor]:
         """Head and weight of each loss.

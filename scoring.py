@@ -26,6 +26,9 @@ ENCODER_BATCH = {"cpu": 128, "cuda": 2048}
 HEAD_BATCH = 2048
 """Images in a batch of the heads."""
 
+MOST_LOGITS = 2**24
+"""Logits, each counted once for every task of a head, that are compared at a time."""
+
 Part = tuple[list[int], Tensor]
 """Tasks, and the images that are scored in them: int64 indices."""
 
@@ -209,17 +212,20 @@ class Scorer:
         """
         for head in dict.fromkeys(self._head_of[task] for task in tasks):
             logits = model.heads[head](features).float()
-            answered = [task for task in tasks if self._head_of[task] == head]
-            answers = self._answer_of_logit[answered][:, None, : logits.shape[1]]
-            possible = logits.masked_fill(answers < 0, -torch.inf)
-            targets = self._tasks[answered][:, self._images.labels[images], None]  # -1 outside of a task
-            best = possible.argmax(dim=2, keepdim=True)
-            right[torch.tensor(answered, device=images.device)[:, None], images] = (
-                answers.expand_as(possible).gather(2, best) == targets
-            ).squeeze(2)
-            of_answer = possible.masked_fill(answers != targets, -torch.inf).logsumexp(dim=2)
-            entropies = (possible.logsumexp(dim=2) - of_answer).masked_fill(targets[:, :, 0] < 0, 0)
-            losses[answered] += entropies.sum(dim=1, dtype=torch.float64)
+            of_head = [task for task in tasks if self._head_of[task] == head]
+            count = max(1, MOST_LOGITS // logits.numel())
+            for first in range(0, len(of_head), count):
+                answered = of_head[first : first + count]
+                answers = self._answer_of_logit[answered][:, None, : logits.shape[1]]
+                possible = logits.masked_fill(answers < 0, -torch.inf)
+                targets = self._tasks[answered][:, self._images.labels[images], None]  # -1 outside of a task
+                best = possible.argmax(dim=2, keepdim=True)
+                right[torch.tensor(answered, device=images.device)[:, None], images] = (
+                    answers.expand_as(possible).gather(2, best) == targets
+                ).squeeze(2)
+                of_answer = possible.masked_fill(answers != targets, -torch.inf).logsumexp(dim=2)
+                entropies = (possible.logsumexp(dim=2) - of_answer).masked_fill(targets[:, :, 0] < 0, 0)
+                losses[answered] += entropies.sum(dim=1, dtype=torch.float64)
 
     def _scores(self, right: Tensor, losses: Tensor) -> Scores:
         """The scores of answers: bool, tasks x images, and float64, tasks; both on the CPU."""
