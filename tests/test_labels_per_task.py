@@ -66,6 +66,7 @@ def history_of(path: Path) -> dict:
         *((SOME, ("--setting", setting)) for setting in (3, 4)),
         (SOME, ("--setting", 2, "--task", 7)),
         (SOME, ("--setting", 3, "--tasks_per_step", 4)),
+        (SOME, ("--setting", 3, "--tasks_per_step", "all", "--loss", "uw")),
         (SOME, ("--setting", 4, "--validation", 0.4)),
         *((ALL, ("--setting", 5, "--loss", loss)) for loss in ("mean", "uw", "pcgrad")),
         (ALL, ("--setting", 6)),
@@ -75,7 +76,7 @@ def test_training_resumes_to_the_same_bits_and_evaluates_to_the_same_accuracies(
     program, tmp_path, no_network, labels, options
 ):
     path = write_labels(tmp_path / "mine.npz", *labels)
-    options += ("--data", path, "--batch_size", 16, "--data_path", tmp_path / "data")
+    options += ("--data", path, "--batch_size", 20, "--data_path", tmp_path / "data")
     saved = ("--save_model", "--save_history", "--save_path")
     straight = program("--train", *options, "--epochs", 2, *saved, tmp_path / "straight")
     assert straight.code == 0
