@@ -601,13 +601,18 @@ def _check_all_tasks(run: Run, size: int, num_tasks: int) -> str | None:
     )
 
 
+def _samples_some(run: Run) -> bool:
+    """Whether a step samples tasks, and need not have all of them."""
+    return SETTINGS[run.setting].samples_tasks and run.tasks_per_step != ALL
+
+
 def check_loss(run: Run) -> str | None:
     """Check that there are losses to combine."""
     if run.mode != "train" or run.loss == "mean":
         return None
     if len(run.spec.tasks) == 1:
         return f"--loss {run.loss} has nothing to combine, as {run.spec.name} has one task: leave it out"
-    if SETTINGS[run.setting].samples_tasks and run.tasks_per_step != ALL:
+    if _samples_some(run):
         return (
             f"--loss {run.loss} combines the losses of all tasks, and a step of setting {run.setting} "
             f"samples some: add --tasks_per_step {ALL}"
@@ -619,7 +624,7 @@ def check_gradients(run: Run) -> str | None:
     """Check that a step has the gradients of all tasks."""
     if not run.gradients or run.mode != "train":
         return None
-    if SETTINGS[run.setting].samples_tasks and run.tasks_per_step != ALL:
+    if _samples_some(run):
         return (
             f"--gradients compares the gradients of all tasks, and a step of setting {run.setting} samples "
             f"some: add --tasks_per_step {ALL}"
@@ -670,8 +675,9 @@ DEFAULT_DATA = 1
 SINGLE = [i for i, setting in enumerate(SETTINGS) if setting.kind == "single-task"]
 WEIGHTED = [i for i, setting in enumerate(SETTINGS) if setting.weighted]
 SAMPLED = [i for i, setting in enumerate(SETTINGS) if setting.samples_tasks]
-ALL_TASKS = [i for i, each in enumerate(SETTINGS) if each.shared_inputs or each.samples_tasks]
-ALL_TASKS = [i for i in ALL_TASKS if SETTINGS[i].shared_inputs or not SETTINGS[i].weighted]
+ALL_TASKS = [
+    i for i, each in enumerate(SETTINGS) if each.shared_inputs or (each.samples_tasks and not each.weighted)
+]
 WITH_LOSS = [i for i in ALL_TASKS if not SETTINGS[i].weighted]
 
 MAIN, RECIPE, DATA, FILES, MACHINE = "what to run", "how to train", "the images", "files", "the machine"

@@ -7,7 +7,7 @@ with statistics estimated again from batches like those of a training step.
 import base64
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ class Scorer:
             progress: whether to show a bar.
             pause: called after every batch; may raise.
         """
-        return self._score(model, iter(self._groups), precision, batch_size, progress, pause)
+        return self._score(model, (part for part in self._groups), precision, batch_size, progress, pause)
 
     def as_trained(
         self,
@@ -136,7 +136,7 @@ class Scorer:
             with computing_in(precision, train.labels.device):
                 return model.encoder(images)
 
-        def parts() -> Iterator[Part]:
+        def parts() -> Generator[Part]:
             mixed = plan.mixed_batches()
             with _estimating(layers, [model.encoder] if mixed is not None else []) as settle_encoder:
                 for batch in mixed if mixed is not None else ():
@@ -166,13 +166,13 @@ class Scorer:
     def _score(
         self,
         model: Model,
-        parts: Iterator[Part],
+        parts: Generator[Part],
         precision: str,
         batch_size: int | None,
         progress: bool,
         pause: Callable[[], None],
     ) -> Scores:
-        """Score the heads of a model on parts, which are made one by one."""
+        """Score the heads of a model on parts, which are made one by one, and end with the scoring."""
         device = self._images.labels.device
         num_pixels = self._images.images.shape[2] * self._images.images.shape[3]
         encoded = batch_size or max(1, ENCODER_BATCH[device.type] * 32 * 32 // num_pixels)
@@ -184,7 +184,7 @@ class Scorer:
         was_training = model.training
         model.eval()
         try:
-            with bar, torch.random.fork_rng([device] if device.type == "cuda" else []), _closing(parts):
+            with bar, torch.random.fork_rng([device] if device.type == "cuda" else []), closing(parts):
                 for tasks, images in parts:
                     for batch in images.split(answered):
                         with computing_in(precision, device):
@@ -244,11 +244,6 @@ class Scorer:
             loss=[loss if math.isfinite(loss) else None for loss in (losses / totals).tolist()],
             right=bits,
         )
-
-
-def _closing(parts: Iterator[Part]) -> Any:
-    """Context that ends a generator at once, whatever happens."""
-    return closing(parts) if isinstance(parts, Generator) else nullcontext()
 
 
 @contextmanager
