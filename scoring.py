@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from data import Split
 from models import Model, averaging_layers, computing_in
-from sampling import Plan
+from sampling import Plan, Source
 
 ENCODER_BATCH = {"cpu": 128, "cuda": 2048}
 """Images of 32 x 32 pixels in a batch of the encoder, by type of device."""
@@ -131,34 +131,34 @@ class Scorer:
         if not any(layer is each for module in passed for each in module.modules() for layer in layers):
             return None
 
-        def encode(indices: np.ndarray) -> Tensor:
-            images = train.batch(torch.from_numpy(indices).to(train.labels.device))[0]
-            with computing_in(precision, train.labels.device):
-                return model.encoder(images)
+        def show(batches: Iterable[np.ndarray], heads: Sequence[nn.Module] = ()) -> None:
+            for indices in batches:
+                images = train.batch(torch.from_numpy(indices).to(train.labels.device))[0]
+                with computing_in(precision, train.labels.device):
+                    features = model.encoder(images)
+                    for head in heads:
+                        head(features)
+                pause()
+
+        def parts_of(sources: list[Source], batches: np.ndarray, own_encoder: bool) -> Generator[Part]:
+            numbers = dict.fromkeys(head for source in sources for head in source.heads)
+            tasks = {task for task, head in enumerate(self._head_of) if head in numbers}
+            heads = [model.heads[number] for number in numbers]
+            with _estimating(layers, [*heads, *([model.encoder] if own_encoder else [])]) as settle:
+                show(batches if tasks else (), heads)
+                settle()
+                for scored, images in self._groups:
+                    if both := [task for task in scored if task in tasks]:
+                        targets = self._tasks[both][:, self._images.labels[images]]
+                        yield both, images[(targets >= 0).any(dim=0)]
 
         def parts() -> Generator[Part]:
             mixed = plan.mixed_batches()
-            with _estimating(layers, [model.encoder] if mixed is not None else []) as settle_encoder:
-                for batch in mixed if mixed is not None else ():
-                    encode(batch)
-                    pause()
-                settle_encoder()
+            with _estimating(layers, [model.encoder] if mixed is not None else []) as settle:
+                show(mixed if mixed is not None else ())
+                settle()
                 for sources, batches in plan.separate_batches():
-                    numbers = dict.fromkeys(head for source in sources for head in source.heads)
-                    tasks = {task for task, head in enumerate(self._head_of) if head in numbers}
-                    heads = [model.heads[number] for number in numbers]
-                    with _estimating(layers, [*heads, *([model.encoder] if mixed is None else [])]) as settle:
-                        for batch in batches if tasks else ():
-                            features = encode(batch)
-                            with computing_in(precision, train.labels.device):
-                                for head in heads:
-                                    head(features)
-                            pause()
-                        settle()
-                        for scored, images in self._groups:
-                            if both := [task for task in scored if task in tasks]:
-                                targets = self._tasks[both][:, self._images.labels[images]]
-                                yield both, images[(targets >= 0).any(dim=0)]
+                    yield from parts_of(sources, batches, own_encoder=mixed is None)
 
         return self._score(model, parts(), precision, None, progress, pause)
 

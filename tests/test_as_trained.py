@@ -55,7 +55,12 @@ def own(own_file) -> DataSet:
 @pytest.fixture(scope="module")
 def data(own, cifar10, cifar100, tmp_path_factory) -> dict[str, DataSet]:
     data = {"own": own, "cifar10": cifar10, "cifar100": cifar100}
-    for name, counts, table in (("few", [30, 20, 24, 3, 2], TABLE), ("ways", [9] * 7, WAYS)):
+    files = {
+        "few": ([30, 20, 24, 3, 2], TABLE),
+        "ways": ([9] * 7, WAYS),
+        "two": ([30, 20, 24, 14], [[0, 1, -1, -1], [-1, -1, 0, 1]]),
+    }
+    for name, (counts, table) in files.items():
         file = write_data(tmp_path_factory.mktemp("data") / f"{name}.npz", counts, size=8, tasks=table)
         run = make_run("train", {"data": file, "setting": 3, "batch_size": 4})
         data[name] = load(run.spec, Path(), 8, CPU)
@@ -314,9 +319,9 @@ def test_scores_as_trained_are_those_of_a_slow_version_batch_by_batch(data, case
 
 
 @pytest.mark.parametrize("encoder", [DropoutEncoder, FrozenEncoder, BatchEncoder])
-@pytest.mark.parametrize("options", [{}, {"tasks_per_step": 4}], ids=["one", "four"])
-def test_only_layers_that_train_and_keep_statistics_get_new_ones(cifar100, encoder, options):
-    agent = trained(cifar100, 3, encoder, batch_size=80, **options)
+@pytest.mark.parametrize("tasks_per_step", [1, 2])
+def test_only_layers_that_train_and_keep_statistics_get_new_ones(data, encoder, tasks_per_step):
+    agent = trained(data["two"], 3, encoder, batch_size=16, tasks_per_step=tasks_per_step)
     right, losses = slow_scores(agent)
     scores = agent.evaluate_as_trained()
     assert scores.loss == pytest.approx(losses, rel=2e-4)

@@ -7,7 +7,7 @@ combiner or an agent of one's own adds.
 import copy
 import json
 from dataclasses import replace
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -205,15 +205,26 @@ def test_frozen_parameters_of_an_encoder_do_not_count(three):
     assert agent.gradients["norms"] == pytest.approx([row.norm().item() for row in rows], rel=1e-3)
 
 
+def test_a_compiled_encoder_has_the_same_gradients(three, monkeypatch):
+    traced = partialmethod(torch.nn.Module.compile, backend="aot_eager_default_partitioner")
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    plain, compiled = (measured(three, compile=compiled) for compiled in (False, True))
+    for agent in (plain, compiled):
+        agent.train_steps(2)
+    assert compiled.gradients["norms"] == pytest.approx(plain.gradients["norms"], rel=1e-3)
+    np.testing.assert_allclose(compiled.gradients["cosines"], plain.gradients["cosines"], atol=1e-3)
+    assert compiled.losses[:2].tolist() == pytest.approx(plain.losses[:2].tolist(), rel=1e-3)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_measuring_changes_no_bit(three, loss):
     ends = []
     for gradients in (True, False):
         agent = measured(three, NOISY, loss=loss, gradients=gradients, momentum=0.5)
         torch.manual_seed(3)
-        epochs = list(agent.train(3))
+        epochs = list(agent.train(2))
         agent.train_steps(1)
-        assert [("gradients" in epoch) for epoch in epochs] == [gradients] * 3
+        assert [("gradients" in epoch) for epoch in epochs] == [gradients] * 2
         combination = bytes_of(agent.state()["combination"])
         ends.append((weights_of(agent), torch.get_rng_state().tolist(), combination))
     assert ends[0] == ends[1]

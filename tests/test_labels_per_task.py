@@ -63,7 +63,7 @@ def history_of(path: Path) -> dict:
 @pytest.mark.parametrize(
     ("labels", "options"),
     [
-        *((SOME, ("--setting", setting)) for setting in (3, 4)),
+        (SOME, ("--setting", 3)),
         (SOME, ("--setting", 2, "--task", 7)),
         (SOME, ("--setting", 3, "--tasks_per_step", 4)),
         (SOME, ("--setting", 3, "--tasks_per_step", "all", "--loss", "uw")),
