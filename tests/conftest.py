@@ -30,6 +30,11 @@ if TYPE_CHECKING:  # else where it is used, as the process that only hands out t
     from data import DataSet
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that need the server of processes first: then one worker starts it, not each."""
+    items.sort(key=lambda item: item.get_closest_marker("processes") is None)
+
+
 def pytest_collection_finish() -> None:
     """Leave what the libraries have made out of every later collection of garbage: it never becomes any."""
     gc.collect()

@@ -118,16 +118,16 @@ def test_with_each_loss_a_run_that_stops_in_mid_epoch_ends_with_the_same_bits(ci
     options = {"lr": 0.05, "momentum": 0.5, "batch_size": 80}  # 20 steps an epoch
     whole = every(cifar100, loss, **options)
     train_epochs(whole, 2 if loss == "dwa" else 0)  # which remembers two epochs
-    whole.train_steps(3)
-    content = bytes_of([whole.model.state_dict(), whole.state()])
     whole.train_steps(2)
+    content = bytes_of([whole.model.state_dict(), whole.state()])
+    whole.train_steps(1)
     torch.manual_seed(1)
     parts = every(cifar100, loss, **options)
     parts.resume(*torch.load(io.BytesIO(content), weights_only=True))
-    parts.train_steps(2)
+    parts.train_steps(1)
     assert weights_of(parts) == weights_of(whole)
     assert bytes_of(parts.state()["combination"]) == bytes_of(whole.state()["combination"])
-    assert torch.equal(parts.losses[:5], whole.losses[:5])
+    assert torch.equal(parts.losses[:3], whole.losses[:3])
     assert torch.equal(parts.hits, whole.hits)
     before = every(cifar100, loss, **options).model.encoder[0].weight
     assert not torch.equal(whole.model.encoder[0].weight, before)

@@ -632,6 +632,7 @@ def test_a_run_without_a_model_that_is_stopped_before_them_says_what_it_takes(ow
         start(tmp_path, own_file, StopIn(tmp_path, Stopped(signal.SIGTERM)), resume=False)
 
 
+@pytest.mark.processes
 def test_a_run_killed_in_the_middle_of_them_is_resumed(own_file, tmp_path):
     options = ("--data", str(own_file), "--epochs", "1")
     path = tmp_path / "run"

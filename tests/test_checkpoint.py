@@ -239,6 +239,7 @@ def read_with_little_memory(path: Path, output: Path) -> None:
         output.write_text(type(error).__name__)
 
 
+@pytest.mark.processes
 def test_a_model_that_does_not_fit_into_memory_is_not_called_damaged(path):
     path.write_bytes(altered(model={"weight": torch.zeros(2**22)}))  # 16 MB
     output = path.with_name("output")

@@ -40,7 +40,9 @@ def test_the_record_is_of_these_results(record):
     assert record["runs"].keys() == RUNS.keys()
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "part", [pytest.param(each, marks=[pytest.mark.processes] * (each == "switches")) for each in PARTS]
+)
 def test_data_defaults_and_switches_are_as_recorded(record, part):
     made = json.loads(json.dumps(PARTS[part]()))
     assert made.keys() == record[part].keys(), CHANGED

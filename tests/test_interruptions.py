@@ -30,6 +30,8 @@ from running.training import train
 from storage.checkpoint import FORMAT
 from storage.locks import reserved
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> dict:

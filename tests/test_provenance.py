@@ -14,6 +14,8 @@ from running.provenance import code_fingerprint, fingerprint
 from running.released import FINGERPRINTS, RESULTS, _fingerprint_of_2_1, known_as
 from tasks import DATA_SETS
 
+pytestmark = pytest.mark.processes
+
 SOURCE = '''
 """A module."""
 

@@ -64,7 +64,9 @@ def written_effects(row: answer.Row, digits: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
-def test_the_report_of_a_study_is_written_again_from_its_histories(study, tmp_path, monkeypatch, capsys):
+def test_the_report_of_a_study_is_written_again_from_its_histories(
+    study, no_figure, tmp_path, monkeypatch, capsys
+):
     copy = Path("results") / study.name  # as in the command that docs/answer.md gives
     for history in study.rglob("history.json"):
         (tmp_path / copy / history.relative_to(study)).parent.mkdir(parents=True)
