@@ -75,6 +75,12 @@ class Recorded:
         return sum(values) if len(values) == len(self.history.epochs) else None
 
     @property
+    def file(self) -> Path | None:
+        """Where the user's own data was in its last session, if recorded."""
+        file = self.history.sessions[-1].get("file")
+        return Path(file) if isinstance(file, str) else None
+
+    @property
     def processors(self) -> set[str]:
         """Names of the CPUs or GPUs it was trained on, if recorded."""
         names = [session["environment"].get("processor") for session in self.history.sessions]

@@ -1,18 +1,29 @@
-"""Shell commands for the runs that would answer open questions."""
+"""A shell script for the runs that would answer open questions."""
 
 import re
 import shlex
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from errors import CommandError, UserError
 from options import Option, make_run
-from reporting.comparisons import SEEDS, Question, Section, are_alike, common_seeds
+from own_data import read_spec
+from reporting.comparisons import QUESTIONS, SEEDS, Question, Section, are_alike, common_seeds
 from reporting.histories import SINGLE_TASK, Group
 from running.streams import in_one_line
 from tasks import DATA_SETS, DataSpec
+
+SCRIPT = "missing.sh"
+"""Name of the script, beside the report."""
+
+MAIN = Path(__file__).resolve().parents[1] / "main.py"
+
+SpecOf = Callable[[Mapping[str, Any]], DataSpec | None]
+"""Finds the data set of some options, None if it is gone."""
 
 
 @dataclass(frozen=True)
@@ -24,30 +35,32 @@ class Missing:
     Attributes:
         options: options of the runs.
         seeds: seeds of the runs, in order.
-        tasks: in setting 2 the numbers of the tasks to train; None for all.
+        tasks: in setting 2 the numbers of the tasks to train; None in any other.
     """
 
     options: Mapping[str, Any]
     seeds: Sequence[int]
     tasks: tuple[int, ...] | None = None
 
-    def command(self, directory: Path, table: Sequence[Option]) -> str:
-        """A shell command that trains these runs.
+    def loop(self, spec: DataSpec | None, table: Sequence[Option], data: str) -> str:
+        """A loop of a shell over these runs.
 
         Args:
-            directory: each run is saved in a directory of its own under this one.
+            spec: the data set, or None for a file that is gone.
             table: all options.
+            data: name of the shell's variable that holds the path of the data.
         """
-        spec, setting = data_set(self.options), self.options["setting"]
-        words, name = ["python main.py --train"], str(setting)
+        setting = self.options["setting"]
+        words, name = ['"$PYTHON" "$MAIN" --train'], str(setting)
         for option in table:
             value = self.options.get(option.name)
             if option.decides == "nothing" or option.repeats or setting not in option.settings:
                 continue
+            if option.name == "data" and isinstance(value, str):
+                words.append(f'--data "${data}"')
+                continue
             usual = value is None or value is False or value == _default(option, spec, self.options)
-            if option.name == "data":
-                value = value.rpartition("#")[0] if isinstance(value, str) else value
-            elif option.name != "setting" and usual:
+            if usual and option.name not in ("setting", "data"):
                 continue
             values = value if isinstance(value, list | tuple) else [] if value is True else [value]
             words.append(" ".join([f"--{option.name}", *map(quoted, map(str, values))]))
@@ -56,16 +69,133 @@ class Missing:
                 if len(values) > 1 or not re.fullmatch(r"[\w.-]*", short):
                     short = str(zlib.crc32(repr(values).encode()))
                 name += f"_{option.name}-{short}".rstrip("-")
-        loop = f"for seed in {' '.join(map(str, self.seeds))}; do "
-        if setting == SINGLE_TASK:
-            last = len(spec.tasks) - 1 if spec else "LAST"
-            tasks = f"$(seq 0 {last})" if self.tasks is None else " ".join(map(str, self.tasks))
-            loop += f"for task in {tasks}; do "
+        if data == "DATA_PATH" and not self.options["synthetic"]:
+            words.append('--data_path "$DATA_PATH"')
+        loops = [f"for seed in {numbers(self.seeds)}; do"]
+        if self.tasks is not None:
+            loops.append(f"for task in {numbers(self.tasks)}; do")
             words.append("--task $task")
             name += "-task-$task"
-        path = f"{quoted(str(directory))}/{name}-seed-$seed"
-        words.append(f"--seed $seed --save_history --save_path {path}")
-        return loop + " ".join(words) + "; done" * loop.count(" do ")
+        words.append(f'--seed $seed --save_history --resume --save_path "$RUNS/{name}-seed-$seed"')
+        lines = [f"{'  ' * depth}{line}" for depth, line in enumerate([*loops, " ".join(words)])]
+        return "\n".join([*lines, *(f"{'  ' * depth}done" for depth in reversed(range(len(loops))))])
+
+
+def numbers(values: Sequence[int]) -> str:
+    """Numbers as words of a shell, a long row of them in short."""
+    if len(values) > 3 and list(values) == list(range(values[0], values[-1] + 1)):
+        return f"{{{values[0]}..{values[-1]}}}"
+    return " ".join(map(str, values))
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A question that lacks runs.
+
+    Attributes:
+        question: the question.
+        numbers: numbers of the missing runs in the script; none where they are of no use.
+        why_not: why no such runs are possible, empty where they are.
+    """
+
+    question: Question
+    numbers: Sequence[int] = ()
+    why_not: str = ""
+
+
+class Script:
+    """The missing runs of a whole report, and the shell script that trains them.
+
+    Attributes:
+        unanswered: for each section, its questions that lack runs: no comparison has two common seeds, and
+            so none an interval.
+    """
+
+    def __init__(self, sections: Sequence[Section], table: Sequence[Option]) -> None:
+        self._table = table
+        self._runs: dict[str, Missing] = {}  # keys: loops without their seeds
+        self._questions: dict[str, list[str]] = {}
+        runs = [run for section in sections for run in section.study.runs]
+        self._files: dict[str, Path | None] = {}  # keys: checksums
+        for run in runs:
+            if isinstance(run.options["data"], str):
+                checksum = _checksum(run.options["data"])
+                self._files[checksum] = run.file or self._files.get(checksum)
+        self.unanswered = [self._of_section(section) for section in sections]
+
+    def _of_section(self, section: Section) -> list[Unanswered]:
+        found = []
+        for question in QUESTIONS:
+            comparisons = section.answers.get(question.name)
+            if comparisons is None or any(comparison.difference.seeds > 1 for comparison in comparisons):
+                continue
+            try:
+                missing = missing_runs(question, section, self._table, self._spec)
+            except CommandError as error:
+                found.append(Unanswered(question, why_not=str(error)))
+                continue
+            if missing:
+                found.append(Unanswered(question, [self._add(question, runs) for runs in missing]))
+        return found
+
+    def _add(self, question: Question, runs: Missing) -> int:
+        """Add runs, together with those that differ in the seed only; returns their number."""
+        key = self._loop(replace(runs, seeds=[0]))
+        seeds = {*runs.seeds, *(self._runs[key].seeds if key in self._runs else ())}
+        self._runs[key] = replace(runs, seeds=sorted(seeds))
+        self._questions.setdefault(key, []).append(question.name)
+        return [*self._runs].index(key) + 1
+
+    def _loop(self, runs: Missing) -> str:
+        return runs.loop(self._spec(runs.options), self._table, self._variable(runs.options["data"]))
+
+    def _variable(self, data: int | str) -> str:
+        """Name of the shell's variable that holds the path of a data set."""
+        if not isinstance(data, str):
+            return "DATA_PATH"
+        number = [*self._files].index(_checksum(data)) + 1
+        return f"DATA_{number}" if number > 1 else "DATA"
+
+    def _spec(self, options: Mapping[str, Any]) -> DataSpec | None:
+        """Data set that options name, None for a file that is gone."""
+        if isinstance(options["data"], str):
+            checksum = _checksum(options["data"])
+            path = self._files[checksum]
+            spec = _read(path, checksum) if path else None
+        else:
+            spec = DATA_SETS[options["data"]]
+            spec = spec.stand_in if options["synthetic"] else spec
+        return spec and replace(spec, validation=options["validation"] or 0.0)
+
+    def text(self) -> str:
+        """The script, empty where no runs are missing."""
+        if not self._runs:
+            return ""
+        lines = [
+            "#!/usr/bin/env bash",
+            "# Trains the runs that the questions of this report lack, one after another, beside it.",
+            "# It ends at the first error; started again, it goes on from there. MAIN, PYTHON, and where the",
+            "# data is (DATA_PATH, or DATA for a file) may be set from outside.",
+            "set -euo pipefail",
+            f'[ "${{MAIN:-}}" ] || MAIN={quoted(str(MAIN))}',
+            '[ "${PYTHON:-}" ] || PYTHON=python',
+        ]
+        for data in dict.fromkeys(runs.options["data"] for runs in self._runs.values()):
+            if not isinstance(data, str):
+                lines += ['[ "${DATA_PATH:-}" ] || DATA_PATH=$(dirname "$MAIN")/data']
+            elif path := self._files[_checksum(data)]:
+                lines.append(
+                    f'[ "${{{self._variable(data)}:-}}" ] || {self._variable(data)}={quoted(str(path))}'
+                )
+            else:
+                name, file = self._variable(data), quoted(data.rpartition("#")[0])
+                lines.append(
+                    f'[ "${{{name}:-}}" ] || {{ echo "set {name} to the path of" {file} >&2; exit 1; }}'
+                )
+        lines.append('RUNS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)')
+        for number, (key, runs) in enumerate(self._runs.items(), 1):
+            lines += ["", f"# {number}: {', '.join(dict.fromkeys(self._questions[key]))}", self._loop(runs)]
+        return "\n".join([*lines, ""])
 
 
 def _default(option: Option, spec: DataSpec | None, values: Mapping[str, Any]) -> object:
@@ -86,21 +216,33 @@ def quoted(word: str) -> str:
     return f"$'{in_one_line(escaped)}'"
 
 
-def data_set(options: Mapping[str, Any]) -> DataSpec | None:
-    """Data set that options name.
-
-    None for a file, which may be gone.
-    """
-    if isinstance(options["data"], str):
+@cache
+def _read(path: Path, checksum: str) -> DataSpec | None:
+    """The data set of a file, None if it is gone or has another content."""
+    try:
+        spec = read_spec(path)
+    except UserError:
         return None
-    spec = DATA_SETS[options["data"]]
-    return replace(spec.stand_in if options["synthetic"] else spec, validation=options["validation"] or 0.0)
+    return spec if spec.checksum == checksum else None
 
 
-def missing_runs(question: Question, section: Section, table: Sequence[Option]) -> list[Missing]:
+def _checksum(data: str) -> str:
+    """The checksum of a file, from what options record of it."""
+    return data.rpartition("#")[2]
+
+
+def missing_runs(
+    question: Question, section: Section, table: Sequence[Option], spec_of: SpecOf
+) -> list[Missing]:
     """The runs that an answer to a question with SEEDS seeds lacks.
 
     None are missing where the only side exists already: then more runs do not help.
+
+    Args:
+        question: the question.
+        section: what is there.
+        table: all options.
+        spec_of: finds the data set of some options.
 
     Raises:
         CommandError: no run with these options can answer the question.
@@ -116,11 +258,12 @@ def missing_runs(question: Question, section: Section, table: Sequence[Option]) 
     runs = []
     wanted = _seeds(existing or [template], groups)
     for group, changes in zip(best[: len(sides)], sides, strict=True):
-        options = group.options if group else _changed(template, changes, table)
+        options = group.options if group else _changed(template, changes, table, spec_of)
+        every = tuple(range(len(section.study.tasks))) if options["setting"] == SINGLE_TASK else None
         lacking: dict[tuple[int, ...] | None, list[int]] = {}
         for seed in wanted:
             if not group or seed not in {*group.seeds, *group.lacking}:
-                lacking.setdefault(None, []).append(seed)
+                lacking.setdefault(every, []).append(seed)
             elif seed in group.lacking:
                 lacking.setdefault(group.lacking[seed], []).append(seed)
         runs += [Missing(options, seeds, tasks) for tasks, seeds in lacking.items()]
@@ -150,7 +293,9 @@ def _one_side(question: Question, groups: Sequence[Group]) -> list[Group | None]
     return [None] * len(question.sides(groups[0].options))
 
 
-def _changed(template: Group, changes: Mapping[str, Any], table: Sequence[Option]) -> dict[str, Any]:
+def _changed(
+    template: Group, changes: Mapping[str, Any], table: Sequence[Option], spec_of: SpecOf
+) -> dict[str, Any]:
     """Options for a side that has no runs.
 
     They are those of another group, for equally many steps.
@@ -159,7 +304,7 @@ def _changed(template: Group, changes: Mapping[str, Any], table: Sequence[Option
         CommandError: the program would refuse them.
     """
     options = {**template.options, **changes}
-    spec = data_set(options)
+    spec = spec_of(options)
     if options["setting"] != template.setting:
         options["weights"] = None
         options["loss"] = changes.get("loss")
@@ -169,7 +314,7 @@ def _changed(template: Group, changes: Mapping[str, Any], table: Sequence[Option
     given = {name: value for name, value in options.items() if name in names and value is not False}
     if spec:
         for task in range(len(spec.tasks)) if options["setting"] == SINGLE_TASK else [None]:
-            make_run("train", given | {"task": task}, table)
+            make_run("train", given | {"task": task}, table, spec)
     return options
 
 

@@ -9,6 +9,7 @@ from errors import UserError
 from options import Option
 from reporting.comparisons import Section
 from reporting.histories import find_runs, studies
+from reporting.missing import SCRIPT, Script
 from reporting.rows import comma_separated, comparison_rows, run_rows
 from reporting.text import report_text
 from running.streams import print_message, print_result
@@ -25,7 +26,8 @@ def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
     """
     runs, left_out = find_runs(directory, table)
     sections = [Section(study) for study in studies(runs)]
-    text = report_text(sections, left_out, directory, table, verbose)
+    script = Script(sections, table)
+    text = report_text(sections, script.unanswered, left_out, verbose)
     if not runs:
         print_result(text)
         raise UserError(f"no run under {directory} can be reported: see what was left out")
@@ -33,6 +35,7 @@ def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
         PRINTED: f"{text}\n".encode(errors="backslashreplace"),
         ROWS: comma_separated(run_rows([section.study for section in sections])),
         COMPARISONS: comma_separated(comparison_rows(sections)),
+        SCRIPT: script.text().encode(errors="surrogateescape"),
     }
     try:
         why_no_figure = _write(directory, files, sections)
@@ -40,7 +43,7 @@ def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
         print_result(text)
         raise
     print_result(text)
-    names = [*files] if why_no_figure else [*files, FIGURE]
+    names = [name for name, content in files.items() if content] + [FIGURE] * (not why_no_figure)
     print_message(f"saved {', '.join(names)} in {directory}{why_no_figure}")
 
 
@@ -54,8 +57,11 @@ def _write(directory: Path, files: dict[str, bytes], sections: Sequence[Section]
         UserError: a file cannot be written.
     """
     for name, content in files.items():
-        with replacing(directory / name) as file:
-            file.write(content)
+        if content:
+            with replacing(directory / name) as file:
+                file.write(content)
+        else:
+            remove(directory / name)  # an old one would train runs that are not missing
     figure, why_not = _draw(sections)
     if figure is None:
         remove(directory / FIGURE)  # an old one would show other runs

@@ -2,16 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from errors import CommandError
-from options import Option
 from reporting.comparisons import QUESTIONS, SEEDS, Comparison, Section
 from reporting.histories import AMOUNTS, SINGLE_TASK, Group, Study
-from reporting.missing import Missing, missing_runs
+from reporting.missing import SCRIPT, Unanswered
 from reporting.statistics import CONFIDENCE, INCONCLUSIVE, Estimate, estimate, expected_range
 from running.streams import in_one_line
 from settings import SETTINGS
@@ -335,41 +331,22 @@ def every_comparison(section: Section, verbose: bool) -> list[str]:
     return lines
 
 
-def unanswered(section: Section, directory: Path, options: Sequence[Option]) -> list[str]:
-    """Questions that lack runs, and the commands for these runs.
-
-    A question lacks runs if no comparison has two common seeds, so that there is no interval.
-    """
-    lines: list[str] = []
-    commands: dict[str, Missing] = {}  # keys: commands without their seeds
-    for question in QUESTIONS:
-        comparisons = section.answers.get(question.name)
-        if comparisons is None or any(comparison.difference.seeds > 1 for comparison in comparisons):
-            continue
-        try:
-            missing = missing_runs(question, section, options)
-        except CommandError as error:
-            lines.append(f"- {question.name} ({question.words}): not with the options of these runs: {error}")
-            continue
-        numbers = []
-        for runs in missing:
-            key = replace(runs, seeds=()).command(directory, options)
-            seeds = {*runs.seeds, *(commands[key].seeds if key in commands else ())}
-            commands[key] = replace(runs, seeds=sorted(seeds))
-            numbers.append(str([*commands].index(key) + 1))
-        if missing:
-            each = "command" if len(numbers) == 1 else "commands"
-            lines.append(f"- {question.name} ({question.words}): {each} {', '.join(numbers)}")
+def unanswered(questions: Sequence[Unanswered]) -> list[str]:
+    """A line for each question that lacks runs."""
+    lines = []
+    for each in questions:
+        said = f"not with the options of these runs: {each.why_not}"
+        if not each.why_not:
+            said = f"runs {', '.join(map(str, each.numbers))}"
+        lines.append(f"- {each.question.name} ({each.question.words}): {said}")
     if lines:
-        lines.insert(0, "Not answered for lack of runs:")
-    for number, runs in enumerate(commands.values(), 1):
-        lines.append(f"  {runs.command(directory, options)}  # {number}")
-    if commands:
-        lines.append("  (runs are compared with runs of the same code)")
+        trains = any(each.numbers for each in questions)
+        how = f"; {SCRIPT} trains them (with other code they are not compared)" if trains else ""
+        lines.insert(0, f"Not answered for lack of runs{how}:")
     return lines
 
 
-def section_text(section: Section, directory: Path, options: Sequence[Option], verbose: bool) -> str:
+def section_text(section: Section, questions: Sequence[Unanswered], verbose: bool) -> str:
     """The text of one data set."""
     study = section.study
     lines = [f"{study.title}: {counted(len(study.tasks), 'task')}", "", *table(section), ""]
@@ -381,29 +358,27 @@ def section_text(section: Section, directory: Path, options: Sequence[Option], v
         lines += [f"- {line}" for line in gains_and_losses(section)]
     if section.comparisons:
         lines += ["", "Every comparison:", *every_comparison(section, verbose)]
-    if open_questions := unanswered(section, directory, options):
+    if open_questions := unanswered(questions):
         lines += ["", *open_questions]
     return "\n".join(map(in_one_line, lines))
 
 
 def report_text(
     sections: Sequence[Section],
+    questions: Sequence[Sequence[Unanswered]],
     left_out: Sequence[str],
-    directory: Path,
-    options: Sequence[Option],
     verbose: bool,
 ) -> str:
     """The whole text.
 
     Args:
         sections: the comparisons on each data set.
+        questions: the questions that lack runs, on each data set.
         left_out: a line for everything that is not reported on.
-        directory: directory of the runs, for the commands of missing ones.
-        options: all options.
         verbose: whether to list every task.
     """
     closing = [NOTES] if sections else []
     closing += [APART] if len(sections) > 1 else []
     closing += [f"left out: {each}" for each in left_out]
-    parts = [section_text(section, directory, options, verbose) for section in sections]
+    parts = [section_text(*each, verbose) for each in zip(sections, questions, strict=True)]
     return "\n\n".join([*parts, "\n".join(closing)])

@@ -37,6 +37,8 @@ class Writer:
         self._model_path, self._history_path = (run.save_path / name for name in FILES)
         self._options = run.recorded | {"device": str(agent.data.device)}
         start = {"epoch": len(agent.epochs), "step": agent.step, "code": code}
+        if run.spec.path:
+            start["file"] = str(run.spec.path.resolve())
         where = environment(agent.data.device, torch.get_num_threads(), run.compile)
         self._sessions = [*sessions, start | {"environment": where}]
 

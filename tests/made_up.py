@@ -5,13 +5,16 @@ The numbers of a report are worked out by hand, too.
 
 import csv
 import json
+import os
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from math import pi, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
+from tempfile import TemporaryDirectory
 
-from helpers import table_line
+from helpers import TOP, table_line
 
 from settings import SETTINGS
 from tasks import DATA_SETS
@@ -199,13 +202,33 @@ class Report:
         return line
 
     def commands(self, question: str) -> list[str]:
-        """The command lines that are printed for a question."""
+        """The parts of missing.sh that train what a question lacks."""
         after = self.out.partition("\nNot answered for lack of runs")[2].splitlines()
         listed = [line for line in after if line.startswith(f"- {question} (")]
-        found = re.search(r" commands? ([\d, ]+)$", listed[0]) if listed else None
-        numbers = found[1].split(", ") if found else []
-        lines = {line.rpartition("  # ")[2]: line.strip() for line in after if line.startswith("  for ")}
-        return [lines[number] for number in numbers]
+        found = re.search(r": runs ([\d, ]+)$", listed[0]) if listed else None
+        parts = (self.path / "missing.sh").read_text().split("\n\n# ") if found else []
+        return [f"# {parts[int(number)]}" for number in (found[1].split(", ") if found else [])]
+
+    def trained(self, question: str | None = None, **environment: str) -> list[list[str]]:
+        """The command lines of the program that missing.sh, or its parts for a question, come to.
+
+        Bash runs it from another folder, with a program in place of Python that writes down what it gets.
+        """
+        script = self.path / "missing.sh"
+        if question is not None:
+            start, script = script.read_text().partition("\n\n# ")[0], self.path / "a part of missing.sh"
+            script.write_text("\n\n".join([start, *self.commands(question)]))
+        with TemporaryDirectory() as folder:
+            python = Path(folder) / "python"
+            python.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" >>{folder}/words; echo >>{folder}/words\n")
+            python.chmod(0o755)
+            env = {**os.environ, "PYTHON": str(python), **environment}
+            ended = subprocess.run(["bash", script], cwd=folder, env=env, capture_output=True, text=True)
+            assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+            commands = (Path(folder) / "words").read_text().split("\0\n")[:-1]
+        words = [command.split("\0") for command in commands]
+        assert {word[0] for word in words} == {str(TOP / "main.py")}
+        return [word[1:] for word in words]
 
 
 # The same numbers by hand

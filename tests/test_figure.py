@@ -299,7 +299,7 @@ def test_a_matplotlib_that_fails_costs_the_figure_alone_and_a_line_says_why(
     assert reported.err.count("\n") == 1
     assert "3 uniform sampling" in reported.out
     names = {path.name for path in (tmp_path / "runs").iterdir()}
-    assert names == {"history.json", "report.txt", "report.csv", "comparisons.csv"}
+    assert names == {"history.json", "report.txt", "report.csv", "comparisons.csv", "missing.sh"}
 
 
 def test_what_cannot_be_drawn_costs_the_figure_alone(program, tmp_path, monkeypatch):
@@ -324,5 +324,7 @@ def test_caches_and_settings_of_matplotlib_are_no_matter_of_the_report(tmp_path)
     environment["MATPLOTLIBRC"] = str(tmp_path / "matplotlibrc")
     command = [sys.executable, str(TOP / "main.py"), "--report", "--save_path", "runs"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
-    assert done.stderr.startswith("saved report.txt, report.csv, comparisons.csv, report.png in runs")
+    assert done.stderr.startswith(
+        "saved report.txt, report.csv, comparisons.csv, missing.sh, report.png in runs"
+    )
     assert done.stderr.count("\n") == 1

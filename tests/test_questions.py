@@ -5,13 +5,14 @@ What is compared to answer a question.
 
 import itertools
 import json
+import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
 import pytest
-from made_up import PAIR, TASKS, delta_m, differences, edit, interval, line_of, write, write_way
+from helpers import NARROW, write_data
+from made_up import PAIR, TASKS, Report, delta_m, differences, edit, interval, line_of, write, write_way
 
 import main
 from options import OPTIONS, Run
@@ -423,14 +424,11 @@ def train_single(path: Path, *words: object, seeds: int = 2, tasks: int | None =
         write_run(path / f"single-{task}-{seed}", main.parse([str(word) for word in argv], OPTIONS))
 
 
-def carried_out(lines: Sequence[str]) -> list[Run]:
-    """What a shell makes of printed lines: every command of the program, read as the program reads it."""
-    script = "python() { printf '%s\\0' \"$@\"; printf '\\n\\0'; }\n" + "\n".join(lines)
-    shell = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert shell.stderr == ""
-    commands = [words.split("\0")[:-1] for words in shell.stdout.split("\n\0")[:-1]]
-    assert all(words[0] == "main.py" for words in commands)
-    return [main.parse(words[1:], OPTIONS) for words in commands]
+def carried_out(printed: Report, question: str | None = None) -> list[Run]:
+    """The runs that missing.sh, or its parts for a question, train, read as the program reads them."""
+    runs = [main.parse(words, OPTIONS) for words in printed.trained(question)]
+    assert all(run.save_history and run.resume for run in runs)
+    return runs
 
 
 @pytest.mark.parametrize(
@@ -501,12 +499,10 @@ def carried_out(lines: Sequence[str]) -> list[Run]:
 def test_the_commands_that_are_printed_give_the_runs_that_a_question_lacks(report, tmp_path, question, there):
     for words in there:
         train(tmp_path, *words.split())
-    commands = report().commands(question)
-    runs = carried_out(commands)
-    assert commands
+    runs = carried_out(report(), question)
+    assert runs
     assert len({run.save_path for run in runs}) == len(runs)
     for run in runs:
-        assert run.save_history
         assert run.save_path.is_relative_to(tmp_path)
         write_run(run.save_path, run)
     printed = report()
@@ -519,8 +515,7 @@ def test_the_commands_that_are_printed_give_the_runs_that_a_question_lacks(repor
 @pytest.mark.parametrize("setting", [0, 3])
 def test_all_commands_of_a_report_go_side_by_side(report, tmp_path, setting):
     train(tmp_path, "--data", 1, "--setting", setting, "--epochs", 3)
-    after = report().out.partition("\nNot answered for lack of runs")[2]
-    runs = carried_out([line for line in after.splitlines() if line.startswith("  for ")])
+    runs = carried_out(report())
     assert len({run.save_path for run in runs}) == len(runs)
 
 
@@ -534,7 +529,9 @@ def test_all_commands_of_a_report_go_side_by_side(report, tmp_path, setting):
 )
 def test_no_command_is_printed_that_would_be_refused(report, tmp_path, question, there):
     train(tmp_path, *there.split())
-    carried_out(report().commands(question))
+    printed = report()
+    if printed.commands(question):
+        carried_out(printed, question)
 
 
 def test_commands_complete_what_is_there_in_part(report, tmp_path):
@@ -546,7 +543,7 @@ def test_commands_complete_what_is_there_in_part(report, tmp_path):
     ):
         argv = ["--train", "--data", "1", "--epochs", "3", *words.split()]
         write_run(tmp_path / words.replace(" ", ""), main.parse(argv, OPTIONS))
-    runs = carried_out(report().commands("heads"))
+    runs = carried_out(report(), "heads")
     assert sorted((run.setting, run.seed) for run in runs) == [(1, 4), (3, 9)]
     for run in runs:
         write_run(run.save_path, run)
@@ -558,7 +555,7 @@ def test_commands_complete_what_is_there_in_part(report, tmp_path):
 @pytest.mark.parametrize("setting", [0, 3])
 def test_commands_complete_the_seeds_of_scores_as_trained(report, tmp_path, setting):
     write_run(tmp_path / "a", main.parse(["--train", "--setting", str(setting), "--epochs", "3"], OPTIONS))
-    runs = carried_out(report().commands("test"))
+    runs = carried_out(report(), "test")
     assert [(run.setting, run.seed) for run in runs] == [(setting, 1), (setting, 2)]
     for run in runs:
         write_run(run.save_path, run)
@@ -569,7 +566,7 @@ def test_commands_complete_the_seeds_of_scores_as_trained(report, tmp_path, sett
 
 def test_commands_complete_single_task_training(report, tmp_path):
     train_single(tmp_path, "--data", 0, "--epochs", 4, tasks=5)
-    runs = carried_out(report().commands("single-task"))
+    runs = carried_out(report(), "single-task")
     # The steps of the models that are there are not those of the whole
     for run in runs:
         write_run(run.save_path, run)
@@ -579,7 +576,7 @@ def test_commands_complete_single_task_training(report, tmp_path):
 
 def test_commands_of_single_task_training_train_every_task(report, tmp_path):
     train(tmp_path, "--data", 1, "--setting", 3, "--epochs", 3)
-    runs = carried_out(report().commands("single-task"))
+    runs = carried_out(report(), "single-task")
     wanted = [(2, task, seed) for task in range(20) for seed in range(3)] + [(3, None, 2)]
     assert sorted((run.setting, run.task, run.seed) for run in runs[-60:]) == wanted[:60]
     assert {(run.setting, run.task, run.seed) for run in runs} == set(wanted)
@@ -588,8 +585,7 @@ def test_commands_of_single_task_training_train_every_task(report, tmp_path):
 def test_a_directory_that_a_shell_would_split_is_quoted(report, tmp_path):
     odd = tmp_path / "it's $HOME; my runs"
     train(odd, "--data", 1, "--setting", 3, "--epochs", 1)
-    (run,) = carried_out(report(folder=odd.name).commands("draws")[1:])[:1]
-    assert run.save_path.parent == odd
+    assert {run.save_path.parent for run in carried_out(report(folder=odd.name), "draws")} == {odd}
 
 
 def test_what_is_answered_needs_no_command(report, tmp_path):
@@ -598,3 +594,70 @@ def test_what_is_answered_needs_no_command(report, tmp_path):
     printed = report()
     assert printed.commands("draws") == []
     assert printed.commands("heads")
+
+
+TWO_TASKS = [[0, 1, 0, 1], [0, 0, 1, 1]]
+
+
+def test_the_script_answers_every_question_on_a_file_with_a_blank_in_its_path(program, report, tmp_path):
+    (tmp_path / "my data").mkdir()
+    file = write_data(tmp_path / "my data" / "it's mine.npz", [16] * 4, tasks=TWO_TASKS)
+    train = ("--train", "--setting", 3, "--data", file, "--batch_size", 8, "--epochs", 1, "--save_history")
+    assert program(*train, "--save_path", tmp_path / "my runs" / "a").code == 0
+    printed = report(folder="my runs")
+    listed = printed.out.partition("\nNot answered for lack of runs")[2].split("\n\n")[0].splitlines()[1:]
+    questions = [line.removeprefix("- ").partition(" (")[0] for line in listed]
+    assert set(questions) >= {"draws", "tasks a step", "heads", "test", "single-task"}
+    for words in printed.trained():
+        assert words[words.index("--data") + 1] == str(file)
+        assert main.main(words, network=NARROW) == 0
+    answered = report(folder="my runs")
+    assert "Not answered for lack of runs" not in answered.out
+    assert not (tmp_path / "my runs" / "missing.sh").exists()
+    for question in questions:
+        assert max(int(row["seeds"]) for row in answered.rows() if row["question"] == question) == 3
+
+
+def test_the_script_takes_what_is_set_outside_first(program, report, tmp_path):
+    file = write_data(tmp_path / "mine.npz", [16, 16])
+    train = ("--train", "--setting", 3, "--data", file, "--batch_size", 8, "--epochs", 1, "--save_history")
+    assert program(*train, "--save_path", tmp_path / "run").code == 0
+    moved = str(file.rename(tmp_path / "moved to.npz"))
+    for words in report().trained(DATA=moved):
+        assert words[words.index("--data") + 1] == moved
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_file_that_is_gone_keeps_its_place_or_is_asked_for(report, tmp_path, recorded):
+    write_way(tmp_path, 3, PAIR)
+    for path in tmp_path.rglob("history.json") if recorded else ():
+        (session,) = json.loads(path.read_text())["sittings"]
+        edit(path.parent, sittings=[session | {"file": "/no where/mine.npz"}])
+    printed = report()
+    if recorded:
+        assert all("/no where/mine.npz" in words for words in printed.trained())
+    else:
+        run = subprocess.run(["bash", printed.path / "missing.sh"], capture_output=True, text=True)
+        assert (run.returncode, run.stderr) == (1, "set DATA to the path of mine.npz\n")
+    assert all("here it is.npz" in words for words in printed.trained(DATA="here it is.npz"))
+
+
+def test_two_files_have_a_variable_each_and_published_data_a_folder(report, tmp_path):
+    write_way(tmp_path / "one", 3, PAIR)
+    write_way(tmp_path / "two", 3, PAIR, data="other.npz#ba9876543210")
+    train(tmp_path / "three", "--data", 1, "--setting", 3, "--epochs", 3)
+    commands = report().trained(DATA="a", DATA_2="b", DATA_PATH="c d")
+    assert {words[words.index("--data") + 1] for words in commands} == {"a", "b", "1"}
+    for words in commands:
+        assert ("c d" in words) == (words[words.index("--data") + 1] == "1")
+
+
+def test_the_script_stops_at_the_first_error(report, tmp_path):
+    train(tmp_path, "--data", 1, "--setting", 3, "--epochs", 3)
+    report()
+    (tmp_path / "fails").write_text("#!/bin/sh\necho started\nexit 3\n")
+    (tmp_path / "fails").chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(tmp_path / "fails")}
+    command = ["bash", tmp_path / "missing.sh"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (3, "started\n")

@@ -784,6 +784,8 @@ def test_a_history_that_is_gone_when_it_is_read_is_left_out(report, tmp_path, mo
 def test_no_name_breaks_a_line(report, tmp_path):
     odd = tmp_path / "a\nb 'c' \x1b"
     write(odd / "run", 3, (0.6, 0.7), data="odd\nname.npz#0123456789ab", tasks=("le\u2028ft", "right"))
+    (session,) = json.loads((odd / "run" / "history.json").read_text())["sittings"]
+    edit(odd / "run", sittings=[session | {"file": "/it's\nan odd\u2028name.npz"}])
     (odd / "fifo").mkdir()
     os.mkfifo(odd / "fifo" / "history.json")
     printed = report(folder=odd.name)
@@ -791,11 +793,9 @@ def test_no_name_breaks_a_line(report, tmp_path):
     assert printed.lines[0] == "odd\\nname.npz (content 0123456789ab): 2 tasks"
     assert printed.cells("3 uniform sampling")["worst task"].startswith("le\\u2028ft")
     assert rf"left out: {tmp_path}/a\nb 'c' \x1b/fifo/history.json: is not a file" in printed.lines
-    (command,) = re.findall("^  (for .*)  # 1$", printed.out, re.MULTILINE)
-    command = command.replace("python main.py", "printf '%s|'")
-    words = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
-    assert f"|{odd}/3_epochs-2_batch_size-32_lr-0.1_image_size-4-seed-1|" in words
-    assert "|odd\nname.npz|" in words
+    words = printed.trained("draws")[0]
+    assert words[words.index("--save_path") + 1].startswith(f"{odd}/3_epochs-2_batch_size-32_lr-0.1")
+    assert words[words.index("--data") + 1] == "/it's\nan odd\u2028name.npz"
 
 
 def test_a_directory_of_nothing_but_what_is_left_out_is_said_so(program, tmp_path):
