@@ -95,14 +95,16 @@ class Option:
     settle: Callable[[Any, Mapping[str, Any]], Any] = lambda value, _: value
     key: Callable[[Any], Any] = lambda value: value
 
-    def default_for(self, spec: DataSpec, values: Mapping[str, Any]) -> Any:
+    def default_for(self, spec: DataSpec | None, values: Mapping[str, Any]) -> Any:
         """Value for a data set if the option is not given.
 
-        `values` has the options before it.
+        It is None where it depends on a data set that is not known. `values` has the options before it.
         """
         if self.read is None:
             return False
-        return self.default(spec, values) if callable(self.default) else self.default
+        if not callable(self.default):
+            return self.default
+        return None if spec is None else self.default(spec, values)
 
     def goes_with(self, values: Mapping[str, Any]) -> bool:
         """Whether it has a value beside those of other options, the setting among them."""

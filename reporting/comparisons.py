@@ -1,13 +1,14 @@
 """The questions of a report, and the comparisons that answer them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from options import ALL, make_run, mixes_tasks
+from options import ALL, Option, make_run, mixes_tasks
 from reporting.histories import SINGLE_TASK, Group, Study
 from reporting.statistics import ROUNDING, Estimate, estimate, points, relative_change
 from settings import SETTINGS
+from tasks import DATA_SETS
 
 SEEDS = 3
 """Fewest seeds from which the report says which tasks gain or lose."""
@@ -146,6 +147,38 @@ def against_default(defaults: Mapping[str, Any], *differ: str) -> Callable[[Stud
             ]
             if peers and group is not (base := (usual or peers)[0]):
                 found.append((base, group))
+        return found
+
+    return pairs
+
+
+def differing_in(option: Option) -> Callable[[Study], list[Pair]]:
+    """Find pairs of groups that differ in one option only.
+
+    The second has the option's default, where any does that agrees with the first in the others, or else the
+    value that most groups have.
+    """
+    name = option.name
+
+    def pairs(study: Study) -> list[Pair]:
+        having = [group for group in study.groups if name in group.shared]
+        values = [group.shared[name] for group in having]
+        usual = sorted(study.values(name), key=values.count, reverse=True)
+        found = []
+        for group in having:
+            peers = [
+                other
+                for other in having
+                if (other.setting, other.by_task) == (group.setting, group.by_task)
+                and agree(group, other, frozenset({name}))
+            ]
+            there = {str(peer.shared[name]): peer for peer in peers}
+            data = group.options["data"]
+            spec = DATA_SETS[data] if isinstance(data, int) else None
+            first = option.key_of(option.default_for(spec, group.options))
+            reference = next(there[str(value)] for value in [first, *usual] if str(value) in there)
+            if group is not reference:
+                found.append((group, reference))
         return found
 
     return pairs
@@ -300,6 +333,37 @@ QUESTIONS = (
 )
 
 
+QUESTIONED = {
+    *("setting", "data", "synthetic", "validation", "weights", "loss", "tasks_per_step", "note", "code"),
+    *RECIPE,
+}
+"""Options that a question above is about, or that decide which images are scored, and the code."""
+
+WORDS = {
+    "normalisation": "what batch normalisation averages over",
+    "encoder": "the network that the tasks share",
+    "head": "the network of a task",
+    "precision": "the number format",
+    "image_size": "the size of the images",
+    "batch_size": "images in a step",
+    "epochs": "how long training takes",
+}
+
+
+def questions_for(study: Study, table: Sequence[Option]) -> list[Question]:
+    """The questions that make sense for a data set.
+
+    Beside the ones above there is one for each other option in which groups differ, whatever it is.
+    """
+    found = [question for question in QUESTIONS if question.applies(study)]
+    for option in table:
+        pairs = differing_in(option)
+        if option.name not in QUESTIONED and pairs(study):
+            words = WORDS.get(option.name, f"--{option.name}")
+            found.append(Question(option.name, words, pairs, lambda _: [{}, {}]))
+    return found
+
+
 @dataclass(frozen=True)
 class Comparison:
     """How much higher one group scores than another.
@@ -385,15 +449,17 @@ class Section:
 
     Attributes:
         study: the groups of runs.
+        questions: the questions that make sense for them.
         answers: by question, the comparisons of mean accuracy that answer it.
         main: all comparisons of mean accuracy.
         transfers: for each group that has a single-task baseline, its gains and losses.
         comparisons: `main`, and with them delta_m and every task relative to the baseline.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, table: Sequence[Option]) -> None:
         self.study = study
-        self.answers = {q.name: compare(q, study) for q in QUESTIONS if q.applies(study)}
+        self.questions = questions_for(study, table)
+        self.answers = {question.name: compare(question, study) for question in self.questions}
         self.main = [comparison for answers in self.answers.values() for comparison in answers]
         self.transfers: dict[Group, Transfer] = {}
         self.comparisons: list[Comparison] = []

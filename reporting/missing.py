@@ -12,7 +12,7 @@ from typing import Any
 from errors import CommandError, UserError
 from options import Option, make_run
 from own_data import read_spec
-from reporting.comparisons import QUESTIONS, SEEDS, Question, Section, are_alike, common_seeds
+from reporting.comparisons import SEEDS, Question, Section, are_alike, common_seeds
 from reporting.histories import SINGLE_TASK, Group
 from running.streams import in_one_line
 from tasks import DATA_SETS, DataSpec
@@ -59,7 +59,7 @@ class Missing:
             if option.name == "data" and isinstance(value, str):
                 words.append(f'--data "${data}"')
                 continue
-            usual = value is None or value is False or value == _default(option, spec, self.options)
+            usual = value is None or value is False or value == option.default_for(spec, self.options)
             if usual and option.name not in ("setting", "data"):
                 continue
             values = value if isinstance(value, list | tuple) else [] if value is True else [value]
@@ -125,9 +125,8 @@ class Script:
 
     def _of_section(self, section: Section) -> list[Unanswered]:
         found = []
-        for question in QUESTIONS:
-            comparisons = section.answers.get(question.name)
-            if comparisons is None or any(comparison.difference.seeds > 1 for comparison in comparisons):
+        for question in section.questions:
+            if any(comparison.difference.seeds > 1 for comparison in section.answers[question.name]):
                 continue
             try:
                 missing = missing_runs(question, section, self._table, self._spec)
@@ -196,16 +195,6 @@ class Script:
         for number, (key, runs) in enumerate(self._runs.items(), 1):
             lines += ["", f"# {number}: {', '.join(dict.fromkeys(self._questions[key]))}", self._loop(runs)]
         return "\n".join([*lines, ""])
-
-
-def _default(option: Option, spec: DataSpec | None, values: Mapping[str, Any]) -> object:
-    """Default of an option beside the values of others.
-
-    None where it is computed and the data set is an unread file.
-    """
-    if spec:
-        return option.default_for(spec, values)
-    return None if callable(option.default) else option.default
 
 
 def quoted(word: str) -> str:

@@ -25,7 +25,7 @@ def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
         UserError: there is nothing to report on, or a file cannot be written; the text is printed first.
     """
     runs, left_out = find_runs(directory, table)
-    sections = [Section(study) for study in studies(runs)]
+    sections = [Section(study, table) for study in studies(runs)]
     script = Script(sections, table)
     text = report_text(sections, script.unanswered, left_out, verbose)
     if not runs:

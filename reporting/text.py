@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reporting.comparisons import QUESTIONS, SEEDS, Comparison, Section
+from reporting.comparisons import SEEDS, Comparison, Section
 from reporting.histories import AMOUNTS, SINGLE_TASK, Group, Study
 from reporting.missing import SCRIPT, Unanswered
 from reporting.statistics import CONFIDENCE, INCONCLUSIVE, Estimate, estimate, expected_range
@@ -184,7 +184,7 @@ def explanations(section: Section) -> list[str]:
         for group in [*study.groups, *study.as_trained.values()]
         for seed, lacking in group.lacking.items()
     ]
-    for name in ("code", "precision", "validation"):
+    for name in ("code", "validation"):
         if len(values := study.values(name)) > 1:
             lines.append(
                 f"runs of different {name} are neither averaged nor compared: {', '.join(map(str, values))}"
@@ -201,7 +201,7 @@ def conclusions(section: Section) -> list[str]:
     The line of a question says what matters and how much.
     """
     lines = []
-    for question in QUESTIONS:
+    for question in section.questions:
         if comparisons := section.answers.get(question.name):
             said = answer(comparisons, section.study)
             lines.append(f"{question.name} ({question.words}): {said}")

@@ -142,7 +142,7 @@ def read(directory: Path) -> list[Comparison]:
     runs, _ = find_runs(directory, OPTIONS)
     found = []
     for study in studies(runs):
-        for each in reported.Section(study).main:
+        for each in reported.Section(study, OPTIONS).main:
             if not (each.second.as_trained or withdrawn(study.title, each.question)):
                 sides = (configuration(each.first), configuration(each.second))
                 found.append(Comparison(study.title, *sides, effect(each)))

@@ -89,7 +89,7 @@ def write_study(path: Path, seeds: int, baseline: bool = True) -> None:
 def sections(path: Path) -> list[Section]:
     runs, left_out = find_runs(path, OPTIONS)
     assert not left_out
-    return [Section(study) for study in studies(runs)]
+    return [Section(study, OPTIONS) for study in studies(runs)]
 
 
 def panel(drawn: Figure, title: str) -> Axes:

@@ -4,6 +4,7 @@ Every pair of setting and data set, every refusal, every output.
 """
 
 import ast
+import csv
 import errno
 import json
 import math
@@ -622,6 +623,10 @@ def test_an_option_that_is_added_to_the_table_is_parsed_checked_recorded_insiste
     reported = program("--report", "--save_path", tmp_path, table=SHADES).out
     assert table_line(reported, "3 uniform sampling, shade dark")["runs"] == "2"
     assert table_line(reported, "3 uniform sampling, shade light")["runs"] == "1"
+    with open(tmp_path / "comparisons.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["question"] == "shade"]
+    shades = [(row["first"].split(", ")[1], row["second"].split(", ")[1]) for row in rows]
+    assert shades == [("shade light", "shade dark")] * 2  # as usual, and as trained
 
 
 def test_files_that_lack_an_option_count_as_of_its_default(program, tmp_path):

@@ -380,6 +380,49 @@ def test_optimizer_and_augmentation_are_a_recipe(report, tmp_path, options):
     assert len(printed.compared()) == 2
 
 
+# Any other option
+
+OTHERS = {
+    "batch_size": (128, 32),
+    "epochs": (DATA_SETS[1].epochs, 4),
+    "precision": ("fp32", "bf16"),
+    "image_size": (32, 16),
+    "normalisation": ("together", "group"),
+    "encoder": ("cnn", "resnet18"),
+    "head": ("hidden", "linear"),
+}
+
+
+@pytest.mark.parametrize("option", OTHERS)
+@pytest.mark.parametrize("setting", [0, 3])
+def test_what_differs_in_one_option_is_compared_whatever_option_it_is(report, tmp_path, option, setting):
+    usual, other = OTHERS[option]
+    options = {name: values[0] for name, values in OTHERS.items()}
+    for value, score in ((usual, 0.6), (other, 0.7)):
+        scores = {seed: [score + 0.01 * seed] * (20 if setting else 1) for seed in (0, 1)}
+        write_way(tmp_path / str(value), setting, scores, data=1, **options | {option: value})
+    printed = report()
+    rows = [row for row in printed.rows() if row["question"] == option]
+    assert [row["measure"] for row in rows] == ["accuracy"]
+    assert (f"{option} {other}" in rows[0]["first"], f"{option} {usual}" in rows[0]["second"]) == (True, True)
+    assert float(rows[0]["difference"]) == pytest.approx(10)
+    assert f"- {option} (" in printed.out
+
+
+def test_without_the_default_the_reference_is_what_most_have(report, tmp_path):
+    for setting, size in ((3, 16), (3, 32), (4, 32), (3, 64)):
+        write_way(tmp_path, setting, PAIR, batch_size=size)
+    found = report().compared("batch_size")
+    sides = [tuple(label.rpartition(" ")[2] for label in pair) for pair in found]
+    assert sides == [("16", "32"), ("64", "32")]
+
+
+def test_what_differs_in_two_options_is_not_compared(report, tmp_path):
+    write_way(tmp_path, 3, PAIR, batch_size=16, precision="bf16")
+    write_way(tmp_path, 3, PAIR, batch_size=32)
+    assert report().compared() == []
+
+
 # Commands for what is missing
 
 SEEDS = {0: 0.6, 1: 0.7, 2: 0.5}
