@@ -59,17 +59,21 @@ def history_of(path: Path) -> dict:
 
 # Training and evaluating
 
+UNSCORED = ("--normalisation", "group")
+"""Spares a run its scores as trained, which take longer than it; the runs of the first rows have them."""
+
 
 @pytest.mark.parametrize(
     ("labels", "options"),
     [
         (SOME, ("--setting", 3)),
-        (SOME, ("--setting", 2, "--task", 7)),
         (SOME, ("--setting", 3, "--tasks_per_step", 4)),
-        (SOME, ("--setting", 3, "--tasks_per_step", "all", "--loss", "uw")),
-        (SOME, ("--setting", 4, "--validation", 0.4)),
-        *((ALL, ("--setting", 5, "--loss", loss)) for loss in ("mean", "uw", "pcgrad")),
-        (ALL, ("--setting", 6)),
+        (ALL, ("--setting", 5)),
+        (SOME, ("--setting", 2, "--task", 7, *UNSCORED)),
+        (SOME, ("--setting", 3, "--tasks_per_step", "all", "--loss", "uw", *UNSCORED)),
+        (SOME, ("--setting", 4, "--validation", 0.4, *UNSCORED)),
+        *((ALL, ("--setting", 5, "--loss", loss, *UNSCORED)) for loss in ("uw", "pcgrad")),
+        (ALL, ("--setting", 6, *UNSCORED)),
     ],
 )
 def test_training_resumes_to_the_same_bits_and_evaluates_to_the_same_accuracies(

@@ -253,12 +253,12 @@ def test_p_values_are_corrected_as_in_the_example_of_benjamini_and_hochberg():
 @pytest.mark.parametrize(("seeds", "noise", "shared"), [(2, 0.2, True), (3, 2.0, False), (5, 0.6, True)])
 def test_intervals_hold_what_new_seeds_and_new_images_would_give(seeds, noise, shared):
     design = Design(seeds, configurations=8, tasks=5, images=60, shared=shared, noise=noise)
-    for kind, share in coverage(design, studies=400).items():
+    for kind, share in coverage(design, studies=300).items():
         assert 0.92 <= share <= 0.99, kind
 
 
 def test_verdicts_are_found_where_something_is_true_and_rarely_elsewhere():
     design = Design(3, tasks=5, images=50)
-    assert any_verdict(design, studies=60) <= 0.1
-    found, false = five_true(design, studies=60)
+    assert any_verdict(design, studies=40) <= 0.1
+    found, false = five_true(design, studies=40)
     assert (found > 0.85, false < 0.08) == (True, True)
