@@ -25,7 +25,7 @@ from errors import CommandError, UserError, is_out_of_memory
 from options import OPTIONS, Option, Run, make_run
 from running.stopping import Stopped, StopSignals
 from running.streams import flush_streams, in_one_line, open_streams, print_result
-from settings import LOSSES, SETTINGS, TORCHJD
+from settings import LOSSES, SETTINGS, TORCHJD, VERSION
 from tasks import DATA_SETS
 
 DESCRIPTION = (
@@ -120,6 +120,7 @@ def build_parser(table: Sequence[Option]) -> argparse.ArgumentParser:
     for mode, words in MODES.items():
         modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=words)
     modes.add_argument("-h", "--help", action="help", help="print this and exit")
+    modes.add_argument("--version", action="version", version=VERSION, help="print the version and exit")
     groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(o.group for o in table)}
     for option in table:
         how: dict[str, Any] = {"action": "store_true"}

@@ -445,13 +445,19 @@ def _read_setting(text: str) -> int:
 
 
 def _read_data(text: str) -> int | Path:
-    if text in map(str, range(len(DATA_SETS))):
-        return int(text)
+    for number, spec in enumerate(DATA_SETS):
+        if text == str(number) or _plain_name(text) == _plain_name(spec.name):
+            return number
     path = _read_path(text)
     if path.suffix.lower() == ".npz" or path.is_file():
         return path
     names = [f"{i} ({spec.name})" for i, spec in enumerate(DATA_SETS)]
-    raise ValueError(f"{text!r} is none of {', '.join(names)}, or a file FILE.npz")
+    raise ValueError(f"{text!r} is none of {', '.join(names)}, by number or name, or a file FILE.npz")
+
+
+def _plain_name(name: str) -> str:
+    """The name of a data set in any case, with or without hyphen."""
+    return name.lower().replace("-", "")
 
 
 def _holds_data(value: object) -> bool:
@@ -495,12 +501,16 @@ def check_setting(run: Run) -> str | None:
     if not run.spec.has_classes:
         return (
             f"--setting {run.setting} needs a label of every image for every task, but {run.spec.name} has "
-            f"missing labels: use --setting 3 or 4"
+            f"missing labels: use --setting 3 --tasks_per_step {ALL}, where each step has all tasks"
         )
-    other = "leave its table of tasks out" if run.spec.path else "use --data 0 (CIFAR-10)"
+    other = (
+        "leave its table of tasks out"
+        if run.spec.path
+        else "take CIFAR-10 or a file whose tasks share images"
+    )
     return (
-        f"--setting {run.setting} needs every task to have every image, but each of {run.spec.name}'s "
-        f"tasks has its own: {other}, or use --setting 3 or 4"
+        f"--setting {run.setting} needs every task to have every image, but each of {run.spec.name}'s tasks "
+        f"has its own: use --setting 3 --tasks_per_step {ALL}, where each step has all tasks, or {other}"
     )
 
 
@@ -690,7 +700,7 @@ OPTIONS = (
         metavar="N", decides="training", check=check_setting,
     ),
     Option(
-        "data", MAIN, "data set, by number, see below, or a file FILE.npz of your own",
+        "data", MAIN, "data set, by number or name, see below, or a file FILE.npz of your own",
         DATA_SET, DEFAULT_DATA, metavar="N", decides="data", key=lambda data: str(data).rpartition("#")[2],
     ),
     Option(

@@ -30,8 +30,9 @@ from helpers import (
     write_data,
 )
 
+import main
 from options import OPTIONS
-from settings import SETTINGS
+from settings import SETTINGS, VERSION
 from tasks import DATA_SETS
 
 PAIRS = [
@@ -166,8 +167,6 @@ def test_settings_of_one_kind_evaluate_each_others_models(program, tmp_path, tra
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     """A directory with a model of setting 2, task 3."""
-    import main
-
     path = tmp_path_factory.mktemp("saved")
     options = ["--train", "--setting", "2", "--task", "3", "--epochs", "1", "--save_model"]
     assert main.main([*options, "--save_path", str(path), *map(str, SMALL)], network=NARROW) == 0
@@ -206,7 +205,10 @@ REFUSALS = [
     (("--train", "--setting", "three"), "--setting"),
     (("--train", "--setting", 8), "3 (uniform sampling)"),
     (("--train", "--data", 3), "--data"),
-    (("--train", "--data", "cifar100"), "0 (CIFAR-10), 1 (CIFAR-100), 2 (Omniglot), or a file"),
+    (
+        ("--train", "--data", "cifar"),
+        "0 (CIFAR-10), 1 (CIFAR-100), 2 (Omniglot), by number or name, or a file",
+    ),
     (("--train", "--data", "own.npz", "--synthetic"), "--synthetic"),
     (("--train", "--loss", "mean"), "--setting 3 or 5"),
     (("--train", "--setting", 5, "--data", 0, "--loss", "best"), "mean"),
@@ -227,6 +229,7 @@ REFUSALS = [
     (("--train", "--setting", 5, "--data", 1), "every image"),
     (("--train", "--setting", 6, "--data", 2), "every image"),
     (("--eval", "--setting", 5, "--data", 1), "every image"),
+    (("--train", "--setting", 5, "--data", 1), "--setting 3 --tasks_per_step all"),
     (("--train", "--setting", 4, "--weights", 1, 2), "20"),
     (("--train", "--setting", 4, "--weights", *RISING[1:], -1), "--weights"),
     (("--train", "--setting", 4, "--weights", *RISING[1:], "nan"), "--weights"),
@@ -300,6 +303,19 @@ def test_no_cuda_device_is_said_so(program, saved, mode):
     assert refused.code == 1
     assert "cuda:99" in refused.err
     assert one_line(refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("cifar10", 0), ("CIFAR-10", 0), ("cifar-100", 1), ("Cifar100", 1), ("omniglot", 2), ("Omniglot", 2)],
+)
+def test_a_data_set_has_a_name_too(name, number):
+    assert main.parse(["--train", "--data", name], OPTIONS).recorded["data"] == number
+
+
+def test_the_version_is_printed(program):
+    printed = program("--version")
+    assert (printed.code, printed.out, printed.err) == (0, f"{VERSION}\n", "")
 
 
 def test_help_tells_the_settings_and_the_data_sets_apart(program):
