@@ -127,25 +127,32 @@ class Scorer:
         was_training = model.training
         layers = averaging_layers(model.train())  # without those that the network freezes
         model.train(was_training)
+
+        def is_estimated(module: nn.Module) -> bool:
+            return any(layer is each for each in module.modules() for layer in layers)
+
         passed = [model.encoder, *(model.heads[head] for head in dict.fromkeys(self._head_of))]
-        if not any(layer is each for module in passed for each in module.modules() for layer in layers):
+        if not any(map(is_estimated, passed)):
             return None
 
         def show(batches: Iterable[np.ndarray], heads: Sequence[nn.Module] = ()) -> None:
-            for indices in batches:
-                images = train.batch(torch.from_numpy(indices).to(train.labels.device))[0]
-                with computing_in(precision, train.labels.device):
+            with computing_in(
+                precision, train.labels.device
+            ):  # once, as it keeps the weights that it has cast
+                for indices in batches:
+                    images = train.batch(torch.from_numpy(indices).to(train.labels.device))[0]
                     features = model.encoder(images)
                     for head in heads:
                         head(features)
-                pause()
+                    pause()
 
         def parts_of(sources: list[Source], batches: np.ndarray, own_encoder: bool) -> Generator[Part]:
             numbers = dict.fromkeys(head for source in sources for head in source.heads)
             tasks = {task for task, head in enumerate(self._head_of) if head in numbers}
-            heads = [model.heads[number] for number in numbers]
-            with _estimating(layers, [*heads, *([model.encoder] if own_encoder else [])]) as settle:
-                show(batches if tasks else (), heads)
+            heads = [head for number in numbers if is_estimated(head := model.heads[number])]
+            own = [*heads, *([model.encoder] if own_encoder else [])]
+            with _estimating(layers, own) as settle:
+                show(batches if tasks and any(map(is_estimated, own)) else (), heads)
                 settle()
                 for scored, images in self._groups:
                     if both := [task for task in scored if task in tasks]:

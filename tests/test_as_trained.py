@@ -346,6 +346,26 @@ def test_tasks_that_share_all_images_share_the_pass(cifar10, tasks_per_step):
     assert seen == [32] * mixed + [32 // tasks_per_step] * 20 + [160]
 
 
+@pytest.mark.parametrize("tasks_per_step", [1, 2])
+def test_heads_without_statistics_are_shown_no_batch(own, tasks_per_step):
+    agent = make(
+        3,
+        own,
+        partial(Model, encoder=SmallEncoder, head=nn.Linear),
+        batch_size=16,
+        tasks_per_step=tasks_per_step,
+    )
+    seen, answered = [], []
+    agent.model.encoder.register_forward_hook(lambda _, images, __: seen.append(len(images[0])))
+    for head in agent.model.heads:
+        head.register_forward_hook(lambda _, features, __: answered.append(len(features[0])))
+    agent.evaluate_as_trained()
+    tests = [int((own.tasks[task][own.test.labels] >= 0).sum()) for task in range(3)]
+    assert sum(answered) == sum(tests)
+    batches = 3 * [16] * 20 if tasks_per_step == 1 else [16] * 20  # of each task, or of mixed steps
+    assert sum(seen) == sum(batches) + sum(tests)
+
+
 def test_one_training_image_at_the_end_is_enough(tmp_path):
     table = [[0, 1, -1, -1], [-1, -1, 0, 1]]
     file = write_data(tmp_path / "one.npz", [20, 20, 1, 1], size=8, tasks=table)
