@@ -222,9 +222,9 @@ def test_measuring_changes_no_bit(three, loss):
     for gradients in (True, False):
         agent = measured(three, NOISY, loss=loss, gradients=gradients, momentum=0.5)
         torch.manual_seed(3)
-        epochs = list(agent.train(2))
+        epochs = list(agent.train(2 if loss == "dwa" else 1))  # which remembers two epochs
         agent.train_steps(1)
-        assert [("gradients" in epoch) for epoch in epochs] == [gradients] * 2
+        assert {("gradients" in epoch) for epoch in epochs} == {gradients}
         combination = bytes_of(agent.state()["combination"])
         ends.append((weights_of(agent), torch.get_rng_state().tolist(), combination))
     assert ends[0] == ends[1]
