@@ -134,11 +134,11 @@ class Scorer:
         passed = [model.encoder, *(model.heads[head] for head in dict.fromkeys(self._head_of))]
         if not any(map(is_estimated, passed)):
             return None
+        encoder: list[nn.Module] = [model.encoder] if is_estimated(model.encoder) else []
 
         def show(batches: Iterable[np.ndarray], heads: Sequence[nn.Module] = ()) -> None:
-            with computing_in(
-                precision, train.labels.device
-            ):  # once, as it keeps the weights that it has cast
+            # Once for all batches, as the context keeps the weights that it has cast.
+            with computing_in(precision, train.labels.device):
                 for indices in batches:
                     images = train.batch(torch.from_numpy(indices).to(train.labels.device))[0]
                     features = model.encoder(images)
@@ -149,10 +149,10 @@ class Scorer:
         def parts_of(sources: list[Source], batches: np.ndarray, own_encoder: bool) -> Generator[Part]:
             numbers = dict.fromkeys(head for source in sources for head in source.heads)
             tasks = {task for task, head in enumerate(self._head_of) if head in numbers}
-            heads = [head for number in numbers if is_estimated(head := model.heads[number])]
-            own = [*heads, *([model.encoder] if own_encoder else [])]
-            with _estimating(layers, own) as settle:
-                show(batches if tasks and any(map(is_estimated, own)) else (), heads)
+            heads = list(filter(is_estimated, (model.heads[number] for number in numbers)))
+            estimated = heads + encoder * own_encoder
+            with _estimating(layers, estimated) as settle:
+                show(batches if tasks and estimated else (), heads)
                 settle()
                 for scored, images in self._groups:
                     if both := [task for task in scored if task in tasks]:
@@ -161,8 +161,8 @@ class Scorer:
 
         def parts() -> Generator[Part]:
             mixed = plan.mixed_batches()
-            with _estimating(layers, [model.encoder] if mixed is not None else []) as settle:
-                show(mixed if mixed is not None else ())
+            with _estimating(layers, encoder if mixed is not None else []) as settle:
+                show(mixed if mixed is not None and encoder else ())
                 settle()
                 for sources, batches in plan.separate_batches():
                     yield from parts_of(sources, batches, own_encoder=mixed is None)

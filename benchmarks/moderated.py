@@ -189,8 +189,11 @@ def any_verdict(design: Design, studies: int) -> float:
 
 
 def five_true(design: Design, studies: int) -> tuple[float, float]:
-    """Where five comparisons are true, by five standard errors: which share of them is found, and which share
-    of a study's verdicts is false, on average."""
+    """What is found where five comparisons are true, by five standard errors.
+
+    Returns:
+        the share of the five that is found, and the share of a study's verdicts that are false, on average.
+    """
     nothing, _ = verdicts(design, studies // 4, seed=1)
     error = float(nothing.std())  # the true standard error of a difference
     _, found = verdicts(design, studies, ahead=[5 * error] * 5, seed=2)

@@ -122,6 +122,15 @@ def between_settings(
     return pairs
 
 
+def peers_of(group: Group, groups: Sequence[Group], except_in: frozenset[str]) -> list[Group]:
+    """The groups that are scored alike in the same setting and agree in all options, with some exceptions."""
+    return [
+        other
+        for other in groups
+        if (other.setting, other.by_task) == (group.setting, group.by_task) and agree(group, other, except_in)
+    ]
+
+
 def against_default(defaults: Mapping[str, Any], *differ: str) -> Callable[[Study], list[Pair]]:
     """Find pairs of a default group and another of its setting.
 
@@ -135,11 +144,7 @@ def against_default(defaults: Mapping[str, Any], *differ: str) -> Callable[[Stud
     def pairs(study: Study) -> list[Pair]:
         found = []
         for group in study.groups:
-            peers = [
-                other
-                for other in study.groups
-                if group.setting == other.setting and group.by_task and agree(group, other, except_in)
-            ]
+            peers = peers_of(group, study.groups, except_in) if group.by_task else []
             usual = [
                 peer
                 for peer in peers
@@ -166,12 +171,7 @@ def differing_in(option: Option) -> Callable[[Study], list[Pair]]:
         usual = sorted(study.values(name), key=values.count, reverse=True)
         found = []
         for group in having:
-            peers = [
-                other
-                for other in having
-                if (other.setting, other.by_task) == (group.setting, group.by_task)
-                and agree(group, other, frozenset({name}))
-            ]
+            peers = peers_of(group, having, frozenset({name}))
             there = {str(peer.shared[name]): peer for peer in peers}
             data = group.options["data"]
             spec = DATA_SETS[data] if isinstance(data, int) else None
@@ -348,6 +348,7 @@ WORDS = {
     "batch_size": "images in a step",
     "epochs": "how long training takes",
 }
+"""What is varied, of options whose names do not say it."""
 
 
 def questions_for(study: Study, table: Sequence[Option]) -> list[Question]:
@@ -357,8 +358,10 @@ def questions_for(study: Study, table: Sequence[Option]) -> list[Question]:
     """
     found = [question for question in QUESTIONS if question.applies(study)]
     for option in table:
+        if option.name in QUESTIONED or len(study.values(option.name)) < 2:
+            continue
         pairs = differing_in(option)
-        if option.name not in QUESTIONED and pairs(study):
+        if pairs(study):
             words = WORDS.get(option.name, f"--{option.name}")
             found.append(Question(option.name, words, pairs, lambda _: [{}, {}]))
     return found

@@ -94,8 +94,8 @@ class Unanswered:
 
     Attributes:
         question: the question.
-        numbers: numbers of the missing runs in the script; none where they are of no use.
-        why_not: why no such runs are possible, empty where they are.
+        numbers: numbers of the missing runs in the script; none where no such runs are possible.
+        why_not: why they are not, else empty.
     """
 
     question: Question
@@ -166,6 +166,15 @@ class Script:
             spec = spec.stand_in if options["synthetic"] else spec
         return spec and replace(spec, validation=options["validation"] or 0.0)
 
+    def _place(self, data: int | str) -> str:
+        """What the shell does where no variable from outside says where a data set is."""
+        name = self._variable(data)
+        if not isinstance(data, str):
+            return f'{name}=$(dirname "$MAIN")/data'
+        if path := self._files[_checksum(data)]:
+            return f"{name}={quoted(str(path))}"
+        return f'{{ echo "set {name} to the path of" {quoted(data.rpartition("#")[0])} >&2; exit 1; }}'
+
     def text(self) -> str:
         """The script, empty where no runs are missing."""
         if not self._runs:
@@ -176,21 +185,12 @@ class Script:
             "# It ends at the first error; started again, it goes on from there. MAIN, PYTHON, and where the",
             "# data is (DATA_PATH, or DATA for a file) may be set from outside.",
             "set -euo pipefail",
-            f'[ "${{MAIN:-}}" ] || MAIN={quoted(str(MAIN))}',
-            '[ "${PYTHON:-}" ] || PYTHON=python',
         ]
-        for data in dict.fromkeys(runs.options["data"] for runs in self._runs.values()):
-            if not isinstance(data, str):
-                lines += ['[ "${DATA_PATH:-}" ] || DATA_PATH=$(dirname "$MAIN")/data']
-            elif path := self._files[_checksum(data)]:
-                lines.append(
-                    f'[ "${{{self._variable(data)}:-}}" ] || {self._variable(data)}={quoted(str(path))}'
-                )
-            else:
-                name, file = self._variable(data), quoted(data.rpartition("#")[0])
-                lines.append(
-                    f'[ "${{{name}:-}}" ] || {{ echo "set {name} to the path of" {file} >&2; exit 1; }}'
-                )
+        variables = {"MAIN": f"MAIN={quoted(str(MAIN))}", "PYTHON": "PYTHON=python"}
+        for runs in self._runs.values():
+            data = runs.options["data"]
+            variables[self._variable(data)] = self._place(data)
+        lines += [f'[ "${{{name}:-}}" ] || {otherwise}' for name, otherwise in variables.items()]
         lines.append('RUNS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)')
         for number, (key, runs) in enumerate(self._runs.items(), 1):
             lines += ["", f"# {number}: {', '.join(dict.fromkeys(self._questions[key]))}", self._loop(runs)]

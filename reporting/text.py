@@ -202,7 +202,7 @@ def conclusions(section: Section) -> list[str]:
     """
     lines = []
     for question in section.questions:
-        if comparisons := section.answers.get(question.name):
+        if comparisons := section.answers[question.name]:
             said = answer(comparisons, section.study)
             lines.append(f"{question.name} ({question.words}): {said}")
     lines += extremes(section.study)

@@ -50,6 +50,9 @@ NARROW = partial(Model, encoder=SmallEncoder, num_hidden=NUM_HIDDEN)
 
 SMALL = ("--synthetic", "--image_size", 8)
 
+UNSCORED = ("--normalisation", "group")
+"""Spares a run of many tasks its scores as trained, which take longer than it; other tests look at them."""
+
 TOP = Path(__file__).parents[1]
 
 # Children come from a server that has loaded torch and the program but never computed, so that they start at

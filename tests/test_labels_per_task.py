@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import TOP, make, one_line, result_of, write_data, write_labels
+from helpers import TOP, UNSCORED, make, one_line, result_of, write_data, write_labels
 
 from data import DataSet, load
 from errors import UserError
@@ -58,9 +58,6 @@ def history_of(path: Path) -> dict:
 
 
 # Training and evaluating
-
-UNSCORED = ("--normalisation", "group")
-"""Spares a run its scores as trained, which take longer than it; the runs of the first rows have them."""
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from helpers import (
     PROCESSES,
     SMALL,
     TOP,
+    UNSCORED,
     error_line,
     one_line,
     result_of,
@@ -52,10 +53,6 @@ def numbers(line: str) -> list[float]:
 
 def task_of(setting: int) -> tuple:
     return ("--task", 3) if setting == 2 else ()
-
-
-UNSCORED = ("--normalisation", "group")
-"""Spares a run of many tasks its scores as trained, which take longer than it; other tests look at them."""
 
 
 @pytest.mark.parametrize(("setting", "data"), PAIRS)
