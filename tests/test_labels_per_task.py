@@ -68,6 +68,7 @@ def history_of(path: Path) -> dict:
         (ALL, ("--setting", 5)),
         (SOME, ("--setting", 2, "--task", 7, *UNSCORED)),
         (SOME, ("--setting", 3, "--tasks_per_step", "all", "--loss", "uw", *UNSCORED)),
+        (SOME, ("--setting", 4, *UNSCORED)),
         (SOME, ("--setting", 4, "--validation", 0.4, *UNSCORED)),
         *((ALL, ("--setting", 5, "--loss", loss, *UNSCORED)) for loss in ("uw", "pcgrad")),
         (ALL, ("--setting", 6, *UNSCORED)),
