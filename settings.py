@@ -42,20 +42,29 @@ class Setting:
 
 SETTINGS = (
     Setting("standard", "one classifier over all classes", "standard", "StandardAgent", single_score=True),
-    Setting("standard by task", "trained as 0, scored task by task", "standard", "StandardByTaskAgent"),
     Setting(
-        "single task", "only the task given by --task", "single-task", "SingleTaskAgent", single_score=True
+        "standard by task",
+        "one classifier over all classes, scored on each task's classes",
+        "standard",
+        "StandardByTaskAgent",
+    ),
+    Setting(
+        "single task",
+        "one network per task; --task says which",
+        "single-task",
+        "SingleTaskAgent",
+        single_score=True,
     ),
     Setting(
         "uniform sampling",
-        "multi-task, each step samples one task, or more by --tasks_per_step, all equally likely",
+        "a head per task, each step samples one or --tasks_per_step, all equally likely",
         "multi-task",
         "TaskSamplingAgent",
         samples_tasks=True,
     ),
     Setting(
         "weighted sampling",
-        "multi-task, each step samples one task, or more by --tasks_per_step, some likelier than others",
+        "a head per task, each step samples one or --tasks_per_step, some likelier",
         "multi-task",
         "TaskSamplingAgent",
         samples_tasks=True,
@@ -63,14 +72,14 @@ SETTINGS = (
     ),
     Setting(
         "summed losses",
-        "multi-task, each step takes all tasks and the mean of their losses, or what --loss says",
+        "a head per task, each step takes all and the mean of their losses, or --loss",
         "multi-task",
         "SummedLossAgent",
         shared_inputs=True,
     ),
     Setting(
         "weighted losses",
-        "multi-task, each step takes all tasks and a weighted mean of their losses",
+        "a head per task, each step takes all and a weighted mean of their losses",
         "multi-task",
         "SummedLossAgent",
         weighted=True,

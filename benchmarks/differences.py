@@ -30,8 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import main as program
 from models import Dimensions, Encoder, Model
 from options import OPTIONS
-from reporting.statistics import estimate, points
-from reporting.text import interval
+from reporting.statistics import t_quantile
 from storage.files import HISTORY
 from storage.history import read_history
 from tasks import DATA_SETS
@@ -124,9 +123,11 @@ def measure(name: str, options: Sequence[str], directory: Path) -> None:
             scores[side].append(float(np.mean(runs)))
         print(f"seed {seed}:", *(f"{side} {scores[side][-1]:.4f}" for side in sides), flush=True)
     here, original = map(np.array, scores.values())
-    effect = estimate(points(original, here))
+    effect = 100 * (original - here)  # seed by seed
+    half_width = t_quantile(len(SEEDS) - 1) * effect.std(ddof=1) / len(SEEDS) ** 0.5
+    low, high = effect.mean() - half_width, effect.mean() + half_width
     print(
-        f"{name}: the original scores {effect.mean:+.2f} {interval(effect)} points "
+        f"{name}: the original scores {effect.mean():+.2f} [{low:+.2f}, {high:+.2f}] points "
         f"against this program, {np.mean(original):.4f} and {np.mean(here):.4f}"
     )
 

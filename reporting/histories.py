@@ -1,11 +1,13 @@
 """Find histories, read them, and group runs that repeat each other."""
 
+import base64
 import math
 import os
 import stat
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +57,13 @@ class Recorded:
         return self.history.options
 
     @property
-    def data_set(self) -> tuple[str, bool, str]:
+    def data_set(self) -> tuple[str, bool, float]:
         """Identity of the data set, to group runs by.
 
-        The number or the checksum, whether it is synthetic, and which images are scored.
+        The number or the checksum, whether it is synthetic, and the share of the training images that is
+        scored in the test images' place.
         """
-        return (str(self.shared["data"]), self.options["synthetic"], self.history.data_set["scored_on"])
+        return (str(self.shared["data"]), self.options["synthetic"], self.options["validation"])
 
     @property
     def by_task(self) -> bool:
@@ -74,6 +77,19 @@ class Recorded:
         values = [epoch[name] for epoch in self.history.epochs if is_number(epoch.get(name))]
         return sum(values) if len(values) == len(self.history.epochs) else None
 
+    def right(self, as_trained: bool) -> list[np.ndarray] | None:
+        """For each scored task, 1 where an image is answered rightly, else 0; None if not recorded.
+
+        That is None, too, where it does not make the accuracies that are recorded.
+        """
+        record = self.history.as_trained if as_trained else vars(self.history) | self.history.epochs[-1]
+        packed = (record or {}).get("right")
+        if not record or packed is None:
+            return None
+        unpacked = [_unpacked(*each) for each in zip(packed, record["accuracy"], strict=True)]
+        answers = [each for each in unpacked if each is not None]
+        return answers if len(answers) == len(unpacked) else None
+
     @property
     def file(self) -> Path | None:
         """Where the user's own data was in its last session, if recorded."""
@@ -85,6 +101,19 @@ class Recorded:
         """Names of the CPUs or GPUs it was trained on, if recorded."""
         names = [session["environment"].get("processor") for session in self.history.sessions]
         return {name for name in names if isinstance(name, str) and name}
+
+
+def _unpacked(packed: str, accuracy: float) -> np.ndarray | None:
+    """Which images of a task are answered rightly: 0 and 1, or None where these do not make the accuracy.
+
+    Up to 7 zeros fill the last byte. How many is known from the accuracy.
+    """
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8))
+    count = int(bits.sum())
+    for size in range(len(bits), max(0, len(bits) - 8), -1):
+        if abs(count / size - accuracy) < ROUNDING and not bits[size:].any():
+            return bits[:size]
+    return None
 
 
 def find_histories(directory: Path) -> tuple[list[Path], list[str]]:
@@ -234,17 +263,17 @@ class Group:
         shared: what all runs have in common, by option.
         tasks: names of what is scored.
         by_task: whether these are the data set's tasks, not all classes at once.
-        as_trained: whether the scores are those as trained.
+        usual: the same runs tested as usual, if these scores are those as trained; else None.
         seeds: the seeds that are scored: those that have every task, or all where none has.
         is_complete: whether some seed has every task.
         lacking: numbers of the missing tasks, for each seed that lacks any.
     """
 
-    def __init__(self, runs: Sequence[Recorded], as_trained: bool = False) -> None:
+    def __init__(self, runs: Sequence[Recorded], usual: "Group | None" = None) -> None:
         self.shared = runs[0].shared
         self.options = runs[0].options
         self.setting = self.options["setting"]
-        self.as_trained = as_trained
+        self.usual = usual
         self.by_task = runs[0].by_task
         self.tasks = runs[0].history.data_set["tasks"] if self.by_task else [ALL_CLASSES]
         by_seed: dict[int, list[Recorded]] = {}
@@ -267,7 +296,29 @@ class Group:
     def again(self) -> "Group | None":
         """The same runs scored as trained, or None without such scores."""
         runs = [run for run in self.runs if run.history.as_trained]
-        return Group(runs, as_trained=True) if runs else None
+        return Group(runs, self) if runs else None
+
+    @cached_property
+    def right(self) -> list[np.ndarray] | None:
+        """For each task, 1 where a seed answers an image rightly, else 0: seeds x images.
+
+        None if not all runs have recorded it, or of unlike numbers of images.
+        """
+        rows: list[list[np.ndarray]] = [[] for _ in self.tasks]
+        for runs in self._by_seed.values():
+            for run in runs:
+                answers = run.right(as_trained=self.usual is not None)
+                if answers is None:
+                    return None
+                for name, each in zip(run.history.tasks, answers, strict=True):
+                    rows[self.tasks.index(name)].append(each)
+        sizes = [min(map(len, of_task), default=0) for of_task in rows]
+        cut = [[each[:size] for each in of_task] for of_task, size in zip(rows, sizes, strict=True)]
+        alike = all(
+            len(of_task) == len(self.seeds) and not any(each[size:].any() for each in of_task)
+            for of_task, size in zip(rows, sizes, strict=True)
+        )
+        return [np.stack(of_task) for of_task in cut] if alike else None
 
     def scores(
         self, measure: str = "accuracy", seeds: Sequence[int] | None = None, epoch: int = -1
@@ -285,7 +336,7 @@ class Group:
         scores = np.full((len(seeds), len(self.tasks)), np.nan)
         for row, seed in zip(scores, seeds, strict=True):
             for run in self._by_seed[seed]:
-                again = run.history.as_trained if self.as_trained else None
+                again = run.history.as_trained if self.usual else None
                 record = again or run.history.epochs[epoch]
                 for name, score in zip(run.history.tasks, record[measure], strict=True):
                     row[self.tasks.index(name)] = score
@@ -334,23 +385,24 @@ class Study:
     Attributes:
         runs: all runs.
         title: name of the data set, and which images are scored.
+        validation: share of the training images that is scored in the test images' place, mostly 0.
         tasks: names of its tasks.
         groups: groups of the runs, ordered by setting.
         as_trained: for each group that has such scores, the same group scored as trained.
         constant: by measure, what a constant answer scores in each task.
         measure: score by which tasks are compared with the single-task baseline.
         shared_inputs: whether every task has every image, as far as known.
-        shown: names of the options that labels state, as the groups differ in them.
     """
 
     def __init__(self, runs: Sequence[Recorded]) -> None:
         self.runs = runs
         history = runs[0].history
+        self.validation = history.options["validation"]
         self.title = history.data_set["title"]
         if isinstance(history.options["data"], str):
             self.title += f" (content {runs[0].shared['data']})"
-        if history.data_set["scored_on"] == "validation":
-            self.title += ", scored on validation images"
+        if self.validation:
+            self.title += f", scored on validation images ({100 * self.validation:g} % of those for training)"
         self.tasks = history.data_set["tasks"]
         groups: dict[tuple[object, ...], list[Recorded]] = {}
         for run in runs:
@@ -369,53 +421,18 @@ class Study:
         self.shared_inputs = (
             DATA_SETS[data].shared_inputs
             if isinstance(data, int)
-            else any(SETTINGS[group.setting].shared_inputs for group in self.groups)
+            else any(run.history.data_set.get("shared_images", False) for run in runs)
+            or any(SETTINGS[group.setting].shared_inputs for group in self.groups)
         )
-        names = {name for group in self.groups for name in group.shared} - {"setting", "data", "weights"}
-        in_order = [*history.options, "code"]
-        self.shown = [name for name in in_order if name in names and len(self.values(name)) > 1]
 
     def constant_answer(self, measure: str) -> float:
         """Score of always giving the commonest answer, as a mean over tasks."""
         return float(np.mean(list(self.constant[measure].values())))
 
-    def values(self, name: str, setting: int | None = None) -> list[Any]:
-        """Distinct values of an option among the groups.
-
-        Args:
-            name: name of the option.
-            setting: setting of the groups; default: all.
-        """
-        groups = [group for group in self.groups if setting in (None, group.setting)]
-        values = [group.shared[name] for group in groups if name in group.shared]
+    def values(self, name: str) -> list[Any]:
+        """Distinct values of an option among the groups."""
+        values = [group.shared[name] for group in self.groups if name in group.shared]
         return [value for i, value in enumerate(values) if value not in values[:i]]
-
-    def label(self, group: Group) -> str:
-        """Label of a group.
-
-        It has the setting and the options in which groups differ.
-        """
-        parts = [_stated(name, group.shared[name]) for name in self.shown if name in group.shared]
-        weightings = self.values("weights", group.setting)
-        if len(weightings) > 1:
-            parts.append(f"weights {weightings.index(group.shared['weights']) + 1}")
-        if group.as_trained:
-            parts.append("as trained")
-        return ", ".join([f"{group.setting} {SETTINGS[group.setting].name}", *parts])
-
-    def weights_explained(self) -> list[str]:
-        """A line for each weighting that labels call by a number."""
-        return [
-            f"weights {number} of setting {setting}: {' '.join(f'{weight:.4g}' for weight in weights)}"
-            for setting in sorted({group.setting for group in self.groups})
-            if len(weightings := self.values("weights", setting)) > 1
-            for number, weights in enumerate(weightings, 1)
-        ]
-
-
-def _stated(name: str, value: object) -> str:
-    """An option as labels state it."""
-    return f"no {name}" if value in (None, "") else f"{name} {value}"
 
 
 def studies(runs: Sequence[Recorded]) -> list[Study]:
@@ -423,7 +440,7 @@ def studies(runs: Sequence[Recorded]) -> list[Study]:
 
     Files of different content are different data sets, and so are test and validation images.
     """
-    data_sets: dict[tuple[str, bool, str], list[Recorded]] = {}
+    data_sets: dict[tuple[str, bool, float], list[Recorded]] = {}
     for run in sorted(runs, key=lambda run: run.data_set):
         data_sets.setdefault(run.data_set, []).append(run)
     return [Study(runs) for runs in data_sets.values()]

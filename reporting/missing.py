@@ -12,8 +12,9 @@ from typing import Any
 from errors import CommandError, UserError
 from options import Option, make_run
 from own_data import read_spec
-from reporting.comparisons import SEEDS, Question, Section, are_alike, common_seeds
+from reporting.comparisons import AS_TRAINED, SEEDS, Pairs, Question, Section, are_alike
 from reporting.histories import SINGLE_TASK, Group
+from reporting.tuned import TUNED, Family
 from running.streams import in_one_line
 from tasks import DATA_SETS, DataSpec
 
@@ -107,11 +108,16 @@ class Script:
     """The missing runs of a whole report, and the shell script that trains them.
 
     Attributes:
-        unanswered: for each section, its questions that lack runs: no comparison has two common seeds, and
-            so none an interval.
+        unanswered: for each section, its questions that lack runs: no comparison has two seeds on either
+            side, and so none an interval. Of what is tuned, the best that has no runs on test images.
     """
 
-    def __init__(self, sections: Sequence[Section], table: Sequence[Option]) -> None:
+    def __init__(
+        self,
+        sections: Sequence[Section],
+        families: Mapping[Section, Sequence[Family]],
+        table: Sequence[Option],
+    ) -> None:
         self._table = table
         self._runs: dict[str, Missing] = {}  # keys: loops without their seeds
         self._questions: dict[str, list[str]] = {}
@@ -121,12 +127,19 @@ class Script:
             if isinstance(run.options["data"], str):
                 checksum = _checksum(run.options["data"])
                 self._files[checksum] = run.file or self._files.get(checksum)
-        self.unanswered = [self._of_section(section) for section in sections]
+        self.unanswered = [
+            self._of_section(section) + self._of_families(section, families.get(section, ()))
+            for section in sections
+        ]
 
     def _of_section(self, section: Section) -> list[Unanswered]:
         found = []
         for question in section.questions:
-            if any(comparison.difference.seeds > 1 for comparison in section.answers[question.name]):
+            answers = section.answering(question.name)
+            results = [
+                each for answer in answers for way, each in answer.results.items() if way != AS_TRAINED
+            ]
+            if any(min(result.estimate.seeds) > 1 for result in results):
                 continue
             try:
                 missing = missing_runs(question, section, self._table, self._spec)
@@ -136,6 +149,25 @@ class Script:
             if missing:
                 found.append(Unanswered(question, [self._add(question, runs) for runs in missing]))
         return found
+
+    def _of_families(self, section: Section, families: Sequence[Family]) -> list[Unanswered]:
+        question = Question(
+            TUNED, "the best recipe of each on the test images", lambda *_: Pairs([]), lambda _: []
+        )
+        every = tuple(range(len(section.study.tasks)))
+        numbers = [
+            self._add(
+                question,
+                Missing(
+                    {**family.best.options, "validation": 0.0},
+                    range(SEEDS),
+                    every if family.best.setting == SINGLE_TASK else None,
+                ),
+            )
+            for family in families
+            if not family.chosen
+        ]
+        return [Unanswered(question, numbers)] if numbers else []
 
     def _add(self, question: Question, runs: Missing) -> int:
         """Add runs, together with those that differ in the seed only; returns their number."""
@@ -238,7 +270,7 @@ def missing_runs(
     """
     groups = section.study.groups
     pairs = question.pairs(section.study)
-    best = max(pairs, key=lambda pair: len(common_seeds(*pair))) if pairs else _one_side(question, groups)
+    best = max(pairs, key=_fewest_seeds) if pairs else _one_side(question, groups)
     existing = [group for group in best if group]
     template = (existing + [group for group in groups if group.setting] + groups)[0]
     sides = question.sides(template.options)
@@ -257,6 +289,11 @@ def missing_runs(
                 lacking.setdefault(group.lacking[seed], []).append(seed)
         runs += [Missing(options, seeds, tasks) for tasks, seeds in lacking.items()]
     return runs
+
+
+def _fewest_seeds(pair: Sequence[Group]) -> int:
+    """How many seeds both sides have."""
+    return min(len(group.seeds) if group.is_complete else 0 for group in pair)
 
 
 def _seeds(existing: Sequence[Group], groups: Sequence[Group]) -> list[int]:

@@ -10,44 +10,63 @@ from options import Option
 from reporting.comparisons import Section
 from reporting.histories import find_runs, studies
 from reporting.missing import SCRIPT, Script
+from reporting.page import page
 from reporting.rows import comma_separated, comparison_rows, run_rows
-from reporting.text import report_text
+from reporting.screen import screen
+from reporting.tuned import add_tuned
+from reporting.words import Names
 from running.streams import print_message, print_result
 from storage.files import remove, replacing
 
-PRINTED, ROWS, COMPARISONS, FIGURE = "report.txt", "report.csv", "comparisons.csv", "report.png"
+PAGE, ROWS, COMPARISONS, FIGURE = "report.md", "report.csv", "comparisons.csv", "report.png"
 
 
 def report(directory: Path, verbose: bool, table: Sequence[Option]) -> None:
-    """Compare runs, write the report to their directory, and print it.
+    """Compare runs, write the report to their directory, and print what a person reads first.
+
+    Args:
+        directory: where the histories are, at any depth.
+        verbose: whether to print all of report.md instead.
+        table: all options.
 
     Raises:
-        UserError: there is nothing to report on, or a file cannot be written; the text is printed first.
+        UserError: there is nothing to report on, or a file cannot be written; the report is printed first.
     """
     runs, left_out = find_runs(directory, table)
     sections = [Section(study, table) for study in studies(runs)]
-    script = Script(sections, table)
-    text = report_text(sections, script.unanswered, left_out, verbose)
+    families = add_tuned(sections)
+    names = Names(sections, table)
+    script = Script(sections, families, table)
+    parts = (sections, names, script.unanswered, families, left_out)
     if not runs:
-        print_result(text)
+        print_result(screen(*parts, rest=""))
         raise UserError(f"no run under {directory} can be reported: see what was left out")
+    text = page(*parts)
     files = {
-        PRINTED: f"{text}\n".encode(errors="backslashreplace"),
+        PAGE: f"{text}\n".encode(errors="backslashreplace"),
         ROWS: comma_separated(run_rows([section.study for section in sections])),
-        COMPARISONS: comma_separated(comparison_rows(sections)),
+        COMPARISONS: comma_separated(comparison_rows(sections, names, table)),
         SCRIPT: script.text().encode(errors="surrogateescape"),
     }
+    printed = text if verbose else screen(*parts, rest=_rest(directory, files))
     try:
-        why_no_figure = _write(directory, files, sections)
+        why_no_figure = _write(directory, files, sections, names)
     except UserError:
-        print_result(text)
+        print_result(printed)
         raise
-    print_result(text)
-    names = [name for name, content in files.items() if content] + [FIGURE] * (not why_no_figure)
-    print_message(f"saved {', '.join(names)} in {directory}{why_no_figure}")
+    print_result(printed)
+    written = [name for name, content in files.items() if content] + [FIGURE] * (not why_no_figure)
+    print_message(f"saved {', '.join(written)} in {directory}{why_no_figure}")
 
 
-def _write(directory: Path, files: dict[str, bytes], sections: Sequence[Section]) -> str:
+def _rest(directory: Path, files: dict[str, bytes]) -> str:
+    """Where the rest of a report is, in words."""
+    said = f"In {directory}: {PAGE} has every number, every task and what the words mean; {COMPARISONS} and "
+    said += f"{ROWS} are for programs"
+    return said + (f"; bash {SCRIPT} trains what lacks runs." if files[SCRIPT] else ".")
+
+
+def _write(directory: Path, files: dict[str, bytes], sections: Sequence[Section], names: Names) -> str:
     """Write the files and the figure.
 
     Returns:
@@ -62,7 +81,7 @@ def _write(directory: Path, files: dict[str, bytes], sections: Sequence[Section]
                 file.write(content)
         else:
             remove(directory / name)  # an old one would train runs that are not missing
-    figure, why_not = _draw(sections)
+    figure, why_not = _draw(sections, names)
     if figure is None:
         remove(directory / FIGURE)  # an old one would show other runs
     else:
@@ -71,7 +90,7 @@ def _write(directory: Path, files: dict[str, bytes], sections: Sequence[Section]
     return why_not
 
 
-def _draw(sections: Sequence[Section]) -> tuple[bytes | None, str]:
+def _draw(sections: Sequence[Section], names: Names) -> tuple[bytes | None, str]:
     """Draw the figure.
 
     Returns:
@@ -81,7 +100,7 @@ def _draw(sections: Sequence[Section]) -> tuple[bytes | None, str]:
         with redirect_stderr(io.StringIO()):  # matplotlib reports on its caches and settings
             from reporting import figure
 
-            return figure.draw(sections), ""
+            return figure.draw(sections, names), ""
     except Exception as error:
         if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "matplotlib":
             return None, "; the figure needs matplotlib: pip install matplotlib"

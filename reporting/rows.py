@@ -6,10 +6,12 @@ report.csv has a row per run and task, comparisons.csv a row per comparison.
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from reporting.comparisons import Section
+from options import Option
+from reporting.comparisons import Comparison, Result, Section
 from reporting.histories import AMOUNTS, MEASURES, Study
+from reporting.words import Names
 
 RUN_COLUMNS = (
     "history",
@@ -25,17 +27,12 @@ RUN_COLUMNS = (
 )
 
 COMPARISON_COLUMNS = (
-    "data_set",
-    "question",
-    "first",
-    "second",
-    "measure",
-    "seeds",
-    "difference",
-    "low",
-    "high",
-    "verdict",
-)
+    "question", "measure", "task", "test", "difference", "low", "high", "df", "p", "q", "verdict", "seeds_a",
+    "seeds_b",
+)  # fmt: skip
+MORE_COLUMNS = ("s_a", "s_b", "images", "data_set", "letter_a", "letter_b")
+"""After the options: standard deviations over seeds, in the unit of the difference; whether the interval is
+over new test images, too; and the letters of the report."""
 
 
 def comma_separated(rows: Iterable[Sequence[object]]) -> bytes:
@@ -56,8 +53,7 @@ def run_rows(studies: Sequence[Study]) -> list[Sequence[object]]:
     for title, run in runs:
         history = run.history
         last, again = history.epochs[-1], history.as_trained
-        options = [run.options.get(name) for name in names]
-        options = [" ".join(map(str, value)) if isinstance(value, list) else value for value in options]
+        options = [_plain(run.options.get(name)) for name in names]
         whole = [last["loss"], *map(run.amount, AMOUNTS), run.options["task"], run.shared["code"], *options]
         for i, task in enumerate(history.tasks):
             scores = [last[measure][i] for measure in MEASURES]
@@ -66,19 +62,65 @@ def run_rows(studies: Sequence[Study]) -> list[Sequence[object]]:
     return rows
 
 
-def comparison_rows(sections: Sequence[Section]) -> list[Sequence[object]]:
-    """Rows of comparisons.csv, with numbers to four decimals."""
-    rows: list[Sequence[object]] = [COMPARISON_COLUMNS]
+def comparison_rows(
+    sections: Sequence[Section], names: Names, table: Sequence[Option]
+) -> list[Sequence[object]]:
+    """Rows of comparisons.csv: each comparison with the options of either side."""
+    options = [
+        *(option.name for option in table if option.decides != "nothing" and not option.repeats),
+        "code",
+    ]
+    sides = [f"{name}_{side}" for name in options for side in "ab"]
+    rows: list[Sequence[object]] = [[*COMPARISON_COLUMNS, *sides, *MORE_COLUMNS]]
     for section in sections:
-        for comparison in section.comparisons:
-            difference = comparison.difference
-            numbers = [
-                "" if math.isnan(number) else f"{number:.4f}"
-                for number in (difference.mean, difference.low, difference.high)
-            ]
-            sides = [section.study.label(group) for group in (comparison.first, comparison.second)]
-            rows.append(
-                [section.study.title, comparison.question, *sides, comparison.measure]
-                + [difference.seeds, *numbers, difference.verdict]
-            )
+        for comparison in [*section.comparisons, *section.tests]:
+            groups = (comparison.first, comparison.second)
+            values = [_plain(group.shared.get(name)) for name in options for group in groups]
+            letters = [names.letters[group] for group in groups]
+            for measured in _measured(comparison, section):
+                start = [comparison.question.name, *measured[:3]]
+                rows.append(
+                    [
+                        *start,
+                        *_numbers(measured[3]),
+                        *values,
+                        *_more(measured[3]),
+                        section.study.title,
+                        *letters,
+                    ]
+                )
     return rows
+
+
+def _measured(comparison: Comparison, section: Section) -> Iterator[tuple[str, str, str, Result]]:
+    """The measure, the task, the way of testing, and the result, of all that is compared."""
+    for way, result in comparison.results.items():
+        yield "mean_accuracy", "", way, result
+        if transfer := comparison.transfers.get(way):
+            if transfer.delta_m:
+                yield "delta_m", "", way, transfer.delta_m
+            for name, task in zip(comparison.first.tasks, transfer.tasks, strict=True):
+                yield section.study.measure, name, way, task
+
+
+def _numbers(result: Result) -> list[object]:
+    """The columns from `difference` to `seeds_b`."""
+    each = result.estimate
+    ends = [_number(number, 4) for number in (each.value, each.low, each.high)]
+    seeds = (each.seeds * 2)[:2]
+    return [*ends, each.freedom or "", _number(each.p, 6), _number(result.q, 6), result.verdict, *seeds]
+
+
+def _more(result: Result) -> list[object]:
+    """The columns `s_a`, `s_b`, and `images`."""
+    each = result.estimate
+    return [*(_number(number, 4) for number in (each.spreads * 2)[:2]), str(each.images).lower()]
+
+
+def _number(number: float, digits: int) -> str:
+    return "" if math.isnan(number) else f"{number:.{digits}f}"
+
+
+def _plain(value: object) -> object:
+    """An option in a cell."""
+    return " ".join(map(str, value)) if isinstance(value, list) else value

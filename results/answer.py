@@ -1,20 +1,15 @@
 """Draw the answer, results/answer.png, from the published studies: python results/answer.py
 
-It compares their histories as `main.py --report` does, and needs matplotlib.
+It reads the comparisons that `main.py --report` has written beside their histories, and needs matplotlib.
 """
 
+import csv
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from options import OPTIONS
-from reporting import comparisons as reported
-from reporting.histories import Group, find_runs, studies
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +96,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 class Effect(NamedTuple):
     """A difference in points of mean accuracy, with its interval.
 
-    It is conclusive if the interval excludes 0.
+    It is conclusive if it is so after correction for all comparisons of its study.
     """
 
     mean: float
@@ -119,41 +114,38 @@ class Comparison(NamedTuple):
     effect: Effect
 
 
-def configuration(group: Group) -> Configuration:
-    """The configuration of some runs."""
-    options: dict[str, Any] = {
-        name: group.shared[name] for name in Configuration._fields if name in group.shared
-    }
-    return Configuration(**options)
+def configuration(row: Mapping[str, str], side: str) -> Configuration:
+    """The configuration of a side, `a` or `b`, in a row of comparisons.csv."""
+    values: dict[str, Any] = {name: row[f"{name}_{side}"] for name in Configuration._fields}
+    count = values["tasks_per_step"]
+    return Configuration(
+        int(values["setting"]),
+        float(values["lr"]),
+        float(values["momentum"]),
+        int(count) if count else None,
+        values["loss"] or None,
+    )
 
 
-def withdrawn(data_set: str, question: str) -> bool:
-    """Whether a comparison no longer counts: docs/answer.md says why.
-
-    Args:
-        data_set: title of the data set.
-        question: name of the question in the report.
-    """
-    return question == "loss" or (data_set, question) == ("Omniglot", "single-task")
+def withdrawn(row: Mapping[str, str]) -> bool:
+    """Whether a comparison in a row of comparisons.csv no longer counts: docs/answer.md says why."""
+    return row["question"] == "loss" or (row["data_set"], row["question"]) == ("Omniglot", "single-task")
 
 
 def read(directory: Path) -> list[Comparison]:
     """Comparisons of mean accuracy in the usual test of a study, without withdrawn ones."""
-    runs, _ = find_runs(directory, OPTIONS)
-    found = []
-    for study in studies(runs):
-        for each in reported.Section(study, OPTIONS).main:
-            if not (each.second.as_trained or withdrawn(study.title, each.question)):
-                sides = (configuration(each.first), configuration(each.second))
-                found.append(Comparison(study.title, *sides, effect(each)))
-    return found
+    with open(directory / "comparisons.csv", newline="") as file:
+        return [
+            Comparison(row["data_set"], configuration(row, "a"), configuration(row, "b"), effect(row))
+            for row in csv.DictReader(file)
+            if (row["measure"], row["test"]) == ("mean_accuracy", "usual") and not withdrawn(row)
+        ]
 
 
-def effect(comparison: reported.Comparison) -> Effect:
-    """Difference of a comparison, to four decimals as in comparisons.csv."""
-    each = comparison.difference
-    mean, low, high = (round(float(number), 4) for number in (each.mean, each.low, each.high))
-    return Effect(mean, low, high, each.verdict in ("higher", "lower"))
+def effect(row: Mapping[str, str]) -> Effect:
+    """The difference in a row of comparisons.csv."""
+    mean, low, high = (float(row[name] or "nan") for name in ("difference", "low", "high"))
+    return Effect(mean, low, high, row["verdict"] in ("higher", "lower"))
 
 
 def effects(row: Row, comparisons: Iterable[Comparison]) -> dict[str, Effect]:

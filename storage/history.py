@@ -29,7 +29,8 @@ class History:
 
     Attributes:
         options: every option of the run, and the version of the program.
-        data_set: its `title`, `scored_on` (`test` or `validation`), and the names of all its `tasks`.
+        data_set: its `title`, `scored_on` (`test` or `validation`), the names of all its `tasks`, and whether
+            they have `shared_images`, which older histories lack.
         sessions: a dictionary per start of the run: the `epoch` and `step` at which it started, its
             `environment`, and its `code`: `results N`, or a fingerprint if the code is not released.
         tasks: the names of the scored tasks.
@@ -61,7 +62,12 @@ class History:
 
 def describe(spec: DataSpec) -> dict:
     """The entry of a data set in a history."""
-    return {"title": spec.title, "scored_on": spec.scored_on, "tasks": list(spec.tasks)}
+    return {
+        "title": spec.title,
+        "scored_on": spec.scored_on,
+        "tasks": list(spec.tasks),
+        "shared_images": spec.shared_inputs,
+    }
 
 
 def write_history(path: Path, history: History) -> None:
@@ -143,6 +149,8 @@ def _names_of_tasks(entry: Any) -> list[str]:
         raise ValueError("data_set.title is not a text")
     if entry.get("scored_on") not in ("test", "validation"):
         raise ValueError(f"data_set.scored_on is {in_short(entry.get('scored_on'))}")
+    if not isinstance(entry.get("shared_images", False), bool):
+        raise ValueError(f"data_set.shared_images is {in_short(entry['shared_images'])}")
     names: Any = entry.get("tasks")
     if not _are_names(names):
         raise ValueError("data_set.tasks is not a list of different names")

@@ -4,7 +4,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -109,16 +108,6 @@ def error_line(refused) -> str:
     assert "Accuracy" not in refused.out
     assert refused.err.splitlines()[-1].startswith("main.py: error: ")
     return refused.err.splitlines()[-1]
-
-
-def table_line(printed: str, label: str) -> dict[str, str]:
-    """The line of a group in the first table of a report, by heading."""
-    lines = printed.splitlines()
-    heading = next(line for line in lines if line.startswith("setting  "))
-    (line,) = (line for line in lines if re.match(rf"{re.escape(label)}(  |$)", line))
-    starts = [match.start() for match in re.finditer(r"(?:^|(?<=  ))\S", heading)]
-    columns = [slice(*ends) for ends in itertools.pairwise([*starts, None])]
-    return {heading[column].strip(): line[column].strip() for column in columns}
 
 
 def result_of(path: Path) -> tuple[bytes, dict]:

@@ -9,12 +9,12 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from math import pi, sqrt
+from math import floor, sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, variance
 from tempfile import TemporaryDirectory
 
-from helpers import TOP, table_line
+from helpers import TOP
 
 from settings import SETTINGS
 from tasks import DATA_SETS
@@ -26,11 +26,11 @@ CIFAR10 = tuple(DATA_SETS[0].tasks)
 CONSTANT = {0: (0.9, 2), 1: (0.2, 5), 2: (1 / 14, 14)}
 """What a constant answer scores in a task of each data set, and how many answers there are."""
 
-# Published quantiles of Student's t by the number of seeds, expected ranges of k variables (Tippett
-# 1925), and biases of the root of a variance by degrees of freedom (c4 in tables for control charts)
-STUDENT = {2: 12.70620, 3: 4.302653, 4: 3.182446, 5: 2.776445}
-TIPPETT = {2: 1.128379, 3: 1.692569, 4: 2.058751}
-C4 = {1: sqrt(2 / pi), 2: 0.886227, 3: 0.921318, 4: 0.939986, 6: 0.959369}
+STUDENT = (
+    *(12.70620, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139),
+    *(2.200985, 2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922, 2.093024, 2.085963),
+)
+"""Published quantiles of Student's t for an interval of 95 %, from 1 degree of freedom on."""
 
 
 # Made-up histories
@@ -64,6 +64,8 @@ def write(
     *,
     balanced: Sequence[float] | None = None,
     as_trained: Sequence[float] | None = None,
+    right: Sequence[str] | None = None,
+    right_as_trained: Sequence[str] | None = None,
     tasks: Sequence[str] = TASKS,
     constant: Sequence[float] | None = None,
     answers: int | None = None,
@@ -80,6 +82,8 @@ def write(
     Args:
         balanced: balanced accuracies; default: lower by 0.02.
         as_trained: accuracies as trained; the balanced ones are lower by 0.02.
+        right: for each task, which images are answered rightly, as histories have it; default: not recorded.
+        right_as_trained: likewise as trained; default: text that says nothing.
         tasks: of a data set of one's own.
         constant: what a constant answer scores in each task.
         answers: how many answers a task has.
@@ -130,8 +134,10 @@ def write(
         history["as_trained"] = {
             "accuracy": [*as_trained],
             "balanced_accuracy": [max(0, share - 0.02) for share in as_trained],
-            "right": [""] * len(recorded),
+            "right": list(right_as_trained or [""] * len(recorded)),
         }
+    if right:
+        history["right"] = list(right)
     path.mkdir(parents=True)
     (path / "history.json").write_text(json.dumps(history))
     return history
@@ -166,48 +172,82 @@ def edit(path: Path, **entries: object) -> None:
 # Reports, taken apart
 
 
+def plain(text: str) -> str:
+    """Markdown without the marks that keep characters what they are."""
+    return re.sub(r"\\(.)", r"\1", text).replace("&lt;", "<")
+
+
+def said(row: Mapping[str, str]) -> str:
+    """The words of a configuration in a row of the ranking."""
+    return row["configuration"].removesuffix(" (not ranked, see below)")
+
+
 class Report:
     """What a report has printed and written."""
 
     def __init__(self, out: str, path: Path) -> None:
         self.out, self.path = out, path
         self.lines = out.splitlines()
+        page = path / "report.md"
+        self.page = page.read_text() if page.exists() else ""
+        self.text = plain(self.page)
 
-    def cells(self, label: str) -> dict[str, str]:
-        """The line of a group in the first table, by heading."""
-        return table_line(self.out, label)
+    def tables(self, heading: str) -> list[dict[str, str]]:
+        """The rows of the tables of report.md under a heading, of all data sets, by their headings."""
+        rows, headings, inside = [], [], False
+        for line in self.page.splitlines():
+            if line.startswith("#"):
+                inside, headings = line.lstrip("# ").startswith(heading), []
+            elif inside and line.startswith("| "):
+                cells = [plain(cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+                if headings and set(cells) != {"---"}:
+                    rows.append(dict(zip(headings, cells, strict=True)))
+                headings = headings or cells
+        return rows
+
+    def cells(self, words: str) -> dict[str, str]:
+        """All that is said of a configuration, by heading: its ranking and what its training took."""
+        (row,) = (row for row in self.tables("Ranking") if said(row) == words)
+        (took,) = (each for each in self.tables("Amounts of training") if each[""] == row[""])
+        return took | row
 
     @property
     def labels(self) -> list[str]:
-        """The labels of all tables."""
-        return [re.split(r"  ", line)[0] for line in self.lines if re.match(r"\d .*  +\d+ +\d+ ", line)]
+        """The words of all configurations, in order of rank."""
+        return [said(row) for row in self.tables("Ranking")]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why each path was left out, by its end below the directory."""
+        lines = re.findall(r"^- (.+?): (.+)$", self.text.partition("\n# Left out\n")[2], re.MULTILINE)
+        return {path.removeprefix(f"{self.path}").lstrip("/"): why for path, why in lines}
 
     def rows(self, name: str = "comparisons.csv") -> list[dict[str, str]]:
         """A file of comma-separated values."""
         with open(self.path / name, newline="") as file:
             return list(csv.DictReader(file))
 
-    def compared(self, question: str | None = None) -> list[tuple[str, str]]:
-        """The labels of what is compared by mean accuracy, for a question."""
+    def means(self, question: str | None = None, test: str = "usual") -> list[dict[str, str]]:
+        """The rows of comparisons.csv of mean accuracies, for a question, with the words of both sides."""
+        words = {row[""]: said(row) for row in self.tables("Ranking")}
         return [
-            (row["first"], row["second"])
+            row | {side: words[row[f"letter_{side[0]}"]] for side in ("a_words", "b_words")}
             for row in self.rows()
-            if row["measure"] == "accuracy" and question in (None, row["question"])
+            if row["measure"] == "mean_accuracy"
+            and row["test"] == test
+            and question in (None, row["question"])
         ]
 
-    def said(self, start: str) -> str:
-        """The line of what matters that starts so, as `draws`."""
-        matters = self.out.partition("\nWhat matters")[2].partition("\n\n")[0]
-        (line,) = (line for line in matters.splitlines() if line.startswith(f"- {start}"))
-        return line
+    def compared(self, question: str | None = None, test: str = "usual") -> list[tuple[str, str]]:
+        """The words of what is compared by mean accuracy, for a question: the choice and its reference."""
+        return [(row["a_words"], row["b_words"]) for row in self.means(question, test)]
 
     def commands(self, question: str) -> list[str]:
         """The parts of missing.sh that train what a question lacks."""
-        after = self.out.partition("\nNot answered for lack of runs")[2].splitlines()
-        listed = [line for line in after if line.startswith(f"- {question} (")]
-        found = re.search(r": runs ([\d, ]+)$", listed[0]) if listed else None
-        parts = (self.path / "missing.sh").read_text().split("\n\n# ") if found else []
-        return [f"# {parts[int(number)]}" for number in (found[1].split(", ") if found else [])]
+        script = self.path / "missing.sh"
+        parts = script.read_text().split("\n\n# ")[1:] if script.exists() else []
+        named = [part for part in parts if question in part.partition("\n")[0].partition(": ")[2].split(", ")]
+        return [f"# {part}" for part in named]
 
     def trained(self, question: str | None = None, **environment: str) -> list[list[str]]:
         """The command lines of the program that missing.sh, or its parts for a question, come to.
@@ -234,51 +274,52 @@ class Report:
 # The same numbers by hand
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float] | None:
-    """Mean of values of different seeds and the ends of its interval."""
-    half = STUDENT[len(values)] * stdev(values) / sqrt(len(values))
-    return fmean(values), fmean(values) - half, fmean(values) + half
+def by_hand(
+    sides: Sequence[Scores], everyone: Sequence[Scores], weights: Sequence[Sequence[float]] | None = None
+) -> tuple[float, float, float]:
+    """A mean, or a difference of two, in points, and the ends of its interval over new seeds.
+
+    Args:
+        sides: one or two, of which the second is subtracted.
+        everyone: all configurations of the report; those with one seed say nothing of how much seeds vary.
+        weights: for each side what each task counts; default: all the same, so that 1 is 100 points.
+    """
+    tasks = range(len(next(iter(sides[0].values()))))
+    weights = weights or [[100 / len(tasks)] * len(tasks)] * len(sides)
+
+    def values(scores: Scores, weigh: Sequence[float]) -> list[float]:
+        return [sum(weigh[task] * score[task] for task in tasks) for score in scores.values()]
+
+    difference, total, least = 0.0, 0.0, 0.0
+    most = sum(len(scores) - 1 for scores in everyone)
+    for sign, side, weigh in zip((1, -1), sides, weights, strict=False):
+        of_all = [values(scores, weigh) for scores in everyone if len(scores) > 1]
+        common = sum((len(each) - 1) * variance(each) for each in of_all) / most
+        own, count = values(side, weigh), len(side)
+        difference += sign * fmean(own)
+        part = (4 * common + (count - 1) * variance(own)) / (4 + count - 1) / count
+        total += part
+        least += part**2 / (4 + count - 1)
+    freedom = max(1, floor(min(total**2 / least, most) + 1e-9))
+    half = STUDENT[freedom - 1] * sqrt(total)
+    return difference, difference - half, difference + half
 
 
-def between(low: float, high: float) -> str:
-    return "higher" if low > 0 else "lower" if high < 0 else "inconclusive"
-
-
-def line_of(values: Sequence[float], unit: str = "points") -> str:
-    """The end of the printed line of a difference, by its values for some seeds."""
-    mean, low, high = interval(values)
-    if stdev(values) < 1e-9:
-        return f": {mean:+.2f} [-] {unit}, {len(values)} seeds: inconclusive"
-    return f": {mean:+.2f} [{low:+.2f}, {high:+.2f}] {unit}, {len(values)} seeds: {between(low, high)}"
-
-
-def differences(first: Scores, second: Scores) -> list[float]:
-    """In points of mean accuracy, for the seeds of both."""
-    seeds = sorted(first.keys() & second.keys())
-    return [100 * (fmean(first[seed]) - fmean(second[seed])) for seed in seeds]
-
-
-def delta_m(first: Scores, baseline: Scores) -> list[float]:
-    """In per cent, for the seeds of both."""
-    seeds = sorted(first.keys() & baseline.keys())
-    tasks = range(len(first[seeds[0]]))
-    average = [fmean(baseline[seed][task] for seed in seeds) for task in tasks]
-    return [
-        fmean(100 * (first[seed][task] - baseline[seed][task]) / average[task] for task in tasks)
-        for seed in seeds
+def delta_m(first: Scores, baseline: Scores, everyone: Sequence[Scores]) -> tuple[float, float, float]:
+    """In per cent, and the ends of its interval over new seeds."""
+    tasks = range(len(next(iter(baseline.values()))))
+    mean, base = (
+        [fmean(score[task] for score in each.values()) for task in tasks] for each in (first, baseline)
+    )
+    weights = [
+        [100 / len(tasks) / base[task] for task in tasks],
+        [100 / len(tasks) * mean[task] / base[task] ** 2 for task in tasks],
     ]
+    difference, low, high = by_hand([first, baseline], everyone, weights)
+    value = fmean(100 * (mean[task] / base[task] - 1) for task in tasks)
+    return value, value + low - difference, value + high - difference
 
 
-def range_by_chance(means: Sequence[Sequence[float]]) -> float:
-    """Expected range in points of equally good configurations, given their means: one list of seeds each."""
-    rows = [list(row) for row in means]
-    seeds = range(len(rows[0]))
-    overall = fmean(fmean(row) for row in rows)
-    left = [
-        row[seed] - fmean(row) - fmean(other[seed] for other in rows) + overall
-        for row in rows
-        for seed in seeds
-    ]
-    freedom = (len(rows) - 1) * (len(seeds) - 1)
-    std = sqrt(sum(each**2 for each in left) / freedom / len(seeds))
-    return 100 * TIPPETT[len(rows)] * std / C4[freedom]
+def numbers(row: Mapping[str, str]) -> tuple[float, float, float]:
+    """The difference and the ends of its interval in a row of comparisons.csv."""
+    return tuple(float(row[name] or "nan") for name in ("difference", "low", "high"))

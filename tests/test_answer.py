@@ -9,8 +9,6 @@ import pytest
 from helpers import TOP
 from made_up import write_way
 
-from options import OPTIONS
-from reporting.histories import find_runs, studies
 from results.answer import (
     ALL,
     FOUR,
@@ -52,31 +50,34 @@ def repeat(path: Path, setting: int, level: float, **options: object) -> None:
         (6, {}, UNEQUAL_LOSSES),
     ],
 )
-def test_the_options_of_runs_are_their_configuration(tmp_path, setting, options, means):
+def test_the_options_of_a_side_are_its_configuration(report, tmp_path, setting, options, means):
     repeat(tmp_path, setting, 0.5, **options)
-    (study,) = studies(find_runs(tmp_path, OPTIONS)[0])
-    (group,) = study.groups
-    assert configuration(group) == means
+    repeat(tmp_path, setting, 0.6, **options, weight_decay=0.01)
+    (row,) = report().means("recipe")
+    assert configuration(row, "a") == configuration(row, "b") == means
 
 
-def test_a_study_is_read_as_differences_of_mean_accuracy_in_points(tmp_path):
+def test_a_study_is_read_as_differences_of_mean_accuracy_in_points(report, tmp_path):
     repeat(tmp_path, 1, 0.5)
     repeat(tmp_path, 3, 0.4, tasks_per_step=4)
+    report()
     ((title, *sides, effect),) = read(tmp_path)
     assert (title, *sides) == ("mine.npz (content 0123456789ab)", PLAIN, FOUR)
     assert effect.mean == 10  # not that of the scores as trained, -20
 
 
-def test_what_is_withdrawn_is_not_read(tmp_path):
+def test_what_is_withdrawn_is_not_read(report, tmp_path):
     for number in (1, 4):
         repeat(tmp_path / "any", 3, 0.4, tasks_per_step=number)
     repeat(tmp_path / "any", 2, 0.5)
     for loss in ("mean", "uw"):
         repeat(tmp_path / "any", 5, 0.5, loss=loss, epochs=3)
+    report(folder="any")
     found = [(each.first.setting, each.second.setting) for each in read(tmp_path / "any")]
-    assert found == [(3, 3), (3, 2), (3, 2)]
+    assert found == [(3, 2), (3, 2), (3, 3)]
     repeat(tmp_path / "omniglot", 3, 0.4, data=2)
     repeat(tmp_path / "omniglot", 2, 0.5, data=2)
+    report(folder="omniglot")
     assert read(tmp_path / "omniglot") == []
 
 

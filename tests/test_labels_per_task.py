@@ -100,9 +100,11 @@ def test_a_report_names_the_tasks_as_the_file_does(program, no_figure, tmp_path)
         options = ("--data", path, "--setting", setting, "--batch_size", 8, "--epochs", 1, "--save_history")
         assert program("--train", *options, "--save_path", tmp_path / "runs" / str(setting)).code == 0
     assert history_of(tmp_path / "runs" / "5")["tasks"] == names
-    reported = program("--report", "--save_path", tmp_path / "runs", "--verbose")
+    reported = program("--report", "--save_path", tmp_path / "runs")
     assert reported.code == 0
     assert "5 summed losses" in reported.out
+    page = (tmp_path / "runs" / "report.md").read_text()
+    assert all(f"| {name} | " in page for name in names)
     with open(tmp_path / "runs" / "report.csv", newline="") as file:
         rows = [(row["setting"], row["task"]) for row in csv.DictReader(file)]
     assert rows == [(setting, name) for setting in ("3", "5") for name in names]

@@ -4,7 +4,6 @@ Every pair of setting and data set, every refusal, every output.
 """
 
 import ast
-import csv
 import errno
 import json
 import math
@@ -27,9 +26,9 @@ from helpers import (
     error_line,
     one_line,
     result_of,
-    table_line,
     write_data,
 )
+from made_up import Report
 
 import main
 from options import OPTIONS
@@ -633,13 +632,12 @@ def test_an_option_that_is_added_to_the_table_is_parsed_checked_recorded_insiste
         "--train", "--setting", 3, "--resume", "--save_path", tmp_path / "a", *options, table=SHADES
     )
     assert "--shade light, not --shade dark" in error_line(other)
-    reported = program("--report", "--save_path", tmp_path, table=SHADES).out
-    assert table_line(reported, "3 uniform sampling, shade dark")["runs"] == "2"
-    assert table_line(reported, "3 uniform sampling, shade light")["runs"] == "1"
-    with open(tmp_path / "comparisons.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["question"] == "shade"]
-    shades = [(row["first"].split(", ")[1], row["second"].split(", ")[1]) for row in rows]
-    assert shades == [("shade light", "shade dark")] * 2  # as usual, and as trained
+    reported = Report(program("--report", "--save_path", tmp_path, table=SHADES).out, tmp_path)
+    assert reported.cells("3 uniform sampling")["runs"] == "2"
+    assert reported.cells("3 uniform sampling, shade light")["runs"] == "1"
+    rows = [row for row in reported.rows() if row["question"] == "shade"]
+    compared = [(row["test"], row["shade_a"], row["shade_b"]) for row in rows]
+    assert compared == [("usual", "light", "dark"), ("as trained", "light", "dark")]
 
 
 def test_files_that_lack_an_option_count_as_of_its_default(program, tmp_path):

@@ -4,10 +4,11 @@ Words of the command line, values in files, and what is compared of them.
 """
 
 import json
+from pathlib import Path
 
 import pytest
 from helpers import SMALL, error_line, one_line, write_data
-from made_up import PAIR, options_of, write_way
+from made_up import PAIR, Report, by_hand, numbers, options_of, write_way
 
 from options import OPTIONS, POSITIVE, Option, read_options
 from settings import SETTINGS
@@ -107,19 +108,47 @@ def test_an_option_that_this_program_does_not_know_is_not_passed_over():
 CLIP = (*OPTIONS, Option("clip", "how to train", "length", POSITIVE, None, metavar="L", decides="training"))
 
 
-def test_an_option_that_is_off_by_default_is_compared_like_any_other(program, no_figure, tmp_path):
+def clipped(program, path: Path) -> Report:
+    """Report with that option."""
+    reported = program("--report", "--save_path", path, table=CLIP)
+    assert reported.code == 0
+    return Report(reported.out, path)
+
+
+def test_an_option_that_is_off_by_default_must_agree_like_any_other(program, no_figure, tmp_path):
     write_way(tmp_path, 3, PAIR, clip=None)
     write_way(tmp_path, 4, PAIR, clip=0.5)
-    reported = program("--report", "--save_path", tmp_path, table=CLIP)
-    assert reported.code == 0
-    assert "3 uniform sampling, no clip" in reported.out
-    assert "4 weighted sampling, clip 0.5" in reported.out
-    assert "draws" not in (tmp_path / "comparisons.csv").read_text().replace("uniform sampling", "")
+    printed = clipped(program, tmp_path)
+    assert printed.labels == ["3 uniform sampling", "4 weighted sampling, clip 0.5"]
+    assert printed.compared() == []
     write_way(tmp_path, 4, PAIR, clip=None)
-    assert (
-        "3 uniform sampling, no clip against 4 weighted sampling, no clip"
-        in program("--report", "--save_path", tmp_path, table=CLIP).out
-    )
+    assert clipped(program, tmp_path).compared("draws") == [("4 weighted sampling", "3 uniform sampling")]
+
+
+@pytest.mark.parametrize(
+    ("values", "reference"), [((1.5, None, 0.5, 1.0), ""), ((1.5, 1.0, 0.5), "1.5")], ids=["default", "none"]
+)
+def test_an_option_of_ones_own_is_compared_with_its_default_or_what_most_have(
+    program, no_figure, tmp_path, values, reference
+):
+    scores = {value: {seed: [s + (value or 0) / 10 for s in each] for seed, each in PAIR.items()}
+              for value in values}  # fmt: skip
+    for value in values:
+        write_way(tmp_path, 3, scores[value], clip=value)
+    fourth = {seed: [s + 0.2 for s in each] for seed, each in PAIR.items()}
+    write_way(tmp_path, 4, fourth, clip=1.5)
+    printed = clipped(program, tmp_path)
+    usual = None if reference == "" else float(reference)
+    rows = {row["clip_a"]: row for row in printed.means("clip")}
+    assert sorted(rows) == sorted(str(value) for value in values if value != usual)
+    for value in values:
+        if value != usual:
+            row = rows[str(value)]
+            assert row["clip_b"] == reference
+            expected = by_hand([scores[value], scores[usual]], [*scores.values(), fourth])
+            assert numbers(row) == pytest.approx(expected, abs=6e-5)
+    said = "no clip" if usual is None else "1.5"
+    assert f"clip 0.5 instead of {said}" in printed.out
 
 
 def test_runs_of_different_notes_are_compared_even_if_their_code_differs(report, tmp_path):
@@ -127,11 +156,40 @@ def test_runs_of_different_notes_are_compared_even_if_their_code_differs(report,
     write_way(tmp_path, 3, PAIR)
     write_way(tmp_path, 3, better, note="wider", codes=("edited",))
     printed = report()
-    assert printed.compared() == [
-        ("3 uniform sampling, no note, code a", "3 uniform sampling, note wider, code edited")
-    ]
-    (row,) = (row for row in printed.rows() if row["question"] == "note")
-    assert float(row["difference"]) == pytest.approx(-10)
+    assert printed.compared() == [('3 uniform sampling, "wider", code edited', "3 uniform sampling")]
+    (row,) = printed.rows()
+    assert (row["question"], row["note_a"], row["note_b"]) == ("note", "wider", "")
+    assert numbers(row) == pytest.approx(by_hand([better, PAIR], [better, PAIR]), abs=6e-5)
+    assert float(row["difference"]) == pytest.approx(10)
+    assert any(line.startswith('"wider" instead of no note') for line in printed.lines)
+
+
+def test_a_note_is_compared_with_runs_of_its_own_code_if_there_are_any(report, tmp_path):
+    for code, points in (("a", 0), ("b", 0.05)):
+        write_way(
+            tmp_path, 3, {seed: [s + points for s in scores] for seed, scores in PAIR.items()}, codes=(code,)
+        )
+    write_way(tmp_path, 3, PAIR, note="wider", codes=("b",))
+    (row,) = report().means("note")
+    assert (row["code_a"], row["code_b"]) == ("b", "b")
+    assert float(row["difference"]) == pytest.approx(-5)
+
+
+def test_each_note_is_compared_with_none_or_else_with_what_most_have(report, tmp_path):
+    for number, note in enumerate(("wider", "deeper", "narrower")):
+        write_way(tmp_path / "noted", 3, PAIR, note=note, codes=(f"edited{number}",))
+    write_way(tmp_path / "noted", 4, PAIR, note="deeper")
+    pairs = {(row["note_a"], row["note_b"]) for row in report(folder="noted").means("note")}
+    assert pairs == {("wider", "deeper"), ("narrower", "deeper")}
+    write_way(tmp_path / "noted", 3, PAIR)
+    pairs = {(row["note_a"], row["note_b"]) for row in report(folder="noted").means("note")}
+    assert pairs == {("wider", ""), ("deeper", ""), ("narrower", "")}
+
+
+def test_runs_of_different_notes_are_not_compared_if_they_differ_in_an_option_too(report, tmp_path):
+    write_way(tmp_path, 3, PAIR)
+    write_way(tmp_path, 3, PAIR, note="wider", lr=0.2)
+    assert report().compared() == []
 
 
 def test_runs_of_one_note_and_different_code_are_not_compared(report, tmp_path):

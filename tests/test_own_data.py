@@ -18,7 +18,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
-from helpers import one_line, result_of, table_line
+from helpers import one_line, result_of
 from torch import nn
 
 from data import load
@@ -282,21 +282,20 @@ def test_every_score_of_unequal_classes_is_what_a_hand_works_out(program, tmp_pa
     assert f"scores {fmean(map(float, constant)):.4f}" in trained.err
 
 
-def test_a_report_on_unequal_classes_says_what_a_hand_works_out(program, no_figure, tmp_path):
+def test_a_report_on_unequal_classes_says_what_a_hand_works_out(program, report, tmp_path):
     names = ["left", "right", "both", "some"]
     path = written(tmp_path / "mine.npz", taken_for() | {"tasks": TABLE, "task_names": names})
     for setting in (0, 1, 3):
         trained_by_hand(program, path, TABLE, setting, tmp_path / "runs" / str(setting))
     for task in range(4):
         trained_by_hand(program, path, TABLE, 2, tmp_path / "runs" / f"2-{task}", "--task", task)
-    reported = program("--report", "--save_path", tmp_path / "runs")
-    assert reported.code == 0
+    reported = report(folder="runs")
     checksum = history_of(tmp_path / "runs" / "3")["options"]["data"].rpartition("#")[2]
-    assert reported.out.splitlines()[0] == f"mine.npz (content {checksum}): 4 tasks"
+    assert reported.lines[0].startswith(f"all: mine.npz (content {checksum}), 4 tasks, ")
     constant = fmean(float(commonest) for _, _, commonest, _ in OF_TABLE)
     even = fmean(1 / answers for *_, answers in OF_TABLE)
-    assert f"commonest answer scores {constant:.4f}, balanced {even:.4f}\n" in reported.out
-    assert "delta_m, gains and losses are in balanced accuracy" in reported.out
+    assert f"commonest answer scores {100 * constant:.2f} %, balanced {100 * even:.2f} %\n" in reported.text
+    assert "delta_m, gains and losses are in balanced accuracy" in reported.text
     single = [float(row[1]) for row in OF_TABLE]
     for label, expected in (
         ("0 standard", ALL_CLASSES),
@@ -304,18 +303,18 @@ def test_a_report_on_unequal_classes_says_what_a_hand_works_out(program, no_figu
         ("2 single task", OF_TABLE),
         ("3 uniform sampling", OF_TABLE),
     ):
-        cells = table_line(reported.out, label)
+        cells = reported.cells(label)
         accuracy = [float(share) for share, *_ in expected]
         balanced = [float(share) for _, share, *_ in expected]
         assert cells["runs"] == ("4" if label[0] == "2" else "1")
-        assert cells["accuracy [95 % CI]"] == f"{fmean(accuracy):.4f} [-]"
-        assert cells["balanced"] == f"{fmean(balanced):.4f}"
+        assert cells["accuracy, %"] == f"{100 * fmean(accuracy):.2f}"
+        assert cells["balanced, %"] == f"{100 * fmean(balanced):.2f}"
         if label[0] != "0":
-            assert cells["worst task"] == f"both {min(accuracy):.3f}"
-            assert cells["best task"] == f"some {max(accuracy):.3f}"
+            assert cells["worst task"] == f"both {100 * min(accuracy):.1f}"
+            assert cells["best task"] == f"some {100 * max(accuracy):.1f}"
         if label[0] in "13":
             changes = [100 * (shared - alone) / alone for shared, alone in zip(balanced, single, strict=True)]
-            assert cells["delta_m % [95 % CI]"] == f"{fmean(changes):+.2f} [-]"
+            assert float(cells["delta_m, %"]) == pytest.approx(fmean(changes), abs=0.006)
     with open(tmp_path / "runs" / "report.csv", newline="") as file:
         rows = {(row["setting"], row["task"]): row for row in csv.DictReader(file)}
     assert len(rows) == 1 + 3 * 4
@@ -325,14 +324,14 @@ def test_a_report_on_unequal_classes_says_what_a_hand_works_out(program, no_figu
             assert float(rows[setting, name]["balanced_accuracy"]) == pytest.approx(float(balanced))
 
 
-def test_a_task_may_be_called_all_classes(program, no_figure, tmp_path):
+def test_a_task_may_be_called_all_classes(program, report, tmp_path):
     names = ["all classes", "right", "both", "some"]
     path = written(tmp_path / "mine.npz", taken_for() | {"tasks": TABLE, "task_names": names})
     trained_by_hand(program, path, TABLE, 0, tmp_path / "runs" / "0")
     trained_by_hand(program, path, TABLE, 2, tmp_path / "runs" / "2", "--task", 0)
-    reported = program("--report", "--save_path", tmp_path / "runs")
-    assert (reported.code, "left out" in reported.out) == (0, False)
-    assert "seed 0 lacks 3 of 4 tasks" in reported.out
+    reported = report(folder="runs")
+    assert reported.left_out == {}
+    assert "no seed has all tasks, but at most 1 of 4" in reported.out
 
 
 def test_tasks_have_the_names_that_the_file_gives(program, tmp_path):
@@ -863,7 +862,7 @@ def test_another_content_under_the_same_name_is_refused(program, tmp_path):
     assert program(*train, "--data", path, "--resume", "--epochs", 2, network=reader.made).code == 0
 
 
-def test_a_report_takes_files_of_the_same_content_for_one_data_set(program, no_figure, tmp_path):
+def test_a_report_takes_files_of_the_same_content_for_one_data_set(program, report, tmp_path):
     reader = Reader(GOOD["train_images"])
     recorded = {}
     for seed, (name, save) in enumerate([("mine.npz", np.savez), *COPIES.values()]):
@@ -875,16 +874,15 @@ def test_a_report_takes_files_of_the_same_content_for_one_data_set(program, no_f
         assert name in recorded[str(seed)]
     checksums = {data.rpartition("#")[2] for data in recorded.values()}
     assert len(checksums) == 1
-    reported = program("--report", "--save_path", tmp_path / "runs")
-    assert reported.code == 0
-    assert table_line(reported.out, "3 uniform sampling")["seeds"] == "3"
-    assert "left out" not in reported.out
+    reported = report(folder="runs")
+    assert reported.cells("3 uniform sampling")["seeds"] == "3"
+    assert reported.left_out == {}
     with open(tmp_path / "runs" / "report.csv", newline="") as file:
         assert {row["seed"]: row["data"] for row in csv.DictReader(file)} == recorded
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-def test_a_report_keeps_files_of_one_name_and_different_content_apart(program, no_figure, tmp_path, other):
+def test_a_report_keeps_files_of_one_name_and_different_content_apart(program, report, tmp_path, other):
     reader = Reader(GOOD["train_images"])
     titles = []
     for name, setting, arrays in (("a", 0, GOOD), ("b", 1, other)):
@@ -893,13 +891,13 @@ def test_a_report_keeps_files_of_one_name_and_different_content_apart(program, n
         options = ("--data", path, "--setting", setting, "--epochs", 1, "--batch_size", 5)
         assert program("--train", *options, *saved, network=reader.made).code == 0
         checksum = history_of(tmp_path / "runs" / name)["options"]["data"].rpartition("#")[2]
-        titles.append(f"mine.npz (content {checksum}): ")
-    reported = program("--report", "--save_path", tmp_path / "runs")
-    assert reported.code == 0
-    sections = re.split(r"^(mine\.npz \(content \w+\): )", reported.out, flags=re.MULTILINE)[1:]
+        titles.append(f"all: mine.npz (content {checksum}), ")
+    sections = re.split(
+        r"^(all: mine\.npz \(content \w+\), )", report(folder="runs").out, flags=re.MULTILINE
+    )[1:]
     for title, section in zip(sections[::2], sections[1::2], strict=True):
-        label = "0 standard" if title == titles[0] else "1 standard by task"
-        assert re.findall(r"^\d [a-z ]+(?=  )", section, re.MULTILINE) == [label]
+        words = "0 standard" if title == titles[0] else "1 standard by task"
+        assert re.findall(r"^[AB]  (\d [a-z ]+?)(?=  | \()", section, re.MULTILINE) == [words]
     assert sorted(sections[::2]) == sorted(titles)
     assert titles[0] != titles[1]
 
@@ -919,12 +917,12 @@ def test_a_channel_may_be_constant_where_others_are_not(tmp_path):
 
 
 def test_a_task_that_is_called_as_all_classes_together_are_keeps_its_constant_answer(
-    program, no_figure, tmp_path
+    program, report, tmp_path
 ):
     path = written(tmp_path / "own.npz", content() | {"class_names": ["all classes", "b", "c"]})
     options = ("--train", "--data", path, "--batch_size", 4, "--epochs", 1, "--save_history", "--save_path")
     for setting in (3, 0):
         program(*options, tmp_path / "runs" / str(setting), "--setting", setting)
-        constant = re.search(r"scores (0.\d+)", program("--report", "--save_path", tmp_path / "runs").out)[1]
+        constant = re.search(r"answer scores (\d+\.\d+) %", report(folder="runs").text)[1]
         tasks = history_of(tmp_path / "runs" / "3")["constant_accuracy"]
-        assert float(constant) == pytest.approx(fmean(tasks), abs=1e-4)
+        assert float(constant) == pytest.approx(100 * fmean(tasks), abs=0.01)

@@ -133,7 +133,7 @@ EDITS = {
     "in a function": ("data.py", "    size, cell = ", "    import own_change\n\n    size, cell = "),
 }  # fmt: skip
 HARMLESS = {
-    "a report": ("reporting/text.py", '"accuracy [95 % CI]"', '"accuracy"'),
+    "a report": ("reporting/screen.py", '"setting, and what differs"', '"setting"'),
     "a listed fingerprint": ("running/released.py", "1: (", '1: (\n        "0",'),
     "a docstring": ("agents.py", '"""Agents: one class', '"""One class'),
     "an annotation": ("agents.py", "run: Run, network", "run: object, network"),

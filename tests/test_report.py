@@ -3,6 +3,7 @@
 The reports are on small histories.
 """
 
+import base64
 import errno
 import json
 import os
@@ -12,8 +13,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
+import numpy as np
 import pytest
 from helpers import error_line, one_line
 from hypothesis import HealthCheck, given, settings
@@ -21,30 +23,28 @@ from hypothesis import strategies as st
 from made_up import (
     CIFAR10,
     PAIR,
+    STUDENT,
     TASKS,
     Report,
     Scores,
-    between,
+    by_hand,
     delta_m,
-    differences,
     edit,
-    interval,
-    line_of,
+    numbers,
     options_of,
-    range_by_chance,
     write,
     write_way,
 )
 
 import main
 from options import OPTIONS
-from settings import SETTINGS
 
 # A small study, number by number: unequal seeds, four of setting 3, three of 4 and 2, two that all have
 
 DRAWN = {0: (0.60, 0.70), 1: (0.64, 0.72), 2: (0.59, 0.75), 3: (0.70, 0.90)}
 WEIGHTED = {0: (0.58, 0.69), 1: (0.60, 0.71), 2: (0.58, 0.71)}
 SINGLE = {1: (0.50, 0.60), 2: (0.54, 0.58), 3: (0.55, 0.65)}
+ALL = [DRAWN, WEIGHTED, SINGLE]
 
 
 @pytest.fixture
@@ -54,163 +54,289 @@ def small_study(tmp_path):
     write_way(tmp_path, 2, SINGLE, parameters=(100, 20), steps=5, images=160, seconds=0.5)
 
 
+def half_width(ends: tuple[float, float, float], digits: int) -> str:
+    """A number with the half-width of its interval, as reports write it."""
+    return f"{ends[0]:.{digits}f} ± {ends[2] - ends[0]:.{digits}f}"
+
+
+def in_brackets(ends: tuple[float, float, float], digits: int, star: bool = False) -> str:
+    """A difference with its interval, as reports write it."""
+    value, low, high = (f"{each:+.{digits}f}" for each in ends)
+    return f"{value} [{low}, {high}]{' *' * star}"
+
+
 def test_the_table_is_what_a_hand_works_out(small_study, report):
     printed = report()
-    assert printed.lines[0] == "mine.npz (content 0123456789ab): 2 tasks"
-    mean, low, high = interval([0.65, 0.68, 0.67, 0.80])
-    change, below, above = interval(delta_m(DRAWN, SINGLE))
+    common = "mine.npz (content 0123456789ab), 2 tasks, 2 epochs, batch 32, lr 0.1, fp32, images of 4 pixels"
+    assert printed.lines[:2] == [f"all: {common},", "  code a"]
     assert printed.cells("3 uniform sampling") == {
-        "setting": "3 uniform sampling",
-        "accuracy [95 % CI]": f"{mean:.4f} [{low:.4f}, {high:.4f}]",
-        "balanced": "0.6800",
-        "delta_m % [95 % CI]": f"{change:+.2f} [{below:+.2f}, {above:+.2f}]",
-        "worst task": f"left {(0.60 + 0.64 + 0.59 + 0.70) / 4:.3f}",
-        "best task": f"right {(0.70 + 0.72 + 0.75 + 0.90) / 4:.3f}",
-        "runs": "4",
+        "": "A",
+        "configuration": "3 uniform sampling",
+        "accuracy, %": half_width(by_hand([DRAWN], ALL), 2),
+        "balanced, %": "68.00",
+        "s": f"{100 * stdev([0.65, 0.68, 0.67, 0.80]):.2f}",
+        "delta_m, %": in_brackets(delta_m(DRAWN, SINGLE, ALL), 2, star=True),
+        "tasks that gain / stay / lose": "2/0/0",
+        "worst task": f"left {100 * (0.60 + 0.64 + 0.59 + 0.70) / 4:.1f}",
+        "best task": f"right {100 * (0.70 + 0.72 + 0.75 + 0.90) / 4:.1f}",
         "seeds": "4",
+        "epochs": "2",
+        "runs": "4",
         "steps": "20",
         "images": "640",
         "parameters": "140",
         "seconds": "3",
     }
-    single = printed.cells("2 single task")
-    mean, low, high = interval([0.55, 0.56, 0.60])
-    assert single["accuracy [95 % CI]"] == f"{mean:.4f} [{low:.4f}, {high:.4f}]"
-    assert single["delta_m % [95 % CI]"] == "0 by definition"
+    single = printed.cells("2 single task")  # its amounts are those of both models together
+    assert single["accuracy, %"] == half_width(by_hand([SINGLE], ALL), 2)
+    assert single["delta_m, %"] == "0"
     assert [single[name] for name in ("runs", "seeds", "steps", "images", "parameters", "seconds")] == [
-        "6", "3", "10", "320", "120", "1"
+        "6", "3", "20", "640", "240", "2"
     ]  # fmt: skip
-    assert printed.labels == ["2 single task", "3 uniform sampling", "4 weighted sampling"]
-    assert "always giving a task's commonest answer scores 0.5000, balanced 0.5000" in printed.out
+    assert printed.labels == ["3 uniform sampling", "4 weighted sampling", "2 single task"]
+    assert "always giving a task's commonest answer scores 50.00 %, balanced 50.00 %" in printed.text
 
 
-def test_every_comparison_is_formed_over_common_seeds(small_study, report):
-    printed = report("--verbose")
-    against = "3 uniform sampling against 4 weighted sampling"
-    lines = [f"{against}{line_of(differences(DRAWN, WEIGHTED))}"]
-    for setting, scores in (("3 uniform sampling", DRAWN), ("4 weighted sampling", WEIGHTED)):
-        against = f"{setting} against 2 single task"
-        lines.append(f"{against}{line_of(differences(scores, SINGLE))}")
-        lines.append(f"{against}{line_of(delta_m(scores, SINGLE), '% (delta_m)')}")
-        for task, name in enumerate(TASKS):
-            seeds = sorted(scores.keys() & SINGLE.keys())
-            values = [100 * (scores[seed][task] - SINGLE[seed][task]) for seed in seeds]
-            lines.append(f"{against} in {name}{line_of(values)}")
-    assert [
-        line.strip() for line in printed.lines if re.search(r"seeds?: (higher|lower|inconclusive)", line)
-    ] == lines
-    assert len(differences(WEIGHTED, SINGLE)) == 2
-    assert re.search(
-        r"3 intervals of mean accuracy; if all were equally good, chance alone would make 0\.[12] ",
-        printed.out,
-    )
-
-
-def test_the_rows_of_comparisons_are_the_printed_lines(small_study, report):
-    printed = report("--verbose")
-    lines = [
-        line.strip() for line in printed.lines if re.search(r"seeds?: (higher|lower|inconclusive)", line)
-    ]
-    rows = printed.rows()
-    columns = "data_set, question, first, second, measure, seeds, difference, low, high, verdict"
-    assert ", ".join(rows[0]) == columns
-    assert {row["data_set"] for row in rows} == {"mine.npz (content 0123456789ab)"}
-    made = []
+def test_every_difference_and_its_interval_is_what_a_hand_works_out(small_study, report):
+    rows = report().rows()
+    expected = {("draws", "mean_accuracy", ""): [by_hand([WEIGHTED, DRAWN], ALL)]}
+    for scores in (DRAWN, WEIGHTED):
+        measured = {("mean_accuracy", ""): by_hand([scores, SINGLE], ALL)}
+        measured["delta_m", ""] = delta_m(scores, SINGLE, ALL)
+        for measure, ends in measured.items():
+            expected.setdefault(("single-task", *measure), []).append(ends)
+    found = {}
     for row in rows:
-        measure, _, task = row["measure"].partition(" of ")
-        unit = {"accuracy": "points", "delta_m": "% (delta_m)"}[measure]
-        numbers = [f"{float(row[name]):+.2f}" for name in ("difference", "low", "high")]
-        made.append(
-            f"{row['first']} against {row['second']}{' in ' * bool(task)}{task}: {numbers[0]} "
-            f"[{numbers[1]}, {numbers[2]}] {unit}, {row['seeds']} seeds: {row['verdict']}"
+        if row["measure"] != "accuracy":
+            found.setdefault((row["question"], row["measure"], row["task"]), []).append(numbers(row))
+    assert found.keys() == expected.keys()
+    for what, ends in expected.items():
+        assert np.array(found[what]) == pytest.approx(np.array(ends), abs=1e-4), what
+    assert [row["task"] for row in rows if row["measure"] == "accuracy"] == [*TASKS] * 2
+    assert {row["test"] for row in rows} == {"usual"}
+    assert [(row["seeds_a"], row["seeds_b"]) for row in rows if row["question"] == "draws"] == [("3", "4")]
+
+
+def test_a_tasks_difference_has_the_variance_of_all_tasks_of_its_own_sides(small_study, report):
+    for row in report().rows():
+        if row["measure"] != "accuracy":
+            continue
+        scores = {"3": DRAWN, "4": WEIGHTED}[row["setting_a"]]
+        task = TASKS.index(row["task"])
+        parts, weights, frees = [], [], []
+        for side in (scores, SINGLE):
+            columns = [[100 * score[t] for score in side.values()] for t in (0, 1)]
+            own, pooled = stdev(columns[task]) ** 2, fmean(stdev(column) ** 2 for column in columns)
+            free = len(side) - 1
+            parts.append((2 * pooled + free * own) / (2 + free) / len(side))
+            weights.append(parts[-1] ** 2 / (2 + free))
+            frees.append(2 * free)
+        freedom = int(min(sum(parts) ** 2 / sum(weights), *frees) + 1e-9)
+        half = STUDENT[freedom - 1] * sum(parts) ** 0.5
+        value = 100 * (
+            fmean(score[task] for score in scores.values()) - fmean(score[task] for score in SINGLE.values())
         )
-    assert made == lines
-    questions = [(row["question"], row["measure"]) for row in rows]
-    assert questions == [
-        ("draws", "accuracy"),
-        *[("single-task", name) for name in ("accuracy", "delta_m", "accuracy of left", "accuracy of right")]
-        * 2,
-    ]
-    for row, values in ((rows[0], differences(DRAWN, WEIGHTED)), (rows[2], delta_m(DRAWN, SINGLE))):
-        got = [float(row[name]) for name in ("difference", "low", "high")]
-        assert got == pytest.approx(interval(values), abs=1e-4)
+        assert int(row["df"]) == freedom
+        assert numbers(row) == pytest.approx((value, value - half, value + half), abs=1e-4)
 
 
-def test_the_words_carry_the_numbers_of_their_comparisons(small_study, report):
+def test_the_screen_shows_the_rows_of_comparisons(small_study, report):
     printed = report()
-    for question, scores in (("draws", WEIGHTED), ("single-task", SINGLE)):
-        mean, low, high = interval(differences(DRAWN, scores))
-        words = f"3 uniform sampling scores {mean:.2f} [{low:.2f}, {high:.2f}] points more than "
-        assert words in printed.said(question)
-    _, low, high = interval(differences(WEIGHTED, SINGLE))
-    assert printed.said("single-task").endswith(
-        "; inconclusive: 4 weighted sampling against 2 single task, "
-        f"between {low:+.2f} and {high:+.2f} points"
-    )
+    for question, letters in (("draws", ["B - A"]), ("single-task", ["A - C", "B - C"])):
+        rows = printed.means(question)
+        assert len(rows) == len(letters)
+        for row, sides in zip(rows, letters, strict=True):
+            star = row["verdict"] != "inconclusive"
+            (line,) = (line for line in printed.lines if f" {sides}  " in line)
+            assert line.endswith(f"{sides}  {in_brackets(numbers(row), 1, star)}"), line
+    for letter, words, scores in (("A", "3 uniform sampling", DRAWN), ("C", "2 single task", SINGLE)):
+        mean = half_width(by_hand([scores], ALL), 1)
+        assert any(line.startswith(f"{letter}  {words} ") and f" {mean} " in line for line in printed.lines)
 
 
-def test_a_configuration_that_scores_lower_is_said_to_do_so(report, tmp_path):
-    first, second = {0: (0.5, 0.6), 1: (0.51, 0.62)}, {0: (0.6, 0.7), 1: (0.61, 0.7195)}
-    write_way(tmp_path, 3, first)
-    write_way(tmp_path, 4, second)
+def test_the_first_columns_of_comparisons_are_those_that_programs_read(small_study, report):
+    rows = report().rows()
+    columns = [*rows[0]]
+    first = ["question", "measure", "task", "test", "difference", "low", "high", "df", "p", "q", "verdict"]
+    assert columns[: len(first)] == first
+    assert columns[len(first) :][:2] == ["seeds_a", "seeds_b"]
+    options = [name for name in columns[len(first) :] if name[-2:] in ("_a", "_b")]
+    assert {"setting_a", "lr_b", "batch_size_a", "note_b", "code_a"} <= {*options}
+    for row in rows:
+        assert (row["setting_b"], row["lr_a"], row["code_b"]) == (
+            "2" if "single" in row["question"] else "3",
+            "0.1",
+            "a",
+        )
+        assert row["data_set"] == "mine.npz (content 0123456789ab)"
+        assert row["images"] == "false"
+
+
+def test_verdicts_follow_the_corrected_p_values_of_all_comparisons_tested_alike(report, tmp_path):
+    levels = (0.5, 0.509, 0.501, 0.502, 0.5155, 0.507)
+    for number, level in enumerate(levels):
+        scores = {seed: [level + 0.004 * ((seed * (number + 2)) % 3)] * 2 for seed in range(3)}
+        write_way(tmp_path, 3, scores, lr=0.1 + number / 10, as_trained=[0.7] * 2)
+    rows = report().means("recipe")
+    p, q = ([float(row[name]) for row in rows] for name in "pq")
+    assert len(rows) == 5
+    for one in range(5):
+        least = min(
+            5 * p[other] / (1 + sum(each < p[other] for each in p))
+            for other in range(5)
+            if p[other] >= p[one]
+        )
+        assert q[one] == pytest.approx(min(1, least), abs=1e-5)
+    verdicts = [row["verdict"] for row in rows]
+    assert verdicts == ["higher" if each <= 0.05 else "inconclusive" for each in q]
+    assert len({*verdicts}) == 2
+    assert [each <= 0.05 for each in p] != [each <= 0.05 for each in q]
+
+
+def test_the_best_and_the_worst_are_those_of_the_ranking_and_nothing_else(report, tmp_path):
+    for setting, level in {1: 0.6, 3: 0.7, 4: 0.65}.items():
+        write_way(tmp_path, setting, {seed: [level + 0.01 * seed] * 2 for seed in range(setting)})
+    write_way(tmp_path, 0, {0: [0.99]})  # all classes: no rival
+    write_way(tmp_path, 2, {0: (0.99, 0.99)}, missing=[(0, 1)])  # nor one that lacks a task
     printed = report()
-    values = differences(first, second)
-    assert interval(values)[2] < 0
-    assert f"3 uniform sampling against 4 weighted sampling{line_of(values)}" in printed.out
-    mean, low, high = (-value for value in interval(values))
-    assert printed.said("draws").endswith(
-        f"4 weighted sampling scores {mean:.2f} [{high:.2f}, {low:.2f}] points more than 3 uniform sampling"
-    )
+    assert "Best A, worst C, 11.0 points apart (of those ranked)." in printed.lines
+    assert printed.labels[:3] == ["3 uniform sampling", "4 weighted sampling", "1 standard by task"]
+    ranked = [row["configuration"].endswith("(not ranked, see below)") for row in printed.tables("Ranking")]
+    assert ranked == [False] * 3 + [True] * 2
 
 
-def test_of_many_answers_the_largest_and_the_smallest_are_said_and_the_bounds_of_the_rest(report, tmp_path):
-    base = {0: (0.50, 0.50), 1: (0.52, 0.50), 2: (0.50, 0.51)}
-    gaps = {1: 0.1, 2: 0.2, 3: 0.3}  # by weights
-    scores_of = {
-        weight: {seed: [s + gap + 0.001 * seed for s in score] for seed, score in base.items()}
-        for weight, gap in gaps.items()
-    }
-    scores_of[4] = {0: (0.50, 0.52), 1: (0.51, 0.50), 2: (0.51, 0.50)}
-    scores_of[5] = {0: (0.50, 0.55), 1: (0.51, 0.50), 2: (0.51, 0.47)}
-    write_way(tmp_path, 3, base)
-    for weight, scores in scores_of.items():
-        write_way(tmp_path, 4, scores, weights=[1, weight])
-    said = report().said("draws")
-    assert "3 of 5 comparisons are conclusive" in said
-    largest, smallest = (-interval(differences(base, scores_of[weight]))[0] for weight in (3, 1))
-    assert re.search(
-        rf"the largest: 4 [^;]* scores {largest:.2f} [^;]*; the smallest: 4 [^;]* {smallest:.2f} ", said
-    )
-    ends = [interval(differences(base, scores_of[weight]))[1:] for weight in (4, 5)]
-    low, high = min(min(ends)), max(high for _, high in ends)
-    assert said.endswith(f"2 comparisons, whose intervals all lie between {low:+.2f} and {high:+.2f} points")
+def test_letters_go_on_through_all_data_sets_and_after_z_comes_aa(report, tmp_path):
+    for number in range(27):
+        write(tmp_path / "a" / str(number), 3, [0.9 - 0.01 * number] * 2, lr=0.1 + number / 100)
+    write(tmp_path / "b", 3, [0.5] * 2, data="other.npz#fedcba987654")
+    printed = report()
+    letters = [row[""] for row in printed.tables("Ranking")]
+    assert letters == [*"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "AA", "AB"]
+    assert printed.labels[0] == "3 uniform sampling"
+    assert printed.labels[26] == "3 uniform sampling, lr 0.36"
 
 
-@pytest.mark.parametrize("seeds", [2, 3])
-@pytest.mark.parametrize("count", [2, 3, 4])
-def test_the_best_the_worst_and_what_seeds_alone_would_give(report, tmp_path, count, seeds):
-    level = {1: 0.6, 3: 0.7, 4: 0.65, 5: 0.5}
-    noise = [0.011, -0.007, 0.002, 0.013, -0.012, 0.004, 0.001, -0.003, 0.008, -0.01, 0.006, 0.003]
-    scores_of = {
-        setting: {seed: [level[setting] + noise[3 * i + seed]] * 2 for seed in range(seeds)}
-        for i, setting in enumerate([*level][:count])
-    }
-    extra = {7: (0.9, 0.9)}  # a seed that only one configuration has
-    for setting, scores in scores_of.items():
-        write_way(tmp_path, setting, scores | (extra if setting == 1 else {}), steps=10 + setting)
-    write_way(tmp_path, 0, {seed: [0.99] for seed in range(seeds)})  # all classes: no rival
-    means = {setting: [fmean(score) for score in scores.values()] for setting, scores in scores_of.items()}
-    best, worst = (choose(scores_of, key=lambda s: fmean(means[s])) for choose in (max, min))
-    names = {setting: f"{setting} {SETTINGS[setting].name}" for setting in scores_of}
-    top, bottom = fmean(means[best]), fmean(means[worst])
-    chance = range_by_chance(list(means.values()))
-    least, most = 20 + 2 * min(scores_of), 20 + 2 * max(scores_of)
-    assert report().said("of ") == (
-        f"- of {len(scores_of)} configurations the best is {names[best]}, {top:.4f}, and the worst "
-        f"{names[worst]}, {bottom:.4f}, {100 * (top - bottom):.2f} points apart, over the {seeds} "
-        f"seeds that all have; if all were equally good, {seeds} seeds would put them {chance:.2f} apart on "
-        f"average (steps: {least} to {most})"
-    )
+def test_another_amount_of_training_than_that_of_most_is_marked(report, tmp_path):
+    for setting, steps in ((1, 100), (3, 102), (4, 110), (5, 100)):
+        write_way(tmp_path, setting, PAIR, steps=steps)
+    printed = report()
+    marked = [line.split()[1] for line in printed.lines if re.match(r"[A-D]  .*\d !$", line)]
+    assert marked == ["4"]
+    assert "!: other numbers of steps than most others, by more than 5 %." in printed.lines
+
+
+def test_a_configuration_whose_seeds_vary_far_more_than_all_is_marked(report, tmp_path):
+    for number in range(20):
+        spread = 0.1 if number == 4 else 0.01
+        scores = {seed: [0.5 + 0.001 * number + spread * (seed - 1)] * 2 for seed in range(3)}
+        write_way(tmp_path, 3, scores, lr=0.1 + number / 100)
+    printed = report()
+    marked = [row["configuration"] for row in printed.tables("Ranking") if row["s"].endswith(" ~")]
+    assert marked == ["3 uniform sampling, lr 0.14"]
+    assert [line.split()[5] for line in printed.lines if re.match(r"[A-Z]  .* ~ ", line)] == ["0.14"]
+
+
+# Intervals over new test images
+
+
+def packed(answers: Sequence[int]) -> str:
+    """Which images are answered rightly, as histories have it."""
+    return base64.b64encode(np.packbits(np.array(answers, dtype=np.uint8)).tobytes()).decode()
+
+
+def write_with_answers(
+    path: Path, setting: int, answers: np.ndarray, again: np.ndarray | None = None
+) -> None:
+    """Histories with the answers to every image: seeds x tasks x images."""
+    for seed, of_seed in enumerate(answers):
+        how = {"right": [*map(packed, of_seed)]}
+        if again is not None:
+            how |= {"as_trained": again[seed].mean(axis=1).tolist()}
+            how |= {"right_as_trained": [*map(packed, again[seed])]}
+        write(path / f"{setting}-{seed}", setting, of_seed.mean(axis=1).tolist(), seed, **how)
+
+
+def answers_of(seed: int, level: float, images: int = 75) -> np.ndarray:
+    """Answers of three seeds to the images of two tasks, some images harder than others."""
+    random = np.random.RandomState(seed)
+    hard = np.random.RandomState(9).uniform(0, 1, (1, 2, images))
+    taste = random.uniform(0, 0.4, (1, 2, images))
+    return (hard + taste + random.uniform(0, 0.02, (3, 2, images)) < level + 0.2).astype(int)
+
+
+def images_part(sides: Sequence[np.ndarray]) -> float:
+    """Variance in points that new images of two tasks of their own would add, written out."""
+    mean = sides[0].mean(axis=0) - (sides[1].mean(axis=0) if len(sides) > 1 else 0)
+
+    def variance(values: np.ndarray) -> float:
+        return sum(50**2 * np.var(each, ddof=1) / len(each) for each in values)
+
+    total = variance(mean)
+    for side in sides:
+        of_seeds = fmean(variance(each) for each in side)
+        total -= (of_seeds - variance(side.mean(axis=0))) / (len(side) - 1)
+    return max(0.0, total)
+
+
+def test_intervals_are_over_new_images_where_answers_are_recorded(report, tmp_path):
+    first, second = answers_of(1, 0.7), answers_of(2, 0.55)
+    write_with_answers(tmp_path, 3, first)
+    write_with_answers(tmp_path, 4, second)
+    printed = report()
+    (row,) = printed.means("draws")
+    scores = [dict(enumerate(each.mean(axis=2).tolist())) for each in (second, first)]
+    value, low, _ = by_hand(scores, scores)
+    freedom = int(row["df"])
+    seeds = ((value - low) / STUDENT[3]) ** 2  # four degrees of freedom: all that there are
+    images = images_part([second, first])
+    half = STUDENT[freedom - 1] * (seeds + images) ** 0.5
+    assert images > 0.1 * seeds
+    assert freedom == 4
+    assert numbers(row) == pytest.approx((value, value - half, value + half), abs=1e-4)
+    assert row["images"] == "true"
+    assert "95 % intervals over new seeds and new test images." in " ".join(printed.lines)
+    assert "not recorded" not in printed.out
+
+
+def test_the_same_runs_tested_twice_are_compared_run_by_run_and_image_by_image(report, tmp_path):
+    usual, other = answers_of(1, 0.6), answers_of(5, 0.5)
+    again = np.maximum(usual, answers_of(3, 0.3))
+    write_with_answers(tmp_path, 3, usual, again)
+    write_with_answers(tmp_path, 4, other, other)
+    rows = report().means("test", test="both")
+    row = next(row for row in rows if row["setting_a"] == "3")
+    changes = [dict(enumerate((b - a).mean(axis=2).tolist())) for a, b in ((usual, again), (other, other))]
+    value, low, _ = by_hand([changes[0]], changes)
+    freedom = int(row["df"])
+    assert freedom == 4
+    half = STUDENT[3] * (((value - low) / STUDENT[3]) ** 2 + images_part([again - usual])) ** 0.5
+    assert numbers(row) == pytest.approx((value, value - half, value + half), abs=1e-4)
+    assert (row["letter_a"], row["images"]) == (row["letter_b"], "true")
+
+
+@pytest.mark.parametrize("fault", ["none", "other accuracy", "fewer images"])
+def test_without_answers_to_all_images_an_interval_is_over_seeds_alone_and_says_so(report, tmp_path, fault):
+    first, second = answers_of(1, 0.7), answers_of(2, 0.55)
+    write_with_answers(tmp_path, 3, first)
+    write_with_answers(tmp_path, 4, second)
+    write_with_answers(tmp_path, 1, answers_of(4, 0.6))
+    for path in tmp_path.glob("4-*"):
+        right = json.loads((path / "history.json").read_text())["right"]
+        if fault == "none":
+            edit(path, right=None)
+        elif fault == "other accuracy":
+            edit(path, right=[packed([1] * 75), right[1]])
+        else:
+            edit(path, right=[packed([1, 0] * 10), right[1]])
+    printed = report()
+    (row,) = printed.means("draws")
+    scores = [dict(enumerate(each.mean(axis=2).tolist())) for each in (second, first, answers_of(4, 0.6))]
+    assert row["images"] == "false"
+    assert numbers(row) == pytest.approx(by_hand(scores[:2], scores), abs=1e-4)
+    (line,) = (line for line in printed.lines if "sampled by weight" in line)
+    assert line.endswith(" #")
+    assert "#: over new seeds alone, as it is not recorded which images are right." in printed.lines
+    assert printed.means("heads")[0]["images"] == "true"
 
 
 # Tasks that gain and lose
@@ -223,77 +349,89 @@ def baseline_and_gains(gains: Sequence[Sequence[float]]) -> tuple[dict, dict]:
     return single, drawn
 
 
-def test_tasks_gain_lose_or_are_inconclusive_by_their_intervals(report, tmp_path):
-    gains = [(5, 6, 7), (9, 8, 10), (-5, -6, -4), (9, -1, 1), (4, 4, 4)]  # the last: no spread
+def test_tasks_gain_lose_or_stay_by_their_corrected_p_values(report, tmp_path):
+    gains = [(5, 6, 7), (9, 8, 10), (-5, -6, -4), (3, -1, 1), (4, 4, 5)]
     single, drawn = baseline_and_gains(gains)
-    names = ["up", "far up", "down", "open", "equal"]
+    single = {seed: [score + 0.002 * seed for score in scores] for seed, scores in single.items()}
+    names = ["up", "far up", "down", "open", "near"]
     write_way(tmp_path, 2, single, tasks=names)
     write_way(tmp_path, 3, drawn, tasks=names)
-    printed = report("--verbose")
-    assert (  # by chance: of the four that have an interval
-        "- 3 uniform sampling: 2 of 5 tasks gain, 1 lose (negative transfer), 2 inconclusive; if none "
-        "differed, chance alone would make 0.2 conclusive\n"
-    ) in printed.out
-    for name, values in zip(names[:-1], gains, strict=False):
-        assert f"3 uniform sampling against 2 single task in {name}{line_of(values)}" in printed.out
-    assert "in equal: +4.00 [-] points, 3 seeds: inconclusive" in printed.out
-    assert " in up: " not in report().out
+    printed = report()
+    rows = [row for row in printed.rows() if row["measure"] == "accuracy"]
+    assert [row["task"] for row in rows] == names
+    verdicts = {row["task"]: row["verdict"] for row in rows}
+    assert verdicts == {
+        "up": "higher", "far up": "higher", "down": "lower", "open": "inconclusive", "near": "higher"
+    }  # fmt: skip
+    assert all((float(row["q"]) <= 0.05) == (row["verdict"] != "inconclusive") for row in rows)
+    assert max(float(row["q"]) for row in rows) == pytest.approx(max(float(row["p"]) for row in rows))
+    assert printed.cells("3 uniform sampling")["tasks that gain / stay / lose"] == "3/1/1"
+    told = {row["task"]: row["A - B"] for row in printed.tables("Every task against single-task training")}
+    for row in rows:
+        assert told[row["task"]] == in_brackets(numbers(row), 1, row["verdict"] != "inconclusive")
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_with_less_than_three_common_seeds_no_task_gains_or_loses(report, tmp_path, seeds):
+def test_with_less_than_three_seeds_of_a_side_no_task_gains_or_loses(report, tmp_path, seeds):
     write_way(tmp_path, 2, {seed: (0.5 + 0.01 * seed, 0.5) for seed in range(seeds)})
-    write_way(tmp_path, 3, dict.fromkeys(range(3), (0.9, 0.9)))
+    write_way(tmp_path, 3, {seed: (0.9, 0.9 + 0.01 * seed) for seed in range(3)})
     printed = report()
-    assert f"- 3 uniform sampling: which tasks gain or lose takes 3 common seeds, not {seeds}" in printed.out
-    assert "tasks gain," not in printed.out
+    assert "tasks that gain / stay / lose" not in printed.cells("3 uniform sampling")
+    verdicts = {row["verdict"] for row in printed.rows() if row["measure"] == "accuracy"}
+    assert verdicts == {"inconclusive"}
 
 
 # Few seeds
 
 
-def test_one_common_seed_decides_nothing(report, tmp_path):
+def test_one_seed_gives_no_interval_and_a_line_names_what_has_one(report, tmp_path):
     write_way(tmp_path, 3, {0: (0.6, 0.7), 1: (0.6, 0.8)})
-    write_way(tmp_path, 4, {1: (0.5, 0.6), 2: (0.5, 0.7)})
+    write_way(tmp_path, 4, {1: (0.5, 0.6)})
     write_way(tmp_path, 2, {1: (0.55, 0.55)})
     printed = report()
+    assert any(line.endswith(("  B - A  -12.5", "  C - A  -12.5")) for line in printed.lines)
+    assert printed.cells("2 single task")["accuracy, %"] == "55.00"
+    change = 100 * (0.05 + 0.2) / 0.55 / 2
+    assert printed.cells("3 uniform sampling")["delta_m, %"] == f"{change:+.2f}"
     assert (
-        "3 uniform sampling against 4 weighted sampling: +15.00 [-] points, 1 seed: inconclusive"
-        in printed.out
+        "- one seed gives no interval: B, C" in printed.lines
+        or "- one seed gives no interval: C, B" in printed.lines
     )
-    assert "- one seed decides nothing: 3 comparisons of a single common seed" in printed.out
-    assert printed.cells("2 single task")["accuracy [95 % CI]"] == "0.5500 [-]"
-    change = 100 * (0.05 + 0.25) / 0.55 / 2
-    assert printed.cells("3 uniform sampling")["delta_m % [95 % CI]"] == f"{change:+.2f} [-]"
-    assert printed.said("draws").endswith("give no interval: 3 uniform sampling against 4 weighted sampling")
-    assert "takes two seeds that all of them have" in printed.said("of 3 configurations")
-    rows = printed.rows()
-    assert {(row["low"], row["high"], row["verdict"]) for row in rows} == {("", "", "inconclusive")}
-    assert "if all were equally good" not in printed.out
+    for row in printed.rows():
+        assert (row["low"], row["high"], row["df"], row["p"], row["q"]) == ("",) * 5
+        assert row["verdict"] == "inconclusive"
+    assert "by chance" not in printed.out
     assert printed.commands("draws")
 
 
-def test_without_a_common_seed_nothing_is_compared(report, tmp_path):
-    write_way(tmp_path, 3, {0: (0.6, 0.7), 1: (0.6, 0.8)})
-    write_way(tmp_path, 4, {2: (0.5, 0.6), 3: (0.5, 0.7)})
+def test_sides_need_no_common_seeds(report, tmp_path):
+    first, second = {2: (0.5, 0.6), 3: (0.5, 0.7)}, {0: (0.6, 0.7), 1: (0.6, 0.8)}
+    write_way(tmp_path, 4, first)
+    write_way(tmp_path, 3, second)
     printed = report()
-    assert printed.rows() == []
-    assert printed.commands("draws")
+    (row,) = printed.means("draws")
+    assert numbers(row) == pytest.approx(by_hand([first, second], [first, second]), abs=1e-4)
+    assert printed.commands("draws") == []
 
 
 def test_seeds_that_agree_to_the_last_digit_tell_nothing(report, tmp_path):
-    scores = {seed: (0.6 + 0.05 * seed, 0.7) for seed in range(3)}
-    write_way(tmp_path, 3, scores)
-    write_way(tmp_path, 4, {seed: [share - 0.1 for share in shares] for seed, shares in scores.items()})
-    write_way(tmp_path, 5, dict.fromkeys(range(3), (0.3, 0.3)))
+    for setting, level in ((3, 0.6), (4, 0.5), (5, 0.3)):
+        write_way(tmp_path, setting, dict.fromkeys(range(3), (level, 0.7)))
     printed = report()
-    assert (
-        "3 uniform sampling against 4 weighted sampling: +10.00 [-] points, 3 seeds: inconclusive"
-        in printed.out
-    )
-    assert printed.cells("5 summed losses")["accuracy [95 % CI]"] == "0.3000 [-]"
-    assert "one seed decides" not in printed.out
-    assert printed.said("draws").endswith("give no interval: 3 uniform sampling against 4 weighted sampling")
+    assert any(line.endswith("  B - A  -5.0") for line in printed.lines)
+    assert printed.cells("5 summed losses")["accuracy, %"] == "50.00"
+    assert "one seed" not in printed.out
+    assert "- seeds that agree to the last digit give no interval: A, B, C" in printed.lines
+    assert all(row["low"] == "" for row in printed.rows())
+
+
+def test_an_interval_of_a_mean_stays_between_none_and_all(report, tmp_path):
+    write_way(tmp_path, 3, {0: (0.97, 0.98), 1: (1.0, 1.0)})
+    write_way(tmp_path, 4, {0: (0.5, 0.98), 1: (0.5, 0.9)})
+    said = report().cells("3 uniform sampling")["accuracy, %"]
+    mean, half = map(float, said.split(" ± "))
+    assert mean == 98.75
+    assert half > 1.25  # to the side where there is room
 
 
 # Single-task training that lacks something
@@ -306,12 +444,12 @@ def test_a_seed_that_lacks_a_task_of_setting_2_is_left_out(report, tmp_path):
     write_way(tmp_path, 2, single, missing=[(1, 1)])
     printed = report()
     rest = {seed: single[seed] for seed in (0, 2)}
-    assert f"3 uniform sampling against 2 single task{line_of(differences(drawn, rest))}" in printed.out
-    mean, low, high = interval([0.55, 0.6])
+    (row,) = printed.means("single-task")
+    assert numbers(row) == pytest.approx(by_hand([drawn, rest], [drawn, rest]), abs=1e-4)
     cells = printed.cells("2 single task")
-    assert cells["accuracy [95 % CI]"] == f"{mean:.4f} [{low:.4f}, {high:.4f}]"
+    assert cells["accuracy, %"] == half_width(by_hand([rest], [drawn, rest]), 2)
     assert (cells["runs"], cells["seeds"]) == ("4", "2")
-    assert "2 single task: seed 1 lacks 1 of 2 tasks and is left out" in printed.out
+    assert "- B: left out: seed 1 (lacks 1 of 2 tasks)" in printed.lines
 
 
 def test_without_any_seed_that_has_every_task_setting_2_is_compared_with_nothing(report, tmp_path):
@@ -320,11 +458,10 @@ def test_without_any_seed_that_has_every_task_setting_2_is_compared_with_nothing
     write_way(tmp_path, 2, {0: (0.5, 0.9), 1: (0.9, 0.5)}, missing=[(0, 1), (1, 0)])
     printed = report()
     assert printed.rows() == []
-    assert "gain" not in printed.out.partition("\naccuracy: mean over tasks")[0]
-    for label in ("2 single task", "3 uniform sampling"):
-        assert printed.cells(label)["delta_m % [95 % CI]"] == "-"
-    for seed in (0, 1):
-        assert f"seed {seed} lacks 1 of 2 tasks; the means are over the others, and not" in printed.out
+    assert printed.tables("Ranking")[1]["configuration"] == "2 single task (not ranked, see below)"
+    assert "delta_m, %" not in printed.cells("3 uniform sampling")
+    assert "- B: no seed has all tasks, but at most 1 of 2" in printed.lines
+    assert "Nothing: no two configurations can be compared." in printed.lines
     assert printed.commands("single-task")
 
 
@@ -335,18 +472,17 @@ def test_no_delta_m_where_single_task_training_is_no_better_than_a_constant_answ
         scores = {seed: (0.5, level, 0.6 + 0.01 * seed) for seed in range(3)}
         write_way(tmp_path, setting, scores, tasks=names, constant=[0.2] * 3, answers=5)
     printed = report()
+    measures = {(row["measure"], row["task"]) for row in printed.rows()}
+    others = {("mean_accuracy", ""), *(("accuracy", name) for name in names)}
     if level > 0.2:
-        assert printed.cells("3 uniform sampling")["delta_m % [95 % CI]"] != "-"
+        assert printed.cells("3 uniform sampling")["delta_m, %"].startswith("0.00 [")
         assert "no delta_m" not in printed.out
+        assert measures == others | {("delta_m", "")}
     else:  # 0.2 averaged over three seeds is above 0.2 by rounding
-        assert printed.cells("3 uniform sampling")["delta_m % [95 % CI]"] == "-"
-        assert (
-            "- 3 uniform sampling: no delta_m, as the single-task baseline is no better than a constant "
-            "answer in land\n"
-        ) in printed.out
-        assert {row["measure"] for row in printed.rows()} == {
-            "accuracy", "accuracy of sea", "accuracy of land", "accuracy of air"
-        }  # fmt: skip
+        assert printed.cells("3 uniform sampling").get("delta_m, %", "-") == "-"
+        said = "no delta_m for B: single-task training is no better than a constant answer in land"
+        assert said in " ".join(printed.lines) or said.replace("B", "A") in " ".join(printed.lines)
+        assert measures == others
 
 
 BALANCED = {
@@ -366,31 +502,30 @@ def write_cifar10(path: Path, balanced: Mapping[int, Scores]) -> None:
 
 def test_delta_m_is_formed_on_balanced_accuracy_where_a_constant_answer_is_accurate(report, tmp_path):
     write_cifar10(tmp_path, BALANCED)
-    printed = report("--verbose")
-    change, low, high = interval(delta_m(BALANCED[3], BALANCED[2]))
-    assert (
-        printed.cells("3 uniform sampling")["delta_m % [95 % CI]"]
-        == f"{change:+.2f} [{low:+.2f}, {high:+.2f}]"
-    )
-    assert "delta_m, gains and losses are in balanced accuracy" in printed.out
-    assert "always giving a task's commonest answer scores 0.9000, balanced 0.5000" in printed.out
-    verdicts = []
+    printed = report()
+    change = delta_m(BALANCED[3], BALANCED[2], [*BALANCED.values()])
+    (row,) = (row for row in printed.rows() if row["measure"] == "delta_m")
+    assert numbers(row) == pytest.approx(change, abs=1e-4)
+    assert "delta_m, gains and losses are in balanced accuracy" in printed.text
+    assert "always giving a task's commonest answer scores 90.00 %, balanced 50.00 %" in printed.text
+    tasks = {row["task"]: row for row in printed.rows() if row["measure"] == "balanced_accuracy"}
+    assert [*tasks] == [*CIFAR10]
     for task, name in enumerate(CIFAR10):
-        values = [100 * (BALANCED[3][seed][task] - BALANCED[2][seed][task]) for seed in range(3)]
-        assert f"3 uniform sampling against 2 single task in {name}{line_of(values)}" in printed.out
-        verdicts.append(line_of(values).rpartition(": ")[2])
-    assert f"{verdicts.count('higher')} of 10 tasks gain, 0 lose" in printed.out
-    assert 0 < verdicts.count("higher") < 10
-    measures = [row["measure"] for row in printed.rows()]
-    assert measures == ["accuracy", "delta_m", *(f"balanced_accuracy of {name}" for name in CIFAR10)]
+        gain = 100 * fmean(BALANCED[3][seed][task] - BALANCED[2][seed][task] for seed in range(3))
+        assert float(tasks[name]["difference"]) == pytest.approx(gain, abs=1e-4)
+        assert tasks[name]["images"] == "false"
+    higher = [row["verdict"] for row in tasks.values()].count("higher")
+    counts = printed.cells("3 uniform sampling")["tasks that gain / stay / lose"]
+    assert counts == f"{higher}/{10 - higher}/0"
+    assert higher > 0
 
 
 def test_a_constant_answer_in_balanced_accuracy_is_one_over_the_number_of_answers(report, tmp_path):
     single = {seed: [0.5 if task in (3, 8) else 0.6 for task in range(10)] for seed in range(3)}
     write_cifar10(tmp_path, {2: single, 3: BALANCED[3]})
     printed = report()
-    assert printed.cells("3 uniform sampling")["delta_m % [95 % CI]"] == "-"
-    assert "no better than a constant answer in cat, ship\n" in printed.out
+    assert "delta_m" not in {row["measure"] for row in printed.rows()}
+    assert "no better than a constant answer in cat, ship" in " ".join(printed.text.split())
 
 
 @pytest.mark.parametrize("constant", [(0.55, 0.55), (0.5, 0.62)])
@@ -400,7 +535,7 @@ def test_the_gap_that_decides_the_measure_is_averaged_over_tasks(report, tmp_pat
     printed = report()
     balanced = sum(constant) / 2 - 0.5 > 0.055
     # 0.55 - 0.5 is above 0.05 by rounding
-    assert ("in balanced accuracy" in printed.out) == balanced
+    assert ("in balanced accuracy" in printed.text) == balanced
     assert any(row["measure"].startswith("balanced") for row in printed.rows()) == balanced
 
 
@@ -414,35 +549,40 @@ def test_runs_of_different_code_are_kept_apart_and_a_line_says_so(report, tmp_pa
         write_way(tmp_path, 3, {seed: (0.6, 0.7)}, codes=codes)
     write_way(tmp_path, 4, dict.fromkeys(range(4), (0.5, 0.7)), codes=["b"])
     printed = report()
-    assert {label: printed.cells(label)["seeds"] for label in printed.labels} == {
+    assert {words: printed.cells(words)["seeds"] for words in printed.labels} == {
         "3 uniform sampling, code a": "2",
         "3 uniform sampling, code a b": "1",
-        "3 uniform sampling, code b": "1",
-        "4 weighted sampling, code b": "4",
+        "3 uniform sampling": "1",
+        "4 weighted sampling": "4",
     }
-    (said,) = re.findall(r"runs of different code are neither averaged nor compared: (.+)", printed.out)
-    assert sorted(said.split(", ")) == ["a", "a b", "b"]
-    assert printed.compared() == [("3 uniform sampling, code b", "4 weighted sampling, code b")]
-    assert printed.said("of 2 configurations").startswith(
-        "- of 2 configurations the best is 3 uniform sampling, code b, "
+    assert "unless said otherwise: code b" in printed.lines
+    (said,) = re.findall(
+        r"runs of different code are not averaged, and compared by --note alone: (.+)", printed.text
     )
+    letters = {words: row[""] for words, row in zip(printed.labels, printed.tables("Ranking"), strict=True)}
+    expected = [f"code a: {letters['3 uniform sampling, code a']}"]
+    expected += [f"code a b: {letters['3 uniform sampling, code a b']}"]
+    expected += [f"code b: {letters['3 uniform sampling']}, {letters['4 weighted sampling']}"]
+    assert sorted(said.split("; ")) == sorted(expected)
+    assert printed.compared() == [("4 weighted sampling", "3 uniform sampling")]
 
 
 def test_runs_of_different_precision_are_never_averaged(report, tmp_path):
     write_way(tmp_path, 3, PAIR)
     write_way(tmp_path, 3, {2: (0.9, 0.9)}, precision="bf16")
     printed = report()
-    assert printed.cells("3 uniform sampling, precision fp32")["seeds"] == "2"
-    assert printed.cells("3 uniform sampling, precision bf16")["accuracy [95 % CI]"] == "0.9000 [-]"
+    assert printed.cells("3 uniform sampling")["seeds"] == "2"
+    assert printed.cells("3 uniform sampling, bf16")["accuracy, %"] == "90.00"
 
 
 def test_a_line_says_that_runs_are_from_different_processors(report, tmp_path):
     write_way(tmp_path, 3, PAIR, processor="a CPU")
     write_way(tmp_path, 4, PAIR)  # an older program has recorded none
-    assert "processors" not in report().out
+    assert "processors" not in report().text.partition("## Amounts")[0]
     write_way(tmp_path, 4, {2: (0.5, 0.7)}, processor="a GPU")
     printed = report()
-    assert "processors: a CPU, a GPU; " in printed.out
+    assert "several processors: their seconds are not comparable" in printed.text
+    assert printed.cells("4 weighted sampling")["processors"] == "a GPU"
     assert printed.cells("4 weighted sampling")["seeds"] == "3"  # they are averaged all the same
 
 
@@ -450,15 +590,15 @@ def test_validation_results_are_kept_apart_from_test_results(report, tmp_path):
     write_way(tmp_path, 3, PAIR, constant=(0.5, 0.7))
     write_way(tmp_path, 4, {0: (0.3, 0.4), 1: (0.3, 0.5)}, validation=0.1, constant=(0.6, 0.8))
     printed = report()
-    title = "mine.npz (content 0123456789ab)"
-    test, validation = printed.out.split(f"{title}, scored on validation images: 2 tasks")
-    assert "3 uniform sampling  0.7" not in validation
-    assert "4 weighted sampling  0.3750" in validation
-    assert "4 weighted sampling  0" not in test
-    assert "commonest answer scores 0.6000," in test
-    assert "commonest answer scores 0.7000," in validation
+    title = "# mine.npz (content 0123456789ab)"
+    held_out = f"{title}, scored on validation images (10 % of those for training)\n"
+    test, validation = printed.text.split(held_out)
+    assert test.startswith(f"{title}\n")
+    assert ("3 uniform sampling" in test, "4 weighted sampling" in test) == (True, False)
+    assert ("3 uniform sampling |" in validation, "4 weighted sampling |" in validation) == (False, True)
+    assert "commonest answer scores 60.00 %," in test
+    assert "commonest answer scores 70.00 %," in validation
     assert printed.rows() == []
-    assert "test and validation images are reported separately" in printed.out
 
 
 def test_validation_images_of_one_share_are_not_held_against_those_of_another(report, tmp_path):
@@ -467,6 +607,10 @@ def test_validation_images_of_one_share_are_not_held_against_those_of_another(re
     printed = report()
     assert printed.rows() == []
     assert "points apart" not in printed.out
+    assert (
+        printed.text.count("scored on validation images (10 %") == 2
+    )  # heading, and what all have in common
+    assert printed.text.count("scored on validation images (20 %") == 2
 
 
 def test_files_of_one_content_are_one_data_set_whatever_their_names(report, tmp_path):
@@ -474,7 +618,7 @@ def test_files_of_one_content_are_one_data_set_whatever_their_names(report, tmp_
         write_way(tmp_path, 3, {seed: PAIR[seed % 2]}, data=f"{name}#0123456789ab")
     printed = report()
     assert printed.cells("3 uniform sampling")["seeds"] == "3"
-    assert printed.out.count(": 2 tasks") == 1
+    assert printed.out.count(", 2 tasks") == 1
     assert "left out" not in printed.out
 
 
@@ -482,80 +626,78 @@ def test_files_of_one_name_and_different_content_are_reported_apart(report, tmp_
     write_way(tmp_path, 3, PAIR)
     write_way(tmp_path, 4, {0: (0.3, 0.4), 1: (0.3, 0.5)}, data="mine.npz#fedcba987654")
     printed = report()
-    assert "mine.npz (content 0123456789ab): 2 tasks" in printed.lines
-    assert "mine.npz (content fedcba987654): 2 tasks" in printed.lines
+    for checksum in ("0123456789ab", "fedcba987654"):
+        assert printed.out.count(f"all: mine.npz (content {checksum}), 2 tasks") == 1
     assert printed.rows() == []
-    assert "files of different content" in printed.out
 
 
 def test_data_sets_are_reported_each_for_itself(report, tmp_path):
     write_way(tmp_path, 3, {0: [0.95] * 10, 1: [0.96] * 10}, data=0)
     write_way(tmp_path, 4, {0: [0.5] * 20, 1: [0.6] * 20}, data=1)
     printed = report()
-    first, second = printed.out.split("CIFAR-100: 20 tasks")
-    assert first.startswith("CIFAR-10: 10 tasks\n")
-    assert "commonest answer scores 0.9000" in first
-    assert "commonest answer scores 0.2000, balanced 0.2000" in second
+    first, second = printed.text.split("# CIFAR-100\n")
+    assert first.startswith("# CIFAR-10\n")
+    assert "commonest answer scores 90.00 %" in first
+    assert "commonest answer scores 20.00 %, balanced 20.00 %" in second
     assert printed.rows() == []
-    for name in ("weights", "loss", "all tasks"):  # which take tasks that share their images
-        assert f"- {name} (" in first
-        assert f"- {name} (" not in second
+    for words in ("losses weighted by task", "another loss", "all tasks on every image"):
+        assert f"- {words}" in first  # which take tasks that share their images
+        assert f"- {words}" not in second
 
 
 def test_generated_images_are_named_as_such_and_left_out_beside_real_ones(report, tmp_path):
     write(tmp_path / "generated" / "3", 3, [0.6] * 10, data=0, synthetic=True)
-    assert report(folder="generated").lines[0] == "synthetic stand-in for CIFAR-10: 10 tasks"
+    assert report(folder="generated").lines[0].startswith("all: synthetic stand-in for CIFAR-10, 10 tasks, ")
     write(tmp_path / "real", 3, [0.7] * 10, data=0)
     printed = report()
     assert f"left out: {tmp_path / 'generated' / '3' / 'history.json'}: generated images" in printed.out
-    assert printed.cells("3 uniform sampling")["accuracy [95 % CI]"] == "0.7000 [-]"
+    assert printed.cells("3 uniform sampling")["accuracy, %"] == "70.00"
 
 
 # Labels
 
 
-def test_groups_are_told_apart_by_what_differs(report, tmp_path):
+def test_configurations_are_told_apart_by_what_differs(report, tmp_path):
     for options in ({}, {"lr": 0.2}, {"setting": 4, "weights": [1, 1]}, {"setting": 4, "weights": [1, 3]}):
         write_way(tmp_path, **{"setting": 3} | options, scores=PAIR)
     printed = report()
-    assert printed.labels == [
-        "3 uniform sampling, lr 0.1",
+    assert sorted(printed.labels) == [
+        "3 uniform sampling",
         "3 uniform sampling, lr 0.2",
-        "4 weighted sampling, lr 0.1, weights 1",
-        "4 weighted sampling, lr 0.1, weights 2",
+        "4 weighted sampling",
+        "4 weighted sampling, weights 0.5 0.5",
     ]
-    explained = re.findall(r"^weights ([12]) of setting 4: (.+)$", printed.out, re.MULTILINE)
-    assert sorted(words for _, words in explained) == ["0.25 0.75", "0.5 0.5"]
+    assert "unless said otherwise: weights 0.25 0.75, lr 0.1" in printed.lines
 
 
-def test_numbers_of_tasks_a_step_are_in_order_and_all_comes_last(report, tmp_path):
-    for number in ("all", 16, 2):
-        write_way(tmp_path, 3, PAIR, tasks_per_step=number)
-    assert report().labels == [f"3 uniform sampling, tasks_per_step {number}" for number in (2, 16, "all")]
+def test_configurations_that_words_do_not_tell_apart_are_numbered(report, tmp_path):
+    weights = [[1, 1, 1, 1, 1, 5 + number] for number in range(3)]
+    for each in weights:
+        shares = [weight / sum(each) for weight in each]
+        write_way(tmp_path, 4, {0: [0.5] * 6}, tasks="abcdef", weights=[round(each, 3) for each in shares])
+    write_way(tmp_path, 4, {0: [0.5] * 6}, tasks="abcdef", weights=[1, 1, 1, 1, 1, 5.0001])
+    assert len(report().labels) == len({*report().labels}) == 4
 
 
-def test_a_label_states_the_parameters_of_a_loss_that_are_not_the_default(report, tmp_path):
+def test_words_state_the_parameters_of_a_loss_that_are_not_the_default(report, tmp_path):
     losses = {"mean": 0, "dwa": 0, "dwa:temperature=2.0": 1, "dwa:temperature=3.0": 0, "stch": 0}
     losses["famo:lr=0.1,weight_decay=0.001"] = 0
     for loss, seed in losses.items():
         write_way(tmp_path, 5, {seed: (0.6, 0.7)}, loss=loss)
     printed = report()
-    names = ("dwa", "dwa:temperature=3.0", "famo:lr=0.1", "mean", "stch")
-    assert printed.labels == [f"5 summed losses, loss {name}" for name in names]
+    others = [
+        f"5 summed losses, loss {name}" for name in ("dwa", "dwa:temperature=3.0", "famo:lr=0.1", "stch")
+    ]
+    assert sorted(printed.labels) == ["5 summed losses", *others]
     assert printed.cells("5 summed losses, loss dwa")["seeds"] == "2"
-    assert {second for _, second in printed.compared("loss")} == {
-        f"5 summed losses, loss {name}" for name in names if name != "mean"
-    }
+    assert printed.compared("loss") == [(each, "5 summed losses") for each in others]
 
 
 def test_setting_3_of_a_version_without_a_loss_has_the_mean(report, tmp_path):
     write_way(tmp_path, 3, {0: (0.6, 0.7)}, loss=None)
     write_way(tmp_path, 3, {1: (0.6, 0.8)}, loss="mean")
     write_way(tmp_path, 3, {0: (0.6, 0.7)}, loss="uw", tasks_per_step="all")
-    assert report().labels == [
-        "3 uniform sampling, tasks_per_step 1, loss mean",
-        "3 uniform sampling, tasks_per_step all, loss uw",
-    ]
+    assert sorted(report().labels) == ["3 uniform sampling", "3 uniform sampling, all tasks a step, loss uw"]
 
 
 def test_weights_that_say_the_same_are_one_group(report, tmp_path):
@@ -580,8 +722,9 @@ def test_runs_of_version_2_1_and_of_the_present_results_are_one_group(report, tm
     for seed, code in enumerate(codes):
         write(tmp_path / str(seed), 0, [0.5], seed, data=0, image_size=32, codes=code)
     printed = report()
-    assert printed.cells("0 standard, code results 1")["runs"] == "3"
-    assert printed.cells("0 standard, code 5ed33d9c973e")["runs"] == "1"
+    assert printed.cells("0 standard, results 1")["runs"] == "3"
+    assert printed.cells("0 standard")["runs"] == "1"
+    assert "unless said otherwise: code 5ed33d9c973e" in printed.lines
     assert [row["code"] for row in printed.rows("report.csv")] == ["results 1"] * 3 + ["5ed33d9c973e"]
 
 
@@ -676,8 +819,10 @@ def test_a_file_that_is_no_history_is_left_out(report, tmp_path):
         (tmp_path / name / "history.json").write_text(content)
     (tmp_path / "newer").mkdir()
     (tmp_path / "newer" / "history.json").write_text(json.dumps({"format": 99}))
-    left_out = re.findall(r"^left out: (.+?): (.+)$", report().out, re.MULTILINE)
-    reasons = {Path(path).parent.name: why for path, why in left_out}
+    printed = report()
+    reasons = {Path(path).parent.name: why for path, why in printed.left_out.items()}
+    assert len([line for line in printed.lines if line.startswith("left out: ")]) == 6
+    assert f"left out: {len(contents) + 1 - 5} more, see report.md" in printed.lines
     assert "newer version" in reasons.pop("newer")
     assert "version 1.1" in reasons.pop("other")
     assert reasons.pop("loss").endswith(": epochs[0].loss is None")
@@ -686,12 +831,6 @@ def test_a_file_that_is_no_history_is_left_out(report, tmp_path):
 
 
 # What else lies under the directory
-
-
-def left_out(printed: Report) -> dict[str, str]:
-    """Why each path was left out, by its end below the directory."""
-    lines = re.findall(r"^left out: (.+?): (.+)$", printed.out, re.MULTILINE)
-    return {path.removeprefix(f"{printed.path}").lstrip("/"): why for path, why in lines}
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_reported(program, report, tmp_path, monkeypatch):
@@ -706,7 +845,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_reported(program, report, 
 
     monkeypatch.setattr(os, "scandir", refuse)
     printed = report()
-    assert left_out(printed) == {"b": "cannot be read: Permission denied"}
+    assert printed.left_out == {"b": "cannot be read: Permission denied"}
     assert printed.cells("3 uniform sampling")["runs"] == "2"
     monkeypatch.setattr(os, "scandir", lambda _: refuse(tmp_path / "b"))
     refused = program("--report", "--save_path", tmp_path)
@@ -728,7 +867,7 @@ def test_links_are_followed_and_each_place_is_looked_through_once(report, tmp_pa
     for name, target in links.items():
         (study / name).symlink_to(target)
     printed = report(folder="study")
-    assert left_out(printed) == {
+    assert printed.left_out == {
         "a": f"leads to {study / 'b'}, which is searched already",
         "b/up": f"leads to {study}, which is searched already",
         "d": f"leads to {study / 'c'}, which is searched already",
@@ -751,7 +890,7 @@ def test_what_is_no_file_never_blocks_and_is_named(report, tmp_path):
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(os.path.relpath(tmp_path / "socket" / "history.json"))
         names = ("device", "directory", "fifo", "socket")
-        assert left_out(report()) == {f"{name}/history.json": "is not a file" for name in names}
+        assert report().left_out == {f"{name}/history.json": "is not a file" for name in names}
 
 
 def test_a_run_without_a_history_is_named(report, tmp_path):
@@ -761,7 +900,7 @@ def test_a_run_without_a_history_is_named(report, tmp_path):
         (tmp_path / name).mkdir(exist_ok=True)
         for file in files:
             (tmp_path / name / file).touch()
-    assert left_out(report()) == {
+    assert report().left_out == {
         "both": "has model.pt and log.txt and no history.json",
         "model": "has model.pt and no history.json",
     }
@@ -777,7 +916,7 @@ def test_a_history_that_is_gone_when_it_is_read_is_left_out(report, tmp_path, mo
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", read)
-    assert left_out(report()) == {"b/history.json": "cannot be read: No such file or directory"}
+    assert report().left_out == {"b/history.json": "cannot be read: No such file or directory"}
 
 
 def test_no_name_breaks_a_line(report, tmp_path):
@@ -789,8 +928,8 @@ def test_no_name_breaks_a_line(report, tmp_path):
     os.mkfifo(odd / "fifo" / "history.json")
     printed = report(folder=odd.name)
     assert all(character.isprintable() or character == "\n" for character in printed.out)
-    assert printed.lines[0] == "odd\\nname.npz (content 0123456789ab): 2 tasks"
-    assert printed.cells("3 uniform sampling")["worst task"].startswith("le\\u2028ft")
+    assert printed.lines[0].startswith("all: odd\\nname.npz (content 0123456789ab), 2 tasks, ")
+    assert r"le\u2028ft" in printed.text
     assert rf"left out: {tmp_path}/a\nb 'c' \x1b/fifo/history.json: is not a file" in printed.lines
     words = printed.trained("draws")[0]
     assert words[words.index("--save_path") + 1].startswith(f"{odd}/3_epochs-2_batch_size-32_lr-0.1")
@@ -819,16 +958,16 @@ def test_nothing_to_report_on_is_one_line_of_error(program, tmp_path, content):
 # What is written
 
 
-def test_the_text_that_is_written_is_what_was_printed(small_study, report, tmp_path):
-    for options in ((), ("--verbose",)):
-        printed = report(*options)
-        assert (tmp_path / "report.txt").read_bytes() == printed.out.encode()
+def test_with_verbose_the_whole_page_is_printed(small_study, report):
+    printed = report("--verbose")
+    assert printed.out == printed.page == report().page
+    assert printed.out != report().out
 
 
-def test_that_another_test_set_would_give_other_numbers_is_said_once(report, tmp_path):
+def test_that_new_images_would_add_to_intervals_is_said_where_they_do(report, tmp_path):
     write_way(tmp_path, 3, PAIR)
-    write_way(tmp_path, 3, PAIR, data="other.npz#fedcba987654")
-    assert report().out.replace("\n", " ").count("another test set would give other numbers") == 1
+    write_way(tmp_path, 4, PAIR)
+    assert "which images are right is not recorded, and new ones would add" in report().out.replace("\n", " ")
 
 
 def test_the_rows_hold_every_run_and_task_with_every_option(report, tmp_path):
@@ -868,16 +1007,16 @@ def test_a_result_that_cannot_be_replaced_stays_as_it_was(small_study, program, 
 
 
 def test_a_report_that_cannot_be_written_is_printed_all_the_same(small_study, program, no_figure, tmp_path):
-    (tmp_path / "report.txt").mkdir()
+    (tmp_path / "report.md").mkdir()
     refused = program("--report", "--save_path", tmp_path)
     assert refused.code == 1
-    assert "delta_m" in refused.out
+    assert "What each choice changes" in refused.out
     assert refused.err.count("\n") == 1
-    assert f"cannot write {tmp_path / 'report.txt'}" in refused.err
+    assert f"cannot write {tmp_path / 'report.md'}" in refused.err
 
 
 def test_every_file_is_whole_before_anything_is_printed(small_study, report, tmp_path):
-    names = ("report.txt", "report.csv", "comparisons.csv")
+    names = ("report.md", "report.csv", "comparisons.csv")
     report()
     before = {name: (tmp_path / name).read_bytes() for name in names}
     for name in names:
@@ -901,7 +1040,7 @@ def test_names_that_cannot_be_printed_or_written_do_not_end_the_report(tmp_path)
     finished = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
-    assert "0.6500" in finished.stdout
+    assert "65.0" in finished.stdout
     assert finished.stdout.splitlines()[-1] == "False"
     assert (tmp_path / "report.csv").read_text().count(",mine.npz (content 0123456789ab),") == 2
     assert "pip install matplotlib" in finished.stderr
@@ -972,17 +1111,29 @@ def test_whatever_histories_there_are_the_report_says_what_holds(
     capfd.readouterr()
     assert main.main(["--report", "--save_path", str(path), *["--verbose"] * verbose]) == 0
     printed = Report(capfd.readouterr()[0], path)
-    assert (path / "report.txt").read_text() == printed.out
-    assert "nan" not in re.sub(r"\S*/\S*", "", printed.out)
-    for section in re.split(r"\n(?=mine.npz .*: 2 tasks\n)", printed.out):
-        labels = Report(section, path).labels
-        assert len(labels) == len(set(labels))
+    assert (printed.out == printed.page) == verbose
+    assert "nan" not in re.sub(r"\S*/\S*", "", printed.out + printed.page)
+    if not verbose:
+        assert max(len(line) for line in printed.lines if "/" not in line) <= 100
+    sections = re.split(r"\n(?=All: )", printed.text)[1:]
+    for section in sections:
+        words = re.findall(
+            r"^\| [A-Z]+ \| (\d [^|]+?) \|", section.partition("\n## What each")[0], re.MULTILINE
+        )
+        assert len(words) == len(set(words)) > 0
+    letters = [row[""] for row in printed.tables("Ranking")]
+    assert len(letters) == len(set(letters))
     listed = {tuple(row.items()) for row in printed.rows()}
     assert len(listed) == len(printed.rows())
     for row in printed.rows():
-        ends = [float(row[name] or "nan") for name in ("low", "difference", "high")]
-        assert row["verdict"] == between(ends[0], ends[2])
-        assert row["low"] == "" or ends == sorted(ends)
-        assert {row["first"], row["second"]} <= set(printed.labels)
-        if row["measure"] == "accuracy":
-            assert f"{row['first']} against {row['second']}: {ends[1]:+.2f} [" in printed.out
+        value, low, high = numbers(row)
+        assert row["low"] == "" or low <= value <= high
+        assert (row["low"] == "") == (row["p"] == "") == (row["df"] == "")
+        assert {row["letter_a"], row["letter_b"]} <= {*letters}
+        conclusive = row["q"] != "" and float(row["q"]) <= 0.05
+        assert row["verdict"] == ("inconclusive" if not conclusive else "higher" if value > 0 else "lower")
+        assert row["q"] == "" or float(row["q"]) >= float(row["p"])
+        assert "1" not in (row["seeds_a"], row["seeds_b"]) or row["low"] == ""
+        assert row["code_a"] == row["code_b"]
+        assert row["data_a"] == row["data_b"]
+        assert row["validation_a"] == row["validation_b"]

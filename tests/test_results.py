@@ -16,7 +16,7 @@ from benchmarks import differences
 from main import main
 from results import answer
 
-STUDIES = sorted(path.parent for path in (TOP / "results").glob("*/report.txt"))
+STUDIES = sorted(path.parent for path in (TOP / "results").glob("*/report.md"))
 COMPARISONS = [each for study in answer.STUDIES for each in answer.read(TOP / "results" / study)]
 README = (TOP / "README.md").read_text()
 BEFORE_SET_UP = README.partition("\n## Set up\n")[0]
@@ -64,17 +64,14 @@ def written_effects(row: answer.Row, digits: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
-def test_the_report_of_a_study_is_written_again_from_its_histories(
-    study, no_figure, tmp_path, monkeypatch, capsys
-):
+def test_the_report_of_a_study_is_written_again_from_its_histories(study, no_figure, tmp_path, monkeypatch):
     copy = Path("results") / study.name  # as in the command that docs/answer.md gives
     for history in study.rglob("history.json"):
         (tmp_path / copy / history.relative_to(study)).parent.mkdir(parents=True)
         shutil.copy(history, tmp_path / copy / history.relative_to(study))
     monkeypatch.chdir(tmp_path)
     assert main(["--report", "--save_path", str(copy)]) == 0
-    assert capsys.readouterr().out == (study / "report.txt").read_text()
-    for name in ("report.txt", "report.csv", "comparisons.csv"):
+    for name in ("report.md", "report.csv", "comparisons.csv"):
         assert (copy / name).read_bytes() == (study / name).read_bytes(), name
 
 
@@ -119,12 +116,9 @@ def test_every_interval_of_the_answer_in_full_is_that_of_a_comparison():
     compared = set()
     for path in (TOP / "results").rglob("comparisons.csv"):
         for row in csv.DictReader(path.read_text().splitlines()):
-            if row["second"].endswith("as trained") or answer.withdrawn(row["data_set"], row["question"]):
+            if (row["measure"], row["test"]) != ("mean_accuracy", "usual") or answer.withdrawn(row):
                 continue
-            if row["measure"] != "accuracy" or not row["low"]:
-                continue
-            mean, low, high = (float(row[name]) for name in ("difference", "low", "high"))
-            conclusive = row["verdict"] in ("higher", "lower")
+            mean, low, high, conclusive = answer.effect(row)
             for effect in ((mean, low, high), (-mean, -high, -low)):  # whichever side comes first
                 compared.add(written(answer.Effect(*effect, conclusive), digits=2))
     said = re.findall(r"[+-]?\d+\.\d+ \[.*?\]\*?", ANSWER)
@@ -133,10 +127,11 @@ def test_every_interval_of_the_answer_in_full_is_that_of_a_comparison():
 
 
 def test_every_accuracy_of_the_answer_in_full_is_in_a_report():
-    reported = "".join((study / "report.txt").read_text() for study in STUDIES)
+    reported = "".join((study / "report.md").read_text() for study in STUDIES)
     said = set(re.findall(r"\b0\.\d{4}\b", ANSWER))
     assert said
-    assert said <= set(re.findall(r"\b0\.\d{4}\b", reported))
+    shown = set(re.findall(r"\b\d+\.\d\d\b", reported))
+    assert {f"{100 * float(accuracy):.2f}" for accuracy in said} <= shown
 
 
 def test_the_effect_of_every_difference_from_the_original_is_what_its_runs_say(tmp_path, no_network, capsys):
@@ -154,3 +149,12 @@ def test_the_effect_of_every_difference_from_the_original_is_what_its_runs_say(t
             f"{float(value):+.{len(shown.partition('.')[2])}f}"
             for value, shown in zip(printed, effect, strict=True)
         ]
+
+
+def test_the_screen_in_the_docs_is_the_one_that_is_printed(no_figure, tmp_path, capsys):
+    shutil.copytree(TOP / "results" / "cifar100", tmp_path / "runs")
+    assert main(["--report", "--save_path", str(tmp_path / "runs")]) == 0
+    printed = capsys.readouterr().out.partition("\nIn ")[0]
+    assert f"```\n{printed}```\n" in (TOP / "docs/report.md").read_text()
+    assert len(printed.splitlines()) <= 60
+    assert max(map(len, printed.splitlines())) <= 100
