@@ -201,7 +201,7 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
     axes.set_title("What each choice changes", fontweight="bold")
     axes.set_xlabel("points of mean accuracy over the tasks; right of 0: the choice named first helps")
     note = (
-        "bars: 95 % intervals over three seeds, in the usual test; hollow: inconclusive\n"
+        "bars: 95 % intervals over new seeds, in the usual test; hollow: inconclusive\n"
         "momentum: 0.9, with a cosine schedule from a learning rate of 0.03"
     )
     for name, look in LOOKS.items():
