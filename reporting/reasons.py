@@ -18,10 +18,10 @@ def reasons(section: Section, names: Names) -> list[str]:
 def _amounts(section: Section, names: Names) -> Iterator[str]:
     if section.unlike:
         pairs = ", ".join(
-            " and ".join(f"{names.letters[group]} ({steps(group)})" for group in pair)
+            " and ".join(f"{names.letters[group]} ({steps(group)} steps)" for group in pair)
             for pair in section.unlike
         )
-        yield f"neither their steps are within 5 % nor their epochs equal: {pairs}"
+        yield f"too unlike in training, as neither steps are within 5 % nor epochs equal: {pairs}"
 
 
 def _incomplete(section: Section, names: Names) -> Iterator[str]:

@@ -89,9 +89,10 @@ def test_settings_are_compared_where_steps_agree_and_else_at_equal_epochs(
         outcome == "marked" for _ in settings
     ]
     one, other = (epochs * steps for epochs, steps in (first, second))
-    why = f"- neither their steps are within 5 % nor their epochs equal: A ({one:,}) and B ({other:,})"
+    why = "- too unlike in training, as neither steps are within 5 % nor epochs equal: "
+    why += f"A ({one:,} steps) and B ({other:,} steps)"
     assert (why in in_one_row(printed)) == (outcome == "listed")
-    assert ("neither their steps" in in_one_row(printed)) == (outcome == "listed")
+    assert ("too unlike in training" in in_one_row(printed)) == (outcome == "listed")
 
 
 def test_unlike_amounts_do_not_hinder_a_comparison_within_a_setting(report, tmp_path):
@@ -99,7 +100,7 @@ def test_unlike_amounts_do_not_hinder_a_comparison_within_a_setting(report, tmp_
         write_way(tmp_path, 3, PAIR, epochs=epochs, steps=steps)
     printed = report()
     assert len(printed.compared("epochs")) == 1
-    assert "neither their steps" not in in_one_row(printed)
+    assert "too unlike in training" not in in_one_row(printed)
     assert MARK not in printed.lines  # which says that epochs are equal
 
 
@@ -134,7 +135,7 @@ def test_a_pair_of_equal_steps_goes_before_one_of_equal_epochs(report, tmp_path)
         write_way(tmp_path, setting, PAIR, epochs=epochs, steps=steps)
     printed = report()
     assert printed.compared("heads") == [("1 standard by task, 4 epochs", "3 uniform sampling")]
-    assert "neither their steps" not in in_one_row(printed)
+    assert "too unlike in training" not in in_one_row(printed)
 
 
 def test_what_its_training_took_is_said_of_each_configuration(report, tmp_path):
