@@ -57,14 +57,14 @@ SETTINGS = (
     ),
     Setting(
         "uniform sampling",
-        "a head per task, each step samples one or --tasks_per_step, all equally likely",
+        "a head per task, a step samples one (or --tasks_per_step), all equally likely",
         "multi-task",
         "TaskSamplingAgent",
         samples_tasks=True,
     ),
     Setting(
         "weighted sampling",
-        "a head per task, each step samples one or --tasks_per_step, some likelier",
+        "a head per task, a step samples one (or --tasks_per_step), by weights",
         "multi-task",
         "TaskSamplingAgent",
         samples_tasks=True,
@@ -72,14 +72,14 @@ SETTINGS = (
     ),
     Setting(
         "summed losses",
-        "a head per task, each step takes all and the mean of their losses, or --loss",
+        "a head per task, a step takes all and the mean of their losses (or --loss)",
         "multi-task",
         "SummedLossAgent",
         shared_inputs=True,
     ),
     Setting(
         "weighted losses",
-        "a head per task, each step takes all and a weighted mean of their losses",
+        "a head per task, a step takes all and a weighted mean of their losses",
         "multi-task",
         "SummedLossAgent",
         weighted=True,

@@ -7,7 +7,7 @@ from reporting.comparisons import AS_TRAINED, BOTH, USUAL, Comparison, Result, S
 from reporting.histories import AMOUNTS
 from reporting.missing import Unanswered
 from reporting.reasons import reasons, tuning
-from reporting.screen import NOISY, UNRANKED, delta_m, difference, gains, parts, percent
+from reporting.screen import NOISY, delta_m, difference, gains, parts, percent, unranked
 from reporting.statistics import CONFIDENCE
 from reporting.tuned import Family
 from reporting.words import Names, counted
@@ -80,7 +80,7 @@ def ranking(section: Section, names: Names) -> list[str]:
         rows.append(
             (
                 names.letters[group],
-                names.words[group] + ("" if group in section.ranking else f" ({UNRANKED})"),
+                names.words[group] + unranked(section, group),
                 percent(mean, 2),
                 percent(trained, 2) if trained else "",
                 f"{100 * group.means('balanced_accuracy').mean():.2f}",

@@ -29,8 +29,6 @@ from settings import SETTINGS
 WIDTH, MOST_LEFT_OUT = 100, 5
 """Columns of the screen; most paths that it names as left out."""
 
-UNRANKED = "not ranked, see below"
-
 FINE = 0.5
 """Width of an interval in points below which a tenth of a point is too coarse."""
 
@@ -107,7 +105,7 @@ def ranking(section: Section, names: Names) -> list[str]:
     headings = (
         "",
         "setting, and what differs",
-        "accuracy, %",
+        "as usual, %",
         "as trained",
         "delta_m, %",
         "tasks",
@@ -126,7 +124,7 @@ def ranking(section: Section, names: Names) -> list[str]:
         rows.append(
             (
                 names.letters[group],
-                names.words[group] + ("" if ranked else f" ({UNRANKED})"),
+                names.words[group] + unranked(section, group),
                 percent(section.means[USUAL][group], digits) + f" {NOISY}" * noisy,
                 percent(trained, digits) if trained else "-",
                 delta_m(section, group),
@@ -145,7 +143,11 @@ def ranking(section: Section, names: Names) -> list[str]:
             WIDTH,
         )
     if section.means[AS_TRAINED]:
-        lines.append("as trained: tested with batch-norm statistics of batches like those of training.")
+        lines += filled(
+            "as usual: tested with the running averages of batch normalisation; as trained: with statistics "
+            "of batches like those of training.",
+            WIDTH,
+        )
     if any(row[5] not in ("", "-") for row in rows[1:]):
         by = " in balanced accuracy" if section.study.measure == "balanced_accuracy" else ""
         lines += filled(
@@ -159,6 +161,13 @@ def ranking(section: Section, names: Names) -> list[str]:
             f"{NOISY} its seeds vary more than 2.5 times as much as all: intervals may be too short."
         )
     return lines
+
+
+def unranked(section: Section, group: Group) -> str:
+    """Why a configuration is not ranked, to stand behind its words; empty if it is."""
+    if group in section.ranking:
+        return ""
+    return " (not ranked: tasks missing)" if group.by_task else " (not ranked: all classes at once)"
 
 
 def _is_unlike(group: Group, groups: Sequence[Group]) -> bool:
@@ -205,10 +214,8 @@ def changes(section: Section, names: Names) -> list[str]:
         note = f"[ ] and \N{PLUS-MINUS SIGN}: 95 % intervals over {over}"
         note += "." if with_images else "; which images are right is not recorded, and new ones would add."
         by_chance = (1 - CONFIDENCE) * len(judged)
-        note += (
-            f" {CONCLUSIVE}: conclusive after correction for all {counted(len(judged), 'comparison')}, of "
-        )
-        note += f"whose intervals {by_chance:.1f} would miss 0 by chance if no choice mattered."
+        note += f" {CONCLUSIVE}: conclusive after correction for all {counted(len(judged), 'comparison')}; "
+        note += f"without it, chance alone would make {by_chance:.1f} of them look so."
         lines += filled(note, WIDTH)
     if any(UNLIKE in row[-1] for row in rows[1:]):
         lines.append(f"{UNLIKE}: the steps of the two differ by more than 5 %; their epochs are equal.")

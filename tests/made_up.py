@@ -179,7 +179,7 @@ def plain(text: str) -> str:
 
 def said(row: Mapping[str, str]) -> str:
     """The words of a configuration in a row of the ranking."""
-    return row["configuration"].removesuffix(" (not ranked, see below)")
+    return row["configuration"].partition(" (not ranked")[0]
 
 
 class Report:
