@@ -113,10 +113,6 @@ class Names:
         )
         self.unsaid[section] = ", ".join(stated(name, usual[name]) for name in shown)
 
-    def letter(self, group: Group) -> str:
-        """The letter of a group."""
-        return self.letters[group]
-
     def all(self, groups: Iterable[Group]) -> str:
         """The letters of some groups."""
         return ", ".join(self.letters[group] for group in groups)

@@ -1061,6 +1061,7 @@ HISTORIES = st.fixed_dictionaries(
     },
     optional={
         "as_trained": st.lists(SHARE, min_size=2, max_size=2),
+        "answers": st.lists(st.lists(st.integers(0, 1), min_size=9, max_size=11), min_size=2, max_size=2),
         "lr": st.sampled_from([0.1, 0.2]),
         "momentum": st.just(0.9),
         "tasks_per_step": st.sampled_from([1, 2, "all"]),
@@ -1082,12 +1083,14 @@ HISTORIES = st.fixed_dictionaries(
 def written_as(history: Mapping, path: Path) -> None:
     """Write a history of a mixture, with the options that its setting has."""
     setting, history = history["setting"], dict(history)
+    if answers := history.pop("answers", None):
+        history |= {"accuracy": [fmean(each) for each in answers], "right": [*map(packed, answers)]}
     for name in ("tasks_per_step", "loss", "weights"):
         (option,) = (option for option in OPTIONS if option.name == name)
         if setting not in option.settings:
             history.pop(name, None)
     if setting in (0, 2):
-        for name in ("accuracy", "constant", "as_trained"):
+        for name in ("accuracy", "constant", "as_trained", "right"):
             if name in history:
                 history[name] = history[name][:1]
     if setting == 2:
