@@ -9,7 +9,7 @@ import math
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
@@ -23,7 +23,8 @@ from tasks import DataSpec
 IMAGES, LABELS = ("train_images", "test_images"), ("train_labels", "test_labels")
 USES = {"train_labels": "training", "test_labels": "test"}
 REQUIRED = IMAGES + LABELS
-OPTIONAL = ("tasks", "class_names", "task_names")
+FILES = ("train_files", "test_files")
+OPTIONAL = ("tasks", "class_names", "task_names", "answer_names", *FILES)
 
 EPOCHS = 20
 LARGEST_SIDE = 1024
@@ -248,6 +249,10 @@ def _read_spec(archive: NpzFile, path: Path) -> DataSpec:
         )
     has_classes = len(train) == 1
     question, tasks, classes = (_by_class if has_classes else _by_row)(archive, labels)
+    class_names = _names(archive, "class_names") or ()
+    named_answers = _answer_names(archive, tasks)
+    for name, images in zip(FILES, IMAGES, strict=True):
+        _check_files(archive, name, shapes[images][0])
     num_classes = len(next(iter(tasks.values())))
     used = {name: each[each >= 0] for name, each in classes.items()}
     train_counts, test_counts = (
@@ -266,6 +271,8 @@ def _read_spec(archive: NpzFile, path: Path) -> DataSpec:
         tasks=tasks,
         train_counts=train_counts,
         test_counts=test_counts,
+        class_names=tuple(class_names),
+        named_answers=named_answers,
         train_rows=() if has_classes else tuple(used["train_labels"].tolist()),
         path=path,
         checksum=_checksum(archive),
@@ -364,11 +371,52 @@ def _names(archive: NpzFile, name: str) -> list[str] | None:
     if name not in archive.files:
         return None
     array = _plain(archive, name, "U", "text")
-    names = [" ".join(each.split()) for each in array.ravel().tolist()]
-    wrong = array.ndim != 1 or not names or len(set(names)) < len(names)
-    if wrong or not all(each and each.isprintable() for each in names):
+    names = [plain_name(each) for each in array.ravel().tolist()]
+    if array.ndim != 1 or not names or not are_names(names):
         raise _WrongError(f"has {name} that are no list of different, printable names")
     return names
+
+
+def plain_name(text: str) -> str:
+    """A name with its blanks made single, and with none at its ends."""
+    return " ".join(text.split())
+
+
+def are_names(names: Sequence[str]) -> bool:
+    """Whether names are different, printable and not empty."""
+    return len(set(names)) == len(names) and all(each and each.isprintable() for each in names)
+
+
+def _answer_names(archive: NpzFile, tasks: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, ...], ...]:
+    """The names of each task's answers, or empty where it has none; empty if the file has none."""
+    if "answer_names" not in archive.files:
+        return ()
+    array = _plain(archive, "answer_names", "U", "text")
+    counts = [max(row) + 1 for row in tasks.values()]
+    if array.shape != (len(counts), max(counts)):
+        raise _WrongError(
+            f"has answer_names of shape {array.shape}: it must be {(len(counts), max(counts))}, tasks x the "
+            "largest number of answers, empty where a task has fewer"
+        )
+    named = []
+    for task, count, row in zip(tasks, counts, array.tolist(), strict=True):
+        names = [plain_name(each) for each in row]
+        if any(names) and (any(names[count:]) or not are_names(names[:count])):
+            raise _WrongError(
+                f"has answer_names of {task} that are not {count} different, printable names, empty beyond"
+            )
+        named.append(tuple(names[:count]) if any(names) else ())
+    return tuple(named)
+
+
+def _check_files(archive: NpzFile, name: str, num_images: int) -> None:
+    """Check the names of the files that images are from, if there are any."""
+    if name in archive.files:
+        shape = _plain(archive, name, "U", "text").shape
+        if shape != (num_images,):
+            raise _WrongError(
+                f"has {name} of shape {shape}: it must be a name for each of {num_images} images"
+            )
 
 
 def _num_classes(

@@ -34,6 +34,9 @@ class DataSpec:
         checksum: checksum of the content of that file.
         validation: share of each class's training images, or of all where there are no classes, that is
             held out and scored in the test images' place.
+        class_names: name of each class; empty where they have none.
+        named_answers: for each task, the names of its answers in order, or empty where they have none; empty
+            where no task has any. See `answer_names`.
         train_rows: where each image has a row of labels, one per task, and there are no classes but the
             distinct rows: the row of each training image, by number; empty for any other data set.
         reader: name of the function in data.py that reads its files.
@@ -56,6 +59,8 @@ class DataSpec:
     path: Path | None = None
     checksum: str = ""
     validation: float = 0.0
+    class_names: tuple[str, ...] = ()
+    named_answers: tuple[tuple[str, ...], ...] = ()
     train_rows: tuple[int, ...] = ()
     reader: str = ""
     stand_in_counts: tuple[int, int] = (64, 32)
@@ -70,6 +75,7 @@ class DataSpec:
         tasks = self.stand_in_tasks or self.tasks
         num_classes = len(next(iter(tasks.values())))
         train_count, test_count = self.stand_in_counts
+        has_names = self.stand_in_tasks is None
         return replace(
             self,
             image_size=32,
@@ -79,6 +85,8 @@ class DataSpec:
             train_counts=(train_count,) * num_classes,
             test_counts=(test_count,) * num_classes,
             synthetic=True,
+            class_names=self.class_names if has_names else (),
+            named_answers=self.named_answers if has_names else (),
         )
 
     @property
@@ -90,6 +98,18 @@ class DataSpec:
     def has_classes(self) -> bool:
         """Whether its images are of classes, and do not have labels for each task."""
         return not self.train_rows
+
+    @property
+    def answer_names(self) -> dict[str, tuple[str, ...]]:
+        """The names of each task's answers, in order, by the name of the task.
+
+        Where answers have no names, the number is the name.
+        """
+        given = self.named_answers or ((),) * len(self.tasks)
+        return {
+            task: names or tuple(map(str, range(max(row) + 1)))
+            for (task, row), names in zip(self.tasks.items(), given, strict=True)
+        }
 
     @property
     def shared_inputs(self) -> bool:
@@ -189,6 +209,17 @@ def _consecutive(sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
 
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
+# In the order of the official fine label ids.
+CIFAR100_CLASSES = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+    castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+    elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard
+    lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear
+    pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal
+    shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank
+    telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+""".split()  # noqa: SIM905 - as a list it takes a hundred lines
+
 # Official coarse label ids in order, each with the fine label ids of its five classes.
 CIFAR100_SUPERCLASSES = {
     "aquatic_mammals": (4, 30, 55, 72, 95),
@@ -285,6 +316,8 @@ DATA_SETS = (
         tasks=_one_against_rest(CIFAR10_CLASSES),
         train_counts=(5000,) * 10,
         test_counts=(1000,) * 10,
+        class_names=tuple(CIFAR10_CLASSES),
+        named_answers=(("no", "yes"),) * 10,
         reader="cifar10",
     ),
     DataSpec(
@@ -299,6 +332,10 @@ DATA_SETS = (
         tasks=_partition(CIFAR100_SUPERCLASSES),
         train_counts=(500,) * 100,
         test_counts=(100,) * 100,
+        class_names=tuple(CIFAR100_CLASSES),
+        named_answers=tuple(
+            tuple(CIFAR100_CLASSES[c] for c in group) for group in CIFAR100_SUPERCLASSES.values()
+        ),
         reader="cifar100",
         stand_in_counts=(32, 16),
     ),

@@ -25,6 +25,7 @@ from data import load
 from errors import UserError
 from models import Dimensions
 from own_data import read_images, read_spec
+from tasks import DATA_SETS
 
 TABLE = ((0, 1, -1), (-1, 1, 0), (1, 0, 2), (1, 0, 1))
 """Three classes in four tasks, two of which leave a class out."""
@@ -349,6 +350,40 @@ def test_tasks_have_the_names_that_the_file_gives(program, tmp_path):
         assert history["tasks"] == history["data_set"]["tasks"] == expected
 
 
+def test_answers_have_the_names_that_the_file_gives_or_their_numbers(tmp_path):
+    def names(**arrays: object) -> dict[str, tuple[str, ...]]:
+        return read_spec(written(tmp_path / "mine.npz", content(**arrays))).answer_names
+
+    assert names() == {f"class {c}": ("0", "1") for c in range(3)}
+    assert list(names(tasks=TABLE).values()) == [("0", "1"), ("0", "1"), ("0", "1", "2"), ("0", "1")]
+    given = [["no", "yes", ""], ["left", "very  right ", ""], ["a", "b", "c"], ["", "", ""]]
+    assert list(names(tasks=TABLE, answer_names=given).values()) == [
+        ("no", "yes"),
+        ("left", "very right"),
+        ("a", "b", "c"),
+        ("0", "1"),
+    ]
+    assert read_spec(tmp_path / "mine.npz").class_names == ()
+    names(class_names=["x", "y", "z"])
+    assert read_spec(tmp_path / "mine.npz").class_names == ("x", "y", "z")
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("stand_in", [False, True])
+def test_the_answers_of_the_published_data_sets_have_names(number, stand_in):
+    spec = DATA_SETS[number].stand_in if stand_in else DATA_SETS[number]
+    assert list(spec.answer_names) == list(spec.tasks)
+    for task, names in spec.answer_names.items():
+        assert len(names) == len(set(names)) == max(spec.tasks[task]) + 1
+        if number == 0:
+            assert names == ("no", "yes")
+        elif number == 1:
+            assert list(names) == [spec.class_names[c] for c, n in enumerate(spec.tasks[task]) if n >= 0]
+        else:
+            assert names == tuple(map(str, range(len(names))))
+    assert len(spec.class_names) == (0 if number == 2 else spec.num_classes)
+
+
 # Steps, batches and what is held out of classes of 7, 5, 2 and 4 images, each of a value of its own
 
 SIZES = (7, 5, 2, 4)
@@ -541,6 +576,7 @@ def both(change: Callable) -> dict[str, np.ndarray]:
 
 WHOLE = bytes_of(GOOD)
 COUNTS = {"train_images": 13, "test_images": 6, "train_labels": 13, "test_labels": 6}
+FILES = {"train_files": 13, "test_files": 6}
 
 BAD = {
     "empty": (b"", "npz"),
@@ -625,6 +661,21 @@ BAD = {
     "class names that are no table's": ({"tasks": SHARED, "class_names": ["a", "b"]}, "2 class_names"),
     "class names that are numbers": ({"class_names": [1, 2, 3]}, "class_names of type"),
     "text that is not printable": ({"class_names": ["a", "b", "\x1b[31m"]}, "class_names"),
+    "answer names of a row": ({"answer_names": ["no", "yes"]}, "answer_names of shape (2,)"),
+    "answer names of too few tasks": ({"answer_names": [["no", "yes"]] * 2}, "answer_names of shape (2, 2)"),
+    "answer names of too many answers": (
+        {"answer_names": [["no", "yes", ""]] * 3}, "answer_names of shape (3, 3): it must be (3, 2)",
+    ),
+    "answer names that are numbers": ({"answer_names": [[0, 1]] * 3}, "answer_names of type"),
+    "answer names of too few answers": ({"answer_names": [["no", "yes"], ["no", ""], ["", ""]]}, "class 1"),
+    "an answer name beyond": (
+        {"tasks": [(0, 1, 2), (1, 0, 1)], "answer_names": [list("abc")] * 2}, "answer_names of task 1",
+    ),
+    "equal answer names": ({"answer_names": [["no", "yes"], ["no", " no"], ["", ""]]}, "class 1"),
+    "an answer name that is not printable": ({"answer_names": [["no", "y\x1b"]] * 3}, "class 0"),
+    **{f"one too few {name}": ({name: ["a.png"] * (count - 1)}, name) for name, count in FILES.items()},
+    **{f"{name} of numbers": ({name: np.arange(count)}, name) for name, count in FILES.items()},
+    **{f"two columns of {name}": ({name: [["a", "b"]] * count}, name) for name, count in FILES.items()},
     "names of no tasks": ({"task_names": ["a", "b", "c"]}, "task_names and no tasks"),
     "one class": (
         {name: np.zeros_like(GOOD[name]) for name in ("train_labels", "test_labels")}, "single class"
@@ -686,10 +737,12 @@ class Harm:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("name", [*GOOD, "tasks", "class_names", "task_names"])
+@pytest.mark.parametrize("name", [*GOOD, "tasks", "class_names", "task_names", "answer_names", *FILES])
 def test_an_array_of_objects_is_refused_and_none_is_unpickled(program, tmp_path, name):
     harm = tmp_path / "harm"
     arrays = GOOD | {"tasks": SHARED, "class_names": list("abc"), "task_names": list("ab")}
+    arrays |= {"answer_names": [list("xyz"), ["n", "y", ""]]}
+    arrays |= {each: ["a.png"] * count for each, count in FILES.items()}
     arrays[name] = np.full(np.shape(arrays[name]), Harm(harm), dtype=object)
     path = written(tmp_path / "bad.npz", arrays)
     assert_refused(program, path, name)
@@ -725,6 +778,8 @@ def test_what_else_a_file_holds_is_refused_and_not_unpickled(program, tmp_path):
         ("names_of_tasks", None),
         ("task_name", "task_names"),
         ("class_name", "class_names"),
+        ("answers_names", "answer_names"),
+        ("train_file", "train_files"),
     ],
 )
 def test_an_array_of_an_unknown_name_is_refused_with_the_name_that_is_meant(program, tmp_path, name, meant):
@@ -755,6 +810,7 @@ def test_a_member_that_is_no_array_is_refused(program, tmp_path, name):
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_one_wrong_bit_is_refused_or_changes_nothing(tmp_path, save):
     arrays = content(side=2) | {"tasks": np.array(TABLE), "class_names": np.array(list("abc"))}
+    arrays |= {"answer_names": np.array([list("xy ")] * 2 + [list("xyz"), list("xy ")])}
     path = written(tmp_path / "mine.npz", arrays, save)
     whole, spec = path.read_bytes(), read_spec(path)
     images = read_images(spec.path, spec.checksum)
@@ -833,6 +889,8 @@ OTHERS = {
     **{f"other {name}": changed(name) for name in GOOD},
     "a table": GOOD | {"tasks": np.eye(3, dtype=int)},
     "names": GOOD | {"class_names": ["a", "b", "c"]},
+    "answers' names": GOOD | {"answer_names": [["no", "yes"]] * 3},
+    "pictures' names": GOOD | {"test_files": list("abcdef")},
 }
 
 
