@@ -11,7 +11,7 @@ import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -46,12 +46,7 @@ class Split:
     def __init__(self, images: Tensor, labels: Tensor, spec: DataSpec) -> None:
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = labels
-        mean, std = (
-            torch.tensor(each, device=images.device).view(-1, 1, 1) for each in (spec.mean, spec.std)
-        )
-        # Expanded to the size of an image, which is several times as fast as broadcasting per channel.
-        pixels = torch.ones_like(self.images[:1], dtype=torch.float32)
-        self._scale, self._shift = pixels / (255 * std), pixels * (-mean / std)
+        self._scale, self._shift = scale_and_shift(self.images, spec.mean, spec.std)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,6 +65,24 @@ class Split:
         return images.mul_(self._scale).add_(self._shift), self.labels[indices]
 
 
+def scale_and_shift(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """What to multiply pixels by and then to add, so that they are normalised.
+
+    Both are expanded to the size of an image, which is several times as fast as broadcasting per channel.
+
+    Args:
+        images: N x C x H x W, at least one, in the layout of the result.
+        mean: mean of the pixels scaled to [0, 1], per channel.
+        std: their standard deviation, likewise.
+
+    Returns:
+        two tensors, float32, 1 x C x H x W.
+    """
+    pixels = torch.ones_like(images[:1], dtype=torch.float32)
+    means, stds = (torch.tensor(each, device=images.device).view(-1, 1, 1) for each in (mean, std))
+    return pixels / (255 * stds), pixels * (-means / stds)
+
+
 @dataclass(frozen=True)
 class DataSet:
     """A data set in memory.
@@ -79,12 +92,15 @@ class DataSet:
         train: the images to train on.
         test: the images to score: the test images, or held-out training images.
         tasks: int64, T x classes, on the CPU: the number of each class within each task, or -1.
+        test_indices: int64, N, on the CPU, ascending: which of the data set's test images each image of
+            `test` is, or which of its training images where these are held out.
     """
 
     spec: DataSpec
     train: Split
     test: Split
     tasks: Tensor
+    test_indices: Tensor
 
     @property
     def device(self) -> torch.device:
@@ -141,10 +157,11 @@ def load(
     Raises:
         UserError: the files can be neither read nor downloaded, or have the wrong content.
     """
+    numbers: list[Tensor] | None = None
     if spec.synthetic:
         splits = synthetic(spec)
     elif spec.path is not None:
-        splits = own(spec.path, spec.checksum)
+        splits, numbers = own(spec.path, spec.checksum)
     else:
         splits = look_up(globals(), spec.reader, "data.py", "DATA_SETS of tasks.py")(data_path)
     check(splits, spec)
@@ -155,19 +172,22 @@ def load(
                 f"{spec.path} has training images that are all of one colour: there is nothing to learn"
             )
         spec = replace(spec, mean=mean, std=tuple(each or 1.0 for each in std))  # a channel may be constant
+    numbers = numbers or [torch.arange(len(labels)) for _, labels in splits]
+    numbered = [(*labelled, each) for labelled, each in zip(splits, numbers, strict=True)]
     if spec.validation:
         if spec.has_classes:
-            kept, held_out = hold_out(splits[0], spec.held_out)
+            kept, held_out = hold_out(numbered[0], spec.held_out)
         else:
-            kept, held_out = _part(splits[0], held_out_images(len(splits[0][1]), sum(spec.held_out)))
-        splits = (kept, splits[1] if on_test else held_out)
+            kept, held_out = _part(numbered[0], held_out_images(len(numbered[0][1]), sum(spec.held_out)))
+        numbered = [kept, numbered[1] if on_test else held_out]
     tasks = torch.tensor(list(spec.tasks.values()))
     if task is not None:
-        splits = (of_task(splits[0], tasks[task]), of_task(splits[1], tasks[task]))
+        numbered = [of_task(each, tasks[task]) for each in numbered]
     train, test = (
-        Split(resize(images, image_size).to(device), labels.to(device), spec) for images, labels in splits
+        Split(resize(images, image_size).to(device), labels.to(device), spec)
+        for images, labels, _ in numbered
     )
-    return DataSet(spec, train, test, tasks)
+    return DataSet(spec, train, test, tasks, numbered[1][2])
 
 
 def measured(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -192,7 +212,11 @@ Labelled = tuple[Tensor, Tensor]
 """Images, uint8, N x C x H x W, and their labels, int64, N, on the CPU."""
 
 
-def hold_out(labelled: Labelled, counts: Sequence[int]) -> tuple[Labelled, Labelled]:
+Rows = TypeVar("Rows", bound=tuple[Tensor, ...])
+"""Images, their labels, and maybe more with an entry for each image."""
+
+
+def hold_out(labelled: Rows, counts: Sequence[int]) -> tuple[Rows, Rows]:
     """Hold out a number of labelled images of each class.
 
     The choice depends only on the labels and the numbers.
@@ -208,29 +232,32 @@ def hold_out(labelled: Labelled, counts: Sequence[int]) -> tuple[Labelled, Label
     return _part(labelled, np.concatenate(chosen))
 
 
-def _part(labelled: Labelled, chosen: np.ndarray) -> tuple[Labelled, Labelled]:
+def _part(labelled: Rows, chosen: np.ndarray) -> tuple[Rows, Rows]:
     """Split labelled images into the others and the chosen ones, each in order.
 
     Args:
         labelled: the images.
         chosen: int64, indices of images.
     """
-    images, labels = labelled
-    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    held_out = torch.zeros(len(labelled[1]), dtype=torch.bool)
     held_out[torch.from_numpy(chosen)] = True
-    return (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])
+    return _those(labelled, ~held_out), _those(labelled, held_out)
 
 
-def of_task(labelled: Labelled, numbers: Tensor) -> Labelled:
+def _those(labelled: Rows, wanted: Tensor) -> Rows:
+    """The labelled images that a tensor, bool, N, says are wanted."""
+    return tuple(each[wanted] for each in labelled)  # type: ignore[return-value]  # of as many tensors
+
+
+def of_task(labelled: Rows, numbers: Tensor) -> Rows:
     """Keep the images of one task, in order.
 
     Args:
         labelled: the images of all tasks.
         numbers: int64, the number of each class within the task, or -1.
     """
-    images, labels = labelled
-    members = numbers[labels] >= 0
-    return labelled if members.all() else (images[members], labels[members])
+    members = numbers[labelled[1]] >= 0
+    return labelled if members.all() else _those(labelled, members)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -293,24 +320,24 @@ def _problem(images: Tensor, labels: Tensor, counts: Sequence[int], spec: DataSp
     return None
 
 
-def own(path: Path, checksum: str) -> Splits:
+def own(path: Path, checksum: str) -> tuple[Splits, list[Tensor]]:
     """Read a FILE.npz that has been described by own_data.read_spec.
 
     Images without any label are left out.
+
+    Returns:
+        the images that are left; their numbers in the file: int64, of the training images, then of the
+        others.
     """
     arrays = {name: torch.from_numpy(array) for name, array in read_images(path, checksum).items()}
     train, test = ((arrays[f"{name}_images"], arrays[f"{name}_labels"]) for name in ("train", "test"))
-    unused = [int((labels < 0).sum()) for _, labels in (train, test)]
+    used = [labels >= 0 for _, labels in (train, test)]
+    numbers = [each.nonzero().flatten() for each in used]
+    unused = [int((~each).sum()) for each in used]
     if not any(unused):
-        return train, test
+        return (train, test), numbers
     print_message(f"{path}: {unused[0]} training and {unused[1]} test images have no label and are unused")
-    return _with_label(train), _with_label(test)
-
-
-def _with_label(labelled: Labelled) -> Labelled:
-    """Keep the images that have a label."""
-    images, labels = labelled
-    return images[labels >= 0], labels[labels >= 0]
+    return (_those(train, used[0]), _those(test, used[1])), numbers
 
 
 def synthetic(spec: DataSpec) -> Splits:

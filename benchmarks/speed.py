@@ -108,7 +108,8 @@ def generated(number: int, test_images: int, device: torch.device) -> DataSet:
         return Split(torch.from_numpy(images).to(device), labels.to(device), spec)
 
     train, test = split(spec.num_training_images()), split(test_images)
-    return DataSet(spec, train, test, torch.tensor(list(spec.tasks.values())))
+    tasks = torch.tensor(list(spec.tasks.values()))
+    return DataSet(spec, train, test, tasks, torch.arange(len(test)))
 
 
 class UsualImages(Dataset):
