@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from models import Dimensions, Model, computing_in, encode_apart, make_model, no
 from optimizers import load_state, make_optimizer
 from options import ALL, Run
 from sampling import AUGMENTING, Plan, Source
-from scoring import Scorer, Scores
+from scoring import Prediction, Scorer, Scores
 from settings import SCHEDULES, SETTINGS, look_up
 from storage.checkpoint import check_agent
 from storage.checks import FieldError, check_alike, check_finite
@@ -52,6 +53,7 @@ class Agent:
             version 2.1 has begun.
         gradients: how the gradients of the tasks agreed in the first of these steps, with --gradients.
         scores: scores of the last evaluation, None before it.
+        kept: with --keep best, a copy of `scored_state` after the best epoch so far; None before the first.
         seconds: time spent on these steps.
     """
 
@@ -76,6 +78,7 @@ class Agent:
         self.scorer = Scorer(data.test, torch.stack(list(scored.values())), targets)
         self.epochs: list[dict[str, Any]] = []
         self.scores: Scores | None = None
+        self.kept: dict[str, Any] | None = None
         self.step = 0
         self.seconds = 0.0
         num_steps = self.plan.steps_per_epoch
@@ -282,6 +285,9 @@ class Agent:
                 for record in self.epochs:
                     record.get("gradients", {}).pop("cosines", None)  # only the last epoch has them
                 self.epochs.append(self._record(scores, time.perf_counter() - start))
+                if self.kept_epoch == len(self.epochs):
+                    self.kept = None  # so that there are never two copies
+                    self.kept = _copied(self.scored_state())
                 self.combiner.after_epoch()
                 self.step, self.seconds, self.gradients = 0, 0.0, None
                 self.hits = torch.zeros(len(self._targets), dtype=torch.int64, device=self.data.device)
@@ -406,15 +412,31 @@ class Agent:
         """The network that is scored and evaluated; by default the one that is trained."""
         return self.model
 
-    def evaluate(self, progress: bool = False, pause: Callable[[], None] = lambda: None) -> Scores:
+    @property
+    def kept_epoch(self) -> int | None:
+        """With --keep best, the first epoch with the highest mean accuracy so far; None before any."""
+        if self.run.keep != "best" or not self.epochs:
+            return None
+        means = [fmean(record["accuracy"]) for record in self.epochs]
+        return means.index(max(means)) + 1
+
+    def evaluate(
+        self,
+        progress: bool = False,
+        pause: Callable[[], None] = lambda: None,
+        predictions: list[Prediction] | None = None,
+    ) -> Scores:
         """Score the model, which stays as it is.
 
         Args:
             progress: whether to show a bar.
             pause: called after every batch; may raise.
+            predictions: a list that gets what is answered in each scored task.
         """
         with self._uncompiled():
-            self.scores = self.scorer(self.scored_model, self.run.precision, progress=progress, pause=pause)
+            self.scores = self.scorer(
+                self.scored_model, self.run.precision, progress=progress, pause=pause, predictions=predictions
+            )
         return self.scores
 
     def evaluate_as_trained(
@@ -470,6 +492,20 @@ class Agent:
             "generators": generators,
         }
 
+    def scored_state(self) -> dict[str, Any]:
+        """What decides the scores.
+
+        Returns:
+            `network`: state dict of the network that is trained; `extra`: what `get_extra_state` returns;
+            `weights`: state dict of the network that is scored if that is another one, else None.
+        """
+        other = self.scored_model is not self.model
+        return {
+            "network": self.model.state_dict(),
+            "extra": self.get_extra_state(),
+            "weights": self.scored_model.state_dict() if other else None,
+        }
+
     def get_extra_state(self) -> dict[str, Any]:
         """State of a subclass besides the network: tensors by name, none by default."""
         return {}
@@ -522,6 +558,22 @@ class Agent:
             if "cuda" in state["generators"]:
                 torch.cuda.set_rng_state(state["generators"]["cuda"], device)
 
+    def resume_kept(self, network: dict[str, Tensor], kept: Any) -> None:
+        """Load what a run with --keep best has kept, after `resume`.
+
+        Args:
+            network: state dict of the network after the best epoch, which fits.
+            kept: the other entries of its `scored_state` then, from a file.
+
+        Raises:
+            FieldError: it is not what this agent would have.
+        """
+        like = {name: state for name, state in self.scored_state().items() if name != "network"}
+        check_alike(kept, like, "kept")
+        check_finite(kept, "kept")
+        if self.epochs:
+            self.kept = {"network": network, **kept}
+
     def _trained(self, epoch: int) -> Tensor:
         """Which heads each step of an epoch trains: bool, steps x heads."""
         trained = torch.zeros(self.task_losses.shape, dtype=torch.bool)
@@ -546,6 +598,15 @@ def _by_source(batch: Tensor, sampled: list[int]) -> dict[int, Tensor]:
 def _concatenate(tensors: list[Tensor]) -> Tensor:
     """Concatenate tensors; a single one is returned without a copy."""
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+
+def _copied(state: Any) -> Any:
+    """Copy a nested state to the CPU."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    return [_copied(value) for value in state] if isinstance(state, list | tuple) else state
 
 
 def _on_cpu(state: Any) -> Any:

@@ -1,18 +1,26 @@
-"""The network: an encoder shared by a head for each task.
+"""The network: an encoder shared by a head for each task. `load` reads a trained one.
 
 To add an encoder or a head, write a class and a line in ENCODERS or HEADS of settings.py.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data import resize, scale_and_shift
 from errors import UserError
-from settings import ENCODERS, HEADS, look_up
+from options import OPTIONS
+from settings import ENCODERS, HEADS, SETTINGS, look_up
+from storage.checkpoint import check_inference, check_network, damaged, read_checkpoint
+from storage.checks import FieldError
+from storage.history import ALL_CLASSES
+from tasks import DATA_SETS, DataSpec
 
 POOLED_SIDE = 8
 
@@ -232,3 +240,200 @@ def computing_in(precision: str, device: torch.device) -> torch.autocast:
     Its weights stay as they are.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def answers_of_logits(tasks: Tensor, head_targets: Tensor) -> Tensor:
+    """The answer that each logit stands for, in each task.
+
+    Args:
+        tasks: int64, T x classes: the number of each class within each task, or -1.
+        head_targets: int64, T x classes: the number of each class among the logits of the task's head, or -1.
+
+    Returns:
+        int64, T x most logits: the number, within the task, of the class of each logit, or -1.
+    """
+    read = torch.full((len(tasks), int(head_targets.max()) + 1), -1)
+    for row, numbers, logits in zip(read, tasks, head_targets, strict=True):
+        row[logits[logits >= 0]] = numbers[logits >= 0]
+    return read
+
+
+def logits_of_answers(logits: Tensor, logits_of: Sequence[Sequence[int]]) -> Tensor:
+    """The logits of a task's answers: of each, the log of the sum of the exponentials of its logits.
+
+    Args:
+        logits: float32, N x logits of the task's head.
+        logits_of: for each answer, the numbers of its logits.
+
+    Returns:
+        float32, N x answers.
+    """
+    if all(len(numbers) == 1 for numbers in logits_of):
+        return logits[:, [number for (number,) in logits_of]]
+    return torch.stack([logits[:, list(numbers)].logsumexp(dim=1) for numbers in logits_of], dim=1)
+
+
+# A trained network, as model.pt holds it
+
+IMAGES_AT_A_TIME = 128
+"""Images of 32 x 32 pixels that a classifier answers at a time; of larger ones it takes fewer."""
+
+
+class Classifier(nn.Module):
+    """A trained network with what it takes to use it.
+
+    Attributes:
+        network: the network.
+        tasks: for each task, by name, the names of its answers in order.
+        image_size: side that images are resized to, in pixels.
+    """
+
+    _scale: Tensor
+    _shift: Tensor
+
+    def __init__(self, network: Model, image_size: int, inference: dict[str, Any]) -> None:
+        """
+        Args:
+            network: the network.
+            image_size: side that it takes images of, in pixels.
+            inference: what `describe_inference` returns.
+        """
+        super().__init__()
+        self.network = network
+        self.image_size = image_size
+        self.tasks = {name: tuple(task["answers"]) for name, task in inference["tasks"].items()}
+        self._heads_of = {name: (task["head"], task["logits"]) for name, task in inference["tasks"].items()}
+        channels = len(inference["mean"])
+        image = torch.empty(1, channels, image_size, image_size).to(memory_format=torch.channels_last)
+        scale, shift = scale_and_shift(image, inference["mean"], inference["std"])
+        self.register_buffer("_scale", scale, persistent=False)
+        self.register_buffer("_shift", shift, persistent=False)
+
+    @torch.no_grad()
+    def answers(self, images: Tensor) -> dict[str, Tensor]:
+        """Answer every task for some images.
+
+        Args:
+            images: uint8, N x C x H x W, on any device; they are resized and normalised as in training.
+
+        Returns:
+            by the name of each task its logits: float32, N x answers, on the device of the network. Where
+            several classes have one answer, as in setting 1, its logit is the log of the sum of the
+            exponentials of theirs.
+
+        Raises:
+            UserError: the images are of another type or shape.
+        """
+        channels, device = self._scale.shape[1], self._scale.device
+        shape = tuple(getattr(images, "shape", ()))
+        dtype = getattr(images, "dtype", type(images).__name__)
+        if dtype != torch.uint8 or len(shape) != 4 or shape[1] != channels or 0 in shape[2:]:
+            raise UserError(
+                f"the images are of type {dtype} and shape {shape}: the network takes torch.uint8 and "
+                f"N x {channels} x H x W"
+            )
+        found = {
+            name: torch.empty(len(images), len(each), device=device) for name, each in self.tasks.items()
+        }
+        size = max(1, IMAGES_AT_A_TIME * 32 * 32 // self.image_size**2)
+        for first in range(0, len(images), size):
+            part = resize(images[first : first + size], self.image_size).to(device)
+            inputs = part.contiguous(memory_format=torch.channels_last).float()
+            features = self.network.encoder(inputs.mul_(self._scale).add_(self._shift))
+            of_head = {head: self.network.heads[head](features) for head, _ in self._heads_of.values()}
+            for name, (head, logits_of) in self._heads_of.items():
+                found[name][first : first + size] = logits_of_answers(of_head[head].float(), logits_of)
+        return found
+
+
+def load(path: str | os.PathLike[str], network: Callable[[Dimensions], Model] | None = None) -> Classifier:
+    """Load the network of a model.pt, in evaluation mode, on the CPU.
+
+    Args:
+        path: the file.
+        network: makes the network, if one was passed to main(); default: that of its encoder and head.
+
+    Raises:
+        UserError: there is no such file, it holds no network of this program, or not what it takes to use it.
+    """
+    path = Path(path)
+    checkpoint = read_checkpoint(path, OPTIONS)
+    options, inference = checkpoint.options, checkpoint.inference
+    try:
+        if inference is None:
+            inference = _published_inference(path, options)
+        check_inference(inference)
+    except FieldError as error:
+        raise damaged(path, error) from None
+    dimensions = Dimensions(len(inference["mean"]), options["image_size"], inference["heads"])
+    with torch.random.fork_rng([]):  # the initial weights are not needed
+        model = (
+            network(dimensions) if network else make_model(dimensions, options["encoder"], options["head"])
+        )
+    if options["normalisation"] == "group":
+        normalise_by_groups(model)
+    weights = inference.get("weights", checkpoint.network)
+    check_network(path, weights, model)
+    model.load_state_dict(weights)
+    model.to(memory_format=torch.channels_last)
+    return Classifier(model, options["image_size"], inference).eval()
+
+
+def describe_inference(spec: DataSpec, targets: Tensor, scored: dict[str, Tensor]) -> dict[str, Any]:
+    """What it takes to use a network, besides the options of its training: plain values.
+
+    Args:
+        spec: the data set, with mean and standard deviation.
+        targets: int64, heads x classes: the number of each class among the logits of each head, or -1.
+        scored: by the name of each task, int64, classes: the number of each class within it, or -1. Head t
+            answers task t; a single head answers all tasks.
+
+    Returns:
+        `mean` and `std` of the pixels scaled to [0, 1], per channel; `heads`: the number of logits of each
+        head; `tasks`: by name, the number of its `head`, the names of its `answers`, and of each of them the
+        numbers of its `logits`.
+    """
+    head_of = [0] * len(scored) if len(targets) == 1 else range(len(scored))
+    answers_of = answers_of_logits(torch.stack(list(scored.values())), targets[list(head_of)])
+    named = {ALL_CLASSES: spec.class_names, **spec.answer_names}
+    tasks = {}
+    for name, head, answers, numbers in zip(scored, head_of, answers_of, scored.values(), strict=True):
+        count = int(numbers.max()) + 1
+        names = named.get(name, ())
+        tasks[name] = {
+            "head": head,
+            "answers": list(names if len(names) == count else map(str, range(count))),
+            "logits": [(answers == answer).nonzero().flatten().tolist() for answer in range(count)],
+        }
+    heads = (targets.amax(dim=1) + 1).tolist()
+    return {"mean": list(spec.mean), "std": list(spec.std), "heads": heads, "tasks": tasks}
+
+
+def _published_inference(path: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """What `describe_inference` returns, for a file of an older program that does not hold it.
+
+    Args:
+        path: the file, for the error.
+        options: the options of the training.
+
+    Raises:
+        UserError: its data set is not a published one.
+        FieldError: it has no such task.
+    """
+    if not isinstance(options["data"], int):
+        raise UserError(
+            f"{path} was written by an older program, without the tasks, mean and standard deviation of "
+            f"{options['data'].rpartition('#')[0]}: evaluate it with --eval, or train it again"
+        )
+    spec, setting = DATA_SETS[options["data"]], SETTINGS[options["setting"]]
+    spec = spec.stand_in if options["synthetic"] else spec
+    scored = {name: torch.tensor(row) for name, row in spec.tasks.items()}
+    if setting.kind == "single-task":
+        if not 0 <= options["task"] < len(scored):
+            raise FieldError(f"options.task is {options['task']}")
+        scored = dict([list(scored.items())[options["task"]]])
+    targets = torch.stack(list(scored.values()))
+    if setting.kind == "standard":
+        targets = torch.arange(spec.num_classes)[None]
+        scored = {ALL_CLASSES: targets[0]} if setting.single_score else scored
+    return describe_inference(spec, targets, scored)

@@ -67,6 +67,7 @@ class Option:
         required: whether it has to be given.
         decides: `data` (what is trained on and scored), `training` (how), or `nothing` that changes a result.
             It has no default, as --resume and the report rely on it.
+        fixed: whether --resume insists on it although it decides nothing.
         repeats: whether a report averages runs that differ in it alone.
         may_grow: whether a run can be resumed with a higher value, given the other values.
         from_model: whether an evaluation takes it from the model, and refuses another value.
@@ -88,6 +89,7 @@ class Option:
     excluded_by: tuple[str, Any] | None = None
     required: bool = False
     decides: str = field(kw_only=True)
+    fixed: bool = False
     repeats: bool = False
     may_grow: Callable[[Mapping[str, Any]], bool] = lambda _: False
     from_model: bool = False
@@ -422,6 +424,12 @@ def _read_path(text: str) -> Path:
         raise ValueError(f"{text!r} names the home directory of a user who is not known here") from None
 
 
+def _read_npz_path(text: str) -> Path:
+    if not text.endswith(".npz"):
+        raise ValueError(f"{text!r} is no name of a file FILE.npz")
+    return _read_path(text)
+
+
 def _read_note(text: str) -> str:
     note = " ".join(text.split())
     if not note.isprintable():
@@ -434,6 +442,7 @@ SHARE = number(float, "a number from 0 to below 1", lambda share: 0 <= share < 1
 POSITIVE = number(float, "a positive, finite number", lambda value: 0 < value < math.inf)
 AT_LEAST_0 = number(float, "a finite number of at least 0", lambda value: 0 <= value < math.inf)
 PATH = Reader(_read_path, lambda value: isinstance(value, str) and bool(value.strip()))
+NPZ_PATH = Reader(_read_npz_path, lambda value: isinstance(value, str) and value.endswith(".npz"))
 NOTE = Reader(_read_note, lambda value: isinstance(value, str) and value == " ".join(value.split()))
 
 
@@ -657,6 +666,20 @@ def _settle_normalisation(value: str, values: Mapping[str, Any]) -> str:
     return "together" if value == "apart" and not mixes else value
 
 
+def check_keep(run: Run) -> str | None:
+    """Check that there are held-out images to choose by."""
+    if run.mode == "train" and run.keep == "best" and not run.validation:
+        return "--keep best chooses an epoch by held-out images: add --validation F, or leave --keep out"
+    return None
+
+
+def check_predictions(run: Run) -> str | None:
+    """Check that it is an evaluation that writes predictions."""
+    if run.mode != "eval" and run.predictions:
+        return "--predictions goes with --eval only: leave it out, or train first and evaluate then"
+    return None
+
+
 def check_overwrite(run: Run) -> str | None:
     """Check that it is clear what happens to an earlier run."""
     if run.overwrite and run.resume:
@@ -814,7 +837,16 @@ OPTIONS = (
         metavar="DIR", decides="nothing",
     ),
     Option("save_model", FILES, "save the trained model as model.pt", decides="nothing"),
+    Option(
+        "keep", FILES, "epoch whose network model.pt has: the last, or the best, which is the first with the "
+        "highest mean accuracy on the images of --validation", choice(("last", "best")), "last",
+        metavar="NAME", decides="nothing", fixed=True, check=check_keep,
+    ),
     Option("save_history", FILES, "save the results of every epoch as history.json", decides="nothing"),
+    Option(
+        "predictions", FILES, "with --eval, save the logits and answers of every image in a file",
+        NPZ_PATH, metavar="FILE.npz", decides="nothing", check=check_predictions,
+    ),
     Option(
         "gradients", FILES, "record, once an epoch, how much the gradients of the tasks agree",
         settings=ALL_TASKS, decides="nothing", check=check_gradients,
@@ -824,8 +856,8 @@ OPTIONS = (
         decides="nothing",
     ),
     Option(
-        "overwrite", FILES, "replace the run in --save_path, if there is one", decides="nothing",
-        check=check_overwrite,
+        "overwrite", FILES, "replace the run in --save_path, or the file of --predictions, if there is one",
+        decides="nothing", check=check_overwrite,
     ),
     Option(
         "device", MACHINE, "cpu, cuda, cuda:1, ... or auto: CUDA if there is any, else the CPU",

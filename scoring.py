@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from data import Split
-from models import Model, averaging_layers, computing_in
+from models import Model, answers_of_logits, averaging_layers, computing_in, logits_of_answers
 from sampling import Plan, Source
 
 ENCODER_BATCH = {"cpu": 128, "cuda": 2048}
@@ -31,6 +31,11 @@ MOST_LOGITS = 2**24
 
 Part = tuple[list[int], Tensor]
 """Tasks, and the images that are scored in them: int64 indices."""
+
+
+Answered = tuple[Tensor, Tensor, Tensor]
+"""Images of a task, on the CPU: their indices, int64, n; the logits of its answers, n x answers; the answers
+that are given, int64, n."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,24 @@ class Scores:
     balanced_accuracy: list[float]
     loss: list[float | None]
     right: list[str]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is answered in one task.
+
+    Attributes:
+        indices: int64, n, ascending: the task's images among those that are scored.
+        logits: float32, n x answers: the logit of each answer; where several classes have one answer, the log
+            of the sum of the exponentials of theirs.
+        answers: int64, n: the answer that is given, which is that of the class with the highest logit.
+        labels: int64, n: the correct answer.
+    """
+
+    indices: Tensor
+    logits: Tensor
+    answers: Tensor
+    labels: Tensor
 
 
 class Scorer:
@@ -86,6 +109,7 @@ class Scorer:
         batch_size: int | None = None,
         progress: bool = False,
         pause: Callable[[], None] = lambda: None,
+        predictions: list[Prediction] | None = None,
     ) -> Scores:
         """Score a model.
 
@@ -97,8 +121,18 @@ class Scorer:
             batch_size: images in a batch; default: the fastest. The scores do not depend on it.
             progress: whether to show a bar.
             pause: called after every batch; may raise.
+            predictions: a list that gets what is answered in each task.
         """
-        return self._score(model, (part for part in self._groups), precision, batch_size, progress, pause)
+        groups = (part for part in self._groups)
+        if predictions is None:
+            return self._score(model, groups, precision, batch_size, progress, pause)
+        found: list[list[Answered]] = [[] for _ in self._tasks]
+        scores = self._score(model, groups, precision, batch_size, progress, pause, found)
+        predictions += [
+            self._prediction(task, *map(torch.cat, zip(*parts, strict=True)))
+            for task, parts in enumerate(found)
+        ]
+        return scores
 
     def as_trained(
         self,
@@ -178,6 +212,7 @@ class Scorer:
         batch_size: int | None,
         progress: bool,
         pause: Callable[[], None],
+        found: list[list[Answered]] | None = None,
     ) -> Scores:
         """Score the heads of a model on parts, which are made one by one, and end with the scoring."""
         device = self._images.labels.device
@@ -197,7 +232,7 @@ class Scorer:
                         with computing_in(precision, device):
                             inputs = [self._images.batch(part)[0] for part in batch.split(encoded)]
                             features = torch.cat([model.encoder(part) for part in inputs])
-                            self._answer(model, features, tasks, batch, right, losses)
+                            self._answer(model, features, tasks, batch, right, losses, found)
                         bar.update(len(batch))
                         pause()
         finally:
@@ -205,7 +240,14 @@ class Scorer:
         return self._scores(right.cpu(), losses.cpu())
 
     def _answer(
-        self, model: Model, features: Tensor, tasks: list[int], images: Tensor, right: Tensor, losses: Tensor
+        self,
+        model: Model,
+        features: Tensor,
+        tasks: list[int],
+        images: Tensor,
+        right: Tensor,
+        losses: Tensor,
+        found: list[list[Answered]] | None,
     ) -> None:
         """Answer some tasks.
 
@@ -216,6 +258,7 @@ class Scorer:
             images: int64, indices of the images.
             right: bool, tasks x images: gets which answers are correct.
             losses: float64, tasks: gets the cross-entropies added.
+            found: gets what is answered in each task, if it is not None.
         """
         for head in dict.fromkeys(self._head_of[task] for task in tasks):
             logits = model.heads[head](features).float()
@@ -227,12 +270,30 @@ class Scorer:
                 possible = logits.masked_fill(answers < 0, -torch.inf)
                 targets = self._tasks[answered][:, self._images.labels[images], None]  # -1 outside of a task
                 best = possible.argmax(dim=2, keepdim=True)
+                given = answers.expand_as(possible).gather(2, best)
                 right[torch.tensor(answered, device=images.device)[:, None], images] = (
-                    answers.expand_as(possible).gather(2, best) == targets
+                    given == targets
                 ).squeeze(2)
                 of_answer = possible.masked_fill(answers != targets, -torch.inf).logsumexp(dim=2)
                 entropies = (possible.logsumexp(dim=2) - of_answer).masked_fill(targets[:, :, 0] < 0, 0)
                 losses[answered] += entropies.sum(dim=1, dtype=torch.float64)
+                if found is None:
+                    continue
+                for row, task in enumerate(answered):
+                    own = targets[row, :, 0] >= 0
+                    of_answers = logits_of_answers(logits[own], self._logits_of(task))
+                    found[task].append((images[own].cpu(), of_answers.cpu(), given[row, own, 0].cpu()))
+
+    def _logits_of(self, task: int) -> list[list[int]]:
+        """For each answer of a task, the numbers of its logits."""
+        answers = self._answer_of_logit[task]
+        return [(answers == each).nonzero().flatten().tolist() for each in range(self.num_answers[task])]
+
+    def _prediction(self, task: int, indices: Tensor, logits: Tensor, answers: Tensor) -> Prediction:
+        """What is answered in a task, from its images in any order; on the CPU."""
+        order = indices.argsort()
+        labels = self._tasks[task].cpu()[self._images.labels.cpu()[indices[order]]]
+        return Prediction(indices[order], logits[order], answers[order], labels)
 
     def _scores(self, right: Tensor, losses: Tensor) -> Scores:
         """The scores of answers: bool, tasks x images, and float64, tasks; both on the CPU."""
@@ -286,22 +347,6 @@ def _estimating(layers: Sequence[Any], modules: Iterable[nn.Module]) -> Iterator
             layer.momentum = momentum
             for buffer, value in zip(layer.buffers(recurse=False), buffers, strict=True):
                 buffer.copy_(value)
-
-
-def answers_of_logits(tasks: Tensor, head_targets: Tensor) -> Tensor:
-    """The answer that each logit stands for, in each task.
-
-    Args:
-        tasks: int64, T x classes: the number of each class within each task, or -1.
-        head_targets: int64, T x classes: the number of each class among the logits of the task's head, or -1.
-
-    Returns:
-        int64, T x most logits: the number, within the task, of the class of each logit, or -1.
-    """
-    read = torch.full((len(tasks), int(head_targets.max()) + 1), -1)
-    for row, numbers, logits in zip(read, tasks, head_targets, strict=True):
-        row[logits[logits >= 0]] = numbers[logits >= 0]
-    return read
 
 
 def _count_answers(tasks: Tensor, labels: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The directory of a run, and what an earlier session left."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,23 @@ def check_directory(run: Run) -> None:
             f"there is a run in {run.save_path} already ({' and '.join(path.name for path in there)}): "
             "continue it with --resume, replace it with --overwrite, or give another --save_path"
         )
+
+
+def check_predictions(run: Run) -> None:
+    """Check that the file of --predictions may be written.
+
+    Raises:
+        UserError: it is there and may not be replaced, or something else is.
+    """
+    path = run.predictions
+    if not os.path.lexists(path):
+        return
+    data = run.spec.path
+    if path.exists() and (not path.is_file() or (data is not None and path.samefile(data))):
+        what = "the data set" if path.is_file() else "in the way and not a file"
+        raise UserError(f"{path} is {what}: give another path to --predictions")
+    if not run.overwrite:
+        raise UserError(f"there is a file {path} already: give another path, or replace it with --overwrite")
 
 
 def earlier_history(run: Run) -> History | None:
@@ -62,7 +80,7 @@ def is_done(run: Run, history: History) -> bool:
 
 def fixed_options(run: Run) -> list[Option]:
     """Options that --resume must find unchanged."""
-    return [o for o in run.table if o.decides != "nothing" and not o.may_grow(run.values)]
+    return [o for o in run.table if (o.decides != "nothing" or o.fixed) and not o.may_grow(run.values)]
 
 
 def check_same(run: Run, path: Path, recorded: dict[str, Any]) -> None:

@@ -3,18 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from agents import Network, make_agent
+import numpy as np
+
+from agents import Agent, Network, make_agent
 from errors import UserError
 from options import Run, as_given
+from running.directory import check_predictions
 from running.printing import accuracy_line, print_scores
 from running.provenance import code_of, warn_of_other_code
 from running.released import known_as
 from running.setup import load_data
-from running.streams import print_result
+from running.streams import print_message, print_result
+from scoring import Prediction
 from settings import SETTINGS
 from storage.checkpoint import check_network, damaged, read_checkpoint
 from storage.checks import FieldError
-from storage.files import MODEL
+from storage.files import MODEL, made, replacing
 
 NO_TRAINING = {"loss": "mean", "optimizer": "sgd", "momentum": 0.0}
 """Options of an agent that does not train: it needs no other packages, and no memory for an optimizer."""
@@ -30,6 +34,16 @@ def evaluate(run: Run, network: Network | None = None) -> None:
     Raises:
         UserError: there is no model, or none that can be evaluated as asked.
     """
+    if run.predictions is None:
+        _evaluate(run, network, None)
+        return
+    check_predictions(run)
+    with made(run.predictions.parent, "--predictions"):
+        _evaluate(run, network, [])
+
+
+def _evaluate(run: Run, network: Network | None, predictions: list[Prediction] | None) -> None:
+    """Evaluate as `evaluate` does, with a list that gets the predictions to write."""
     path = run.save_path / MODEL
     checkpoint = read_checkpoint(path, run.table)
     check_fits(run, path, checkpoint.options)
@@ -50,17 +64,40 @@ def evaluate(run: Run, network: Network | None = None) -> None:
     except FieldError as error:
         raise damaged(path, f"training.{error}") from None
     scored = make_agent(data, run, lambda _: agent.scored_model)
-    accuracy = scored.evaluate(progress=True).accuracy
+    accuracy = scored.evaluate(progress=True, predictions=predictions).accuracy
     as_trained = agent.evaluate_as_trained(progress=True, scorer=scored.scorer)
     constant = scored.scorer.constant_accuracy
     again = as_trained.accuracy if as_trained else None
+    if predictions is not None:
+        _write_predictions(run, scored, predictions)
     print_scores(scored.names, accuracy, constant, again, run.spec.scored_on)
     print_result(accuracy_line(run.setting, accuracy))
 
 
+def _write_predictions(run: Run, scored: Agent, predictions: list[Prediction]) -> None:
+    """Write the file of --predictions.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    numbers = {name: number for number, name in enumerate(scored.data.spec.tasks)}
+    arrays: dict[str, Any] = {}
+    for place, (name, prediction) in enumerate(zip(scored.names, predictions, strict=True)):
+        number = numbers.get(name, place)
+        arrays[f"indices_{number}"] = scored.data.test_indices[prediction.indices].numpy()
+        for each in ("logits", "answers", "labels"):
+            arrays[f"{each}_{number}"] = getattr(prediction, each).numpy()
+    with replacing(run.predictions) as file:
+        np.savez(file, **arrays)
+    print_message(f"saved the predictions in {run.predictions}")
+
+
 def extra_state(training: object) -> object:
-    """The agent's state besides the network in a checkpoint; none in one of version 2.1."""
-    return training.get("extra", {}) if isinstance(training, dict) else {}
+    """The agent's state that goes with the network of a checkpoint; none in one of version 2.1."""
+    if not isinstance(training, dict):
+        return {}
+    kept = training.get("kept", training)
+    return kept.get("extra", {}) if isinstance(kept, dict) else kept
 
 
 def check_fits(run: Run, path: Path, trained: dict[str, Any]) -> None:

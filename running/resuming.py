@@ -50,10 +50,16 @@ def restore(agent: Agent, checkpoint: Checkpoint, code: str) -> list[dict[str, A
     """
     run, training = agent.run, checkpoint.training
     path = run.save_path / MODEL
-    check_network(path, checkpoint.network, agent.model)
+    network = checkpoint.network
+    check_network(path, network, agent.model)
+    if run.keep == "best":
+        network = training.get("network")
+        check_network(path, network, agent.model, "training.network")
     try:
         check_records(training["epochs"], len(agent.names))
-        agent.resume(checkpoint.network, training)
+        agent.resume(network, training)
+        if run.keep == "best":
+            agent.resume_kept(checkpoint.network, training.get("kept"))
     except ValueError as error:
         other_code = known_as(checkpoint.code, run.spec) != code
         raise damaged(path, f"training.{error}", other_code) from error

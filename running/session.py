@@ -6,6 +6,7 @@ It begins from scratch or from a checkpoint, and ends with the run or at a signa
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import fmean
 
 import torch
 
@@ -77,6 +78,12 @@ class Session:
         as_trained = writer.as_trained.accuracy if writer.as_trained else None
         constant = agent.scorer.constant_accuracy
         print_scores(agent.names, accuracy, constant, as_trained, run.spec.scored_on)
+        if agent.kept_epoch and writer.saves_model:
+            kept = agent.epochs[agent.kept_epoch - 1]
+            print_message(
+                f"{MODEL} keeps the network of epoch {kept['epoch']} of {run.epochs}, whose mean validation "
+                f"accuracy is {fmean(kept['accuracy']):.4f}"
+            )
         if trains:
             print_message(
                 f"saved {files}" if files else "saved nothing: --save_model and --save_history save"

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 from agents import Agent
+from models import describe_inference
 from running.machine import environment
 from scoring import Scores
-from storage.checkpoint import Checkpoint, write_checkpoint
+from storage.checkpoint import Checkpoint, packed, write_checkpoint
 from storage.files import FILES, check_room, remove
 from storage.history import History, describe, write_history
 
@@ -36,6 +37,7 @@ class Writer:
         self._code = code
         self._model_path, self._history_path = (run.save_path / name for name in FILES)
         self._options = run.recorded | {"device": str(agent.data.device)}
+        self._inference = describe_inference(agent.data.spec, agent.targets(), agent.scored())
         start = {"epoch": len(agent.epochs), "step": agent.step, "code": code}
         if run.spec.path:
             start["file"] = str(run.spec.path.resolve())
@@ -51,6 +53,7 @@ class Writer:
         if self.saves_model:
             buffers = self._agent.state()["optimizer"]["state"].values()
             tensors = [*self._agent.model.state_dict().values()]
+            tensors *= 1 + (self._agent.run.keep == "best")
             tensors += [value for values in buffers for value in values.values() if torch.is_tensor(value)]
             check_room(self._model_path, sum(tensor.nbytes for tensor in tensors) + 1_000_000)
 
@@ -79,8 +82,15 @@ class Writer:
         files = []
         if model and self.saves_model:
             training = agent.state() | {"sessions": self._sessions}
-            network = agent.model.state_dict()
-            write_checkpoint(self._model_path, Checkpoint(self._options, network, training, self._code))
+            scored = agent.kept or agent.scored_state()
+            if agent.run.keep == "best":
+                rest = {name: scored[name] for name in ("extra", "weights")}
+                training |= packed({"network": agent.model.state_dict(), "kept": rest})
+            inference = dict(self._inference)
+            if scored["weights"] is not None:
+                inference["weights"] = scored["weights"]
+            checkpoint = Checkpoint(self._options, scored["network"], training, self._code, inference)
+            write_checkpoint(self._model_path, checkpoint)
             files.append(f"the model in {self._model_path}")
         if self._saves_history:
             write_history(self._history_path, self._history(finished))
@@ -103,6 +113,7 @@ class Writer:
             loss_parameters=dict(agent.combiner.constants),
             epochs=agent.epochs,
             finished=finished,
+            kept_epoch=agent.kept_epoch,
             right=agent.scores.right if finished and agent.scores else None,
             as_trained={name: getattr(again, name) for name in ("accuracy", "balanced_accuracy", "right")}
             if again

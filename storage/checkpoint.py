@@ -14,13 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError, is_out_of_memory
-from options import Option, read_options
+from options import Option, is_number, read_options
 from storage.checks import FieldError, check_alike, check_finite, check_plain
 from storage.files import replacing
 from storage.history import check_gradients, check_sessions, is_count
 
 FORMAT = 3
 """File format, raised when an older program would misread it."""
+
+LARGEST_HEAD = 10**6
+"""A number of logits that no head has."""
 
 ZIP = b"PK\x03\x04"
 """First bytes of the files of torch.save."""
@@ -38,12 +41,15 @@ class Checkpoint:
         network: state dict, on the CPU; `check_network` checks it.
         training: what --resume needs; `check_training` checks it.
         code: fingerprint of the code that made it.
+        inference: what `models.load` needs besides the options and the network; `check_inference` checks it;
+            None in a file of an older program.
     """
 
     options: dict[str, Any]
     network: Any
     training: Any
     code: str
+    inference: Any = None
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -51,23 +57,34 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
     Args:
         path: where to write it.
-        checkpoint: options and training of plain values and tensors on the CPU; a network on any device.
+        checkpoint: options of plain values; training of these and tensors on the CPU; network and inference
+            of these and tensors on any device.
 
     Raises:
         UserError: it cannot be written.
     """
-    # Tensors that share their memory would be saved as parts of one, so they are copied.
-    network = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in checkpoint.network.items()
-    }
-    content = {"format": FORMAT, "options": checkpoint.options, "model": network}
+    content = {"format": FORMAT, "options": checkpoint.options, "model": packed(checkpoint.network)}
     content |= {"training": checkpoint.training, "code": checkpoint.code}
+    if checkpoint.inference is not None:
+        content["inference"] = packed(checkpoint.inference)
     with replacing(path) as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:  # how torch reports that the file could not be written
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def packed(state: Any) -> Any:
+    """A nested state whose tensors are contiguous, on the CPU, and part of no larger one.
+
+    torch.save would save a larger one whole. Tensors that are like this already are not copied.
+    """
+    if isinstance(state, Tensor):
+        tensor = state.detach().cpu().contiguous()
+        return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+    if isinstance(state, dict):
+        return {key: packed(value) for key, value in state.items()}
+    return [packed(value) for value in state] if isinstance(state, list | tuple) else state
 
 
 def read_checkpoint(path: Path, table: Sequence[Option]) -> Checkpoint:
@@ -103,7 +120,7 @@ def read_checkpoint(path: Path, table: Sequence[Option]) -> Checkpoint:
     training = content.get("training")
     if version == 2 and isinstance(training, dict) and "sittings" in training:
         training["sessions"] = training.pop("sittings")
-    return Checkpoint(options, content.get("model"), training, content["code"])
+    return Checkpoint(options, content.get("model"), training, content["code"], content.get("inference"))
 
 
 def _load(path: Path) -> object:
@@ -174,23 +191,73 @@ def damaged(path: Path, problem: object, other_code: bool = False) -> UserError:
     return UserError(f"{path} is {what}: {problem}; train the model again")
 
 
-def check_network(path: Path, network: object, model: nn.Module) -> None:
+def check_network(path: Path, network: object, model: nn.Module, field: str = "model") -> None:
     """Check that a state dict fits a network and is finite.
+
+    Args:
+        path: where the file is.
+        network: the state dict.
+        model: the network.
+        field: name of the state dict in the file.
 
     Raises:
         UserError: it does not fit, or is not finite.
     """
     try:
-        check_alike(network, model.state_dict(), "model")
+        check_alike(network, model.state_dict(), field)
     except FieldError as error:
         raise UserError(
             f"{path} does not hold this program's network ({error}): use the code that made it, or "
             "train it again"
         ) from None
     try:
-        check_finite(network, "model")
+        check_finite(network, field)
     except FieldError as error:
         raise UserError(f"{path} cannot be used: {error}; train it again, with a smaller --lr") from None
+
+
+def check_inference(inference: object) -> None:
+    """Check the entry `inference` of a checkpoint.
+
+    Its `weights` are not checked.
+
+    Raises:
+        FieldError: it is not what `models.describe_inference` returns; the text names the field.
+    """
+    if not isinstance(inference, dict):
+        raise FieldError("inference is not a dictionary")
+    found: list[Any] = [inference.get(name) for name in ("mean", "std", "heads", "tasks")]
+    mean, std, heads, tasks = found
+    for name, values in (("mean", mean), ("std", std)):
+        if not isinstance(values, list) or not values or not all(map(is_number, values)):
+            raise FieldError(f"inference.{name} is not a list of numbers")
+    if len(mean) != len(std) or min(std) <= 0:
+        raise FieldError("inference.std is not a positive number for each channel")
+    if not isinstance(heads, list) or not all(is_count(size) and 0 < size < LARGEST_HEAD for size in heads):
+        raise FieldError("inference.heads is not a list of numbers of logits")
+    if not isinstance(tasks, dict) or not tasks:
+        raise FieldError("inference.tasks is not a dictionary of tasks")
+    for name, task in tasks.items():
+        if type(name) is not str or not _is_task(task, heads):
+            raise FieldError(f"inference.tasks[{name!r}] is not a head and the logits of its answers")
+
+
+def _is_task(task: Any, heads: list[int]) -> bool:
+    """Whether a value is a task of `models.describe_inference`, given the number of logits of each head."""
+    if not isinstance(task, dict):
+        return False
+    found: list[Any] = [task.get(name) for name in ("head", "answers", "logits")]
+    head, answers, logits = found
+    return (
+        is_count(head)
+        and head < len(heads)
+        and isinstance(answers, list)
+        and isinstance(logits, list)
+        and 0 < len(answers) == len(logits)
+        and all(type(answer) is str for answer in answers)
+        and all(isinstance(each, list) for each in logits)
+        and all(is_count(number) and number < heads[head] for each in logits for number in each)
+    )
 
 
 def check_training(training: object) -> None:

@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,6 +53,37 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise UserError(
             f"cannot write {path}{leads}: {error.strerror or error}; what was there before is unchanged"
         ) from error
+
+
+@contextmanager
+def made(directory: Path, option: str) -> Iterator[None]:
+    """Make a directory that may be missing, and those above it.
+
+    If the block fails, those that were made and are empty are deleted again.
+
+    Args:
+        directory: the directory.
+        option: the option that gives it, for the error.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    place = Path(os.path.realpath(directory))
+    missing = [each for each in (place, *place.parents) if not each.exists()]
+    try:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=place).close()
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {directory} of {option}: {error.strerror or error}; give another path"
+            ) from error
+        yield
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):
+                each.rmdir()
+        raise
 
 
 def _delete_abandoned(target: Path) -> None:

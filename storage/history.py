@@ -44,6 +44,8 @@ class History:
             of `numpy.packbits`; None if the run has not ended.
         as_trained: `accuracy`, `balanced_accuracy` and `right` with batch-norm statistics of batches like
             those of training; None if the network has none, or the run has not ended.
+        kept_epoch: with --keep best, the number of the epoch whose network the model file has so far; else
+            None.
     """
 
     options: dict[str, Any]
@@ -58,6 +60,7 @@ class History:
     finished: bool = False
     right: list[str] | None = None
     as_trained: dict[str, Any] | None = None
+    kept_epoch: int | None = None
 
 
 def describe(spec: DataSpec) -> dict:
@@ -134,6 +137,9 @@ def _history(content: dict[str, Any], version: object, table: Sequence[Option]) 
     finished, as_trained = content["finished"], content.get("as_trained")
     if not isinstance(finished, bool) or done > asked or (finished and done < asked):
         raise ValueError(f"finished is {in_short(finished)} after {done} of {asked} epochs")
+    kept = content.get("kept_epoch")
+    if kept is not None and not (_is_positive_count(kept) and kept <= done):
+        raise ValueError(f"kept_epoch is {in_short(kept)} after {done} epochs")
     if content.get("right") is not None:
         _check_list("right", content["right"], len(tasks), _is_base64, "base64 text")
     if as_trained is not None:
