@@ -15,7 +15,7 @@ from helpers import NARROW, PROCESSES, write_data
 RECIPE = ("--momentum", "0.9", "--weight_decay", "0.01", "--schedule", "cosine")
 
 VARIANTS = {
-    "2": ("--setting", "2", "--task", "1", "--validation", "0.25", *RECIPE),
+    "2": ("--setting", "2", "--task", "1", "--validation", "0.25", "--keep", "best", *RECIPE),
     "3": ("--setting", "3"),
     "4": ("--setting", "4", "--tasks_per_step", "4", *RECIPE),
     "5": ("--setting", "5", "--momentum", "0.5"),

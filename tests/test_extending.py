@@ -66,8 +66,8 @@ def extended(tmp_path):
 
 
 PROGRAM = """
-import json, torch
-import main
+import json, numpy, torch
+import main, models
 from functools import partial, partialmethod
 from helpers import NUM_HIDDEN, SmallEncoder
 from models import Dimensions, Model
@@ -122,6 +122,11 @@ assert weights("whole") == weights("parts"), "stopped and resumed, it ended with
 assert losses("whole") == losses("parts")
 line("--eval", "--setting", 3, "--data", "data.npz", "--save_path", "whole", "--batch_size", 8)
 accuracy = json.loads(Path("whole/history.json").read_text())["epochs"][-1]["accuracy"]
+content = numpy.load("data.npz")
+images, labels = (torch.from_numpy(content[f"test_{name}"]) for name in ("images", "labels"))
+found = models.load("whole/model.pt", NETWORK).answers(images.permute(0, 3, 1, 2))
+right = [logits.argmax(dim=1) == (labels == task) for task, logits in enumerate(found.values())]
+assert accuracy == [each.double().mean().item() for each in right], "loaded, it answers otherwise"
 assert f"Accuracy: {accuracy}" == Path("output").read_text().splitlines()[-1], "evaluation differs"
 """
 

@@ -15,10 +15,20 @@ from storage.history import read_history
 
 TABLE = [[0, 1, 2, -1, -1], [-1, -1, 0, 1, -1], [-1, -1, -1, 0, 1]]
 
-NEW_OPTIONS = {"note", "normalisation", "optimizer", "augment", "encoder", "head", "gradients"}
+NEW_OPTIONS = {
+    "note",
+    "normalisation",
+    "optimizer",
+    "augment",
+    "encoder",
+    "head",
+    "gradients",
+    "keep",
+    "predictions",
+}
 NEW_IN_TRAINING = {"hits", "gradients", "extra"}
 NEW_IN_EPOCHS = {"test_loss", "train_accuracy"}
-NEW_IN_HISTORIES = {"right", "as_trained"}
+NEW_IN_HISTORIES = {"right", "as_trained", "kept_epoch"}
 
 STEPS = 7
 """Of an epoch."""
@@ -67,6 +77,7 @@ def make_old(path: Path, version: int) -> None:
     model = torch.load(path / "model.pt", weights_only=True)
     training = without(NEW_IN_TRAINING | {"sessions"}, model["training"])
     training |= {"epochs": old_epochs(training["epochs"]), sessions: model["training"]["sessions"]}
+    model = without({"inference"}, model)
     model |= {"format": version, "options": old_options(model["options"]), "training": training}
     torch.save(model, path / "model.pt")
     history = json.loads((path / "history.json").read_text())
