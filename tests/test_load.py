@@ -69,7 +69,7 @@ def trained(file: Path, path: Path, setting: int, network: object = NARROW, **op
 def one_by_one(path: Path, file: Path, images: np.ndarray) -> list[torch.Tensor]:
     """The logits of each head of a model for images, uint8, N x H x W x C, one image after the other.
 
-    Mean and standard deviation are measured on the training images of the file.
+    Mean and standard deviation are measured on the training images of the file that have a label.
     """
     content = torch.load(path, weights_only=True)
     options = content["options"]
@@ -83,7 +83,9 @@ def one_by_one(path: Path, file: Path, images: np.ndarray) -> list[torch.Tensor]
         models.normalise_by_groups(model)
     model.load_state_dict(content["model"])
     model.eval()
-    shades = np.load(file)["train_images"] / 255
+    source = np.load(file)
+    labels = source["train_labels"].reshape(len(source["train_labels"]), -1)
+    shades = source["train_images"][(labels >= 0).any(axis=1)] / 255
     mean, std = (
         torch.tensor(measure(shades, axis=(0, 1, 2))).float().view(-1, 1, 1) for measure in (np.mean, np.std)
     )
