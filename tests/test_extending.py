@@ -107,6 +107,15 @@ def run_python(copy: Path, code: str) -> list[str]:
     return run_in_copy(copy, PROGRAM + code)
 
 
+AGENTS = """
+from agents import make_agent
+from data import load
+
+def agent_of(**more):
+    run = make_run("train", DATA | more)
+    return make_agent(load(run.spec, Path(), 8, torch.device("cpu")), run, NETWORK)
+"""
+
 LIFE = """
 def life(seed, path, *stops):
     for steps in (*stops, 10**9):
@@ -120,7 +129,7 @@ life(0, "whole")
 life(0, "parts", *STOPS)
 assert weights("whole") == weights("parts"), "stopped and resumed, it ended with other weights"
 assert losses("whole") == losses("parts")
-line("--eval", "--setting", 3, "--data", "data.npz", "--save_path", "whole", "--batch_size", 8)
+line("--eval", "--setting", DATA["setting"], "--data", "data.npz", "--save_path", "whole", "--batch_size", 8)
 accuracy = json.loads(Path("whole/history.json").read_text())["epochs"][-1]["accuracy"]
 content = numpy.load("data.npz")
 images, labels = (torch.from_numpy(content[f"test_{name}"]) for name in ("images", "labels"))
@@ -187,7 +196,7 @@ def test_an_average_of_the_weights_is_scored_saved_and_evaluated(extended):
         """
 DATA |= {"setting": 7}
 """
-        + LIFE.replace('"--setting", 3,', '"--setting", 7,')
+        + LIFE
         + """
 saved = torch.load("whole/model.pt", weights_only=True)
 average = saved["training"]["extra"]["module.encoder.layers.0.weight"]
@@ -202,7 +211,7 @@ def test_another_loss_trains_its_own_parameters_and_resumes_them(extended):
         """
 DATA |= {"setting": 5, "loss": "uncertainty"}
 """
-        + LIFE.replace('"--setting", 3,', '"--setting", 5,')
+        + LIFE
         + """
 learnt = torch.load("whole/model.pt", weights_only=True)["training"]["combination"]["log_variances"]
 print(learnt.tolist())
@@ -220,13 +229,12 @@ assert weights("mean") != weights("whole")
 
 
 def test_another_way_to_sample_tasks_samples_them_by_it(extended):
-    code = """
-from agents import make_agent
-from data import load
-run = make_run("train", DATA)
-data = load(run.spec, Path(), 8, torch.device("cpu"))
-print([source.probability for source in make_agent(data, run).sources()])
+    code = (
+        AGENTS
+        + """
+print([source.probability for source in agent_of().sources()])
 """
+    )
     copy = extended("Another way to sample tasks")
     labels = {"tasks": [[0, 1, -1, -1, -1, -1], [-1, -1, 0, 1, 2, 3]]}
     write_data(copy / "data.npz", [9, 9, 18, 18, 18, 18], size=8, **labels)
@@ -234,12 +242,47 @@ print([source.probability for source in make_agent(data, run).sources()])
     assert second == pytest.approx(2 * first)
 
 
+def test_gradients_are_clipped_between_the_backward_pass_and_the_step(extended):
+    code = (
+        AGENTS
+        + LIFE
+        + """
+def gradients(agent):
+    return [each.grad.clone() for each in agent.model.parameters() if each.grad is not None]
+
+def lengths(**more):
+    agent, before, after = agent_of(lr=0.5, **more), [], []
+    backward = agent.combiner.backward
+    agent.combiner.backward = lambda *arguments: (backward(*arguments), before.append(gradients(agent)))
+    agent._optimizer.register_step_pre_hook(lambda *_: after.append(gradients(agent)))
+    agent.train_steps(agent.plan.steps_per_epoch)
+    for was, now in zip(before, after, strict=True):
+        length = sum(each.double().square().sum().item() for each in was) ** 0.5
+        for each, clipped in zip(was, now, strict=True):
+            torch.testing.assert_close(clipped, each * min(1, 3 / length))
+        yield length
+
+for more in CHOICES:
+    found = list(lengths(**more))
+    assert max(found) > 3.1, found
+    shorter += min(found) < 2.9
+assert shorter
+"""
+    )
+    choices = [{}, {"optimizer": "adamw", "precision": "bf16", "normalisation": "group"}]
+    choices += [{"setting": 5, "loss": loss} for loss in ("uw", "famo", "pcgrad")]
+    copy = extended("Gradient clipping")
+    path = copy / "agents.py"
+    path.write_text(path.read_text().replace("parameters(), 1.0)", "parameters(), 3.0)"))  # clips some steps
+    run_python(copy, f"CHOICES, shorter = {choices}, 0" + code)
+
+
 def test_another_setting_is_one_like_the_others(extended):
     code = (
         """
 DATA |= {"setting": 7}
 """
-        + LIFE.replace('"--setting", 3,', '"--setting", 7,')
+        + LIFE
         + """
 print(json.loads(Path("whole/history.json").read_text())["epochs"][0]["task_loss"])
 """
