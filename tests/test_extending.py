@@ -36,8 +36,8 @@ def put(copy: Path, place: str, block: str) -> None:
     lines = source.splitlines(keepends=True)
     if how == "instead of":
         kind, _, name = what.partition(" ")
-        (node,) = (n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == name)
-        assert kind == "class"
+        node_type = {"class": ast.ClassDef, "def": ast.FunctionDef}[kind]
+        (node,) = (n for n in ast.parse(source).body if isinstance(n, node_type) and n.name == name)
         first, last, margin = node.lineno - 1, node.end_lineno, ""
     else:
         (first,) = (i for i, line in enumerate(lines) if line.strip() == what)
@@ -240,6 +240,52 @@ print([source.probability for source in agent_of().sources()])
     write_data(copy / "data.npz", [9, 9, 18, 18, 18, 18], size=8, **labels)
     first, second = ast.literal_eval(*run_python(copy, code))
     assert second == pytest.approx(2 * first)
+
+
+def test_another_augmentation_is_a_function_of_seed_epoch_and_step(extended):
+    code = (
+        """
+DATA |= {"augment": True}
+"""
+        + AGENTS
+        + LIFE
+        + """
+import data
+import numpy as np
+
+def slow(images, key):
+    images, side = images.clone(), images.shape[-1]
+    down, right = np.random.default_rng(key).integers(0, side - side // 2 + 1, (2, len(images)))
+    for image, top, left in zip(images, down, right):
+        image[:, top : top + side // 2, left : left + side // 2] = 0
+    return images
+
+for shape in ((5, 3, 8, 8), (3, 1, 9, 9)):
+    images = torch.rand(shape).to(memory_format=torch.channels_last) + 1
+    before = images.clone()
+    made = [data.augmented(images, (0, 2, epoch, step)) for epoch in range(3) for step in range(3)]
+    assert torch.equal(images, before)
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in made)
+    for number, each in enumerate(made):
+        assert torch.equal(each, slow(images, (0, 2, number // 3, number % 3)))
+        assert not any(torch.equal(each, other) for other in made[:number])
+        assert ((each == 0).sum(dim=(1, 2, 3)) == shape[1] * (shape[2] // 2) ** 2).all()
+agent, plain, seen = agent_of(), agent_of(augment=False), []
+agent.model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+agent.train_steps(2)
+plain._plan_epoch()
+assert torch.equal(seen[1], slow(data.Split.batch(plain.data.train, plain._indices[1])[0], (0, 2, 0, 1)))
+agent.evaluate()
+assert len(seen) > 2 and not any((each == 0).any() for each in seen[2:])
+
+import agents
+agents.augmented = lambda images, key: images * torch.rand(len(images), 1, 1, 1)
+life(0, "torch")
+life(0, "torch_parts", *STOPS)
+assert weights("torch") == weights("torch_parts") != weights("whole")
+"""
+    )
+    run_python(extended("Another augmentation"), code)
 
 
 def test_gradients_are_clipped_between_the_backward_pass_and_the_step(extended):
