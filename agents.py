@@ -65,7 +65,8 @@ class Agent:
         targets, scored = self.targets(), self.scored()
         self.names = list(scored)
         size = data.train.images.shape[-1]
-        dimensions = Dimensions(data.spec.channels, size, (targets.amax(dim=1) + 1).tolist())
+        num_classes = (targets.amax(dim=1) + 1).tolist()
+        dimensions = Dimensions(data.spec.channels, size, num_classes, data.spec.mean, data.spec.std)
         self.model = network(dimensions) if network else make_model(dimensions, run.encoder, run.head)
         if run.normalisation == "group":
             normalise_by_groups(self.model)
@@ -507,11 +508,13 @@ class Agent:
         }
 
     def get_extra_state(self) -> dict[str, Any]:
-        """State of a subclass besides the network: tensors by name, none by default."""
-        return {}
+        """State besides the network: tensors by name; by default that of a scored network of its own."""
+        return {} if self.scored_model is self.model else self.scored_model.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Load what `get_extra_state` returned; does nothing by default."""
+        """Load what `get_extra_state` returned."""
+        if self.scored_model is not self.model:
+            self.scored_model.load_state_dict(state)
 
     def load(self, network: dict[str, Tensor], extra: object) -> None:
         """Load what is scored: the network, and the state that `get_extra_state` returned.

@@ -40,11 +40,15 @@ class Dimensions:
         channels: number of channels of the images.
         image_size: side of the images, in pixels.
         num_classes: number of classes of each head.
+        mean: mean of each channel, or of all, of pixels from 0 to 1; images arrive as (pixel - mean) / std.
+        std: their standard deviation, likewise.
     """
 
     channels: int
     image_size: int
     num_classes: Sequence[int]
+    mean: Sequence[float] = (0.0,)
+    std: Sequence[float] = (1.0,)
 
 
 class Encoder(nn.Module):
@@ -185,12 +189,16 @@ def make_model(dimensions: Dimensions, encoder: str, head: str) -> Model:
 def normalise_by_groups(module: nn.Module) -> None:
     """Replace each batch normalisation by group normalisation (Wu and He 2018).
 
+    Frozen layers stay as they are.
+
     Raises:
         UserError: NUM_GROUPS does not divide the number of channels of a layer.
     """
     replaced: dict[nn.Module, nn.Module] = {}
     for name, layer in list(module.named_modules(remove_duplicate=False)):
         if not isinstance(layer, BATCH_NORMALISATION):
+            continue
+        if any(not parameter.requires_grad for parameter in layer.parameters()):
             continue
         if layer.num_features % NUM_GROUPS:
             raise UserError(

@@ -16,10 +16,12 @@ from options import Run
 def make_optimizer(model: nn.Module, combiner: Combiner, run: Run) -> torch.optim.Optimizer:
     """Make the optimizer of a run.
 
-    It trains the network and, without weight decay, the parameters of the loss combiner.
+    It trains the network, without what is frozen, and, without weight decay, the parameters of the loss
+    combiner.
     """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": list(model.parameters()), "weight_decay": run.weight_decay},
+        {"params": trained, "weight_decay": run.weight_decay},
         {"params": list(combiner.parameters()), "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]

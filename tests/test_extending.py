@@ -15,13 +15,23 @@ from helpers import TOP, copy_program, run_in_copy, write_data
 
 pytestmark = pytest.mark.processes
 
+EXTENDING = (TOP / "docs" / "extending.md").read_text()
+
 SECTIONS = {
     title: re.findall(r"^```python\n# (.+?)\n(.+?)^```$", text, re.MULTILINE | re.DOTALL)
-    for title, text in re.findall(
-        r"^## (.+?)\n(.+?)(?=^## |\Z)", (TOP / "docs" / "extending.md").read_text(), re.MULTILINE | re.DOTALL
-    )
+    for title, text in re.findall(r"^## (.+?)\n(.+?)(?=^## |\Z)", EXTENDING, re.MULTILINE | re.DOTALL)
 }
 """The blocks of each section: where they belong, and what they say."""
+
+
+def test_the_table_counts_the_lines_of_the_blocks():
+    rows = re.findall(r"^\| .*\[.+?\]\(#(.+?)\).* \| (\d+) \|$", EXTENDING, re.MULTILINE)
+    assert len(rows) >= 10
+    for anchor, count in rows:
+        (title,) = (each for each in SECTIONS if each.lower().replace(" ", "-") == anchor)
+        blocks = [block for place, block in SECTIONS[title] if place != "a script of yours"]
+        lines = [line for block in blocks for line in block.splitlines() if line.strip()]
+        assert sum(not re.match(r"\s*(from|import) ", line) for line in lines) == int(count), title
 
 
 def put(copy: Path, place: str, block: str) -> None:
@@ -191,19 +201,94 @@ except SystemExit:
     assert "patches: patches of 4 x 4 pixels" in " ".join(" ".join(helped).split())
 
 
+def test_a_pretrained_encoder_stays_as_its_file_has_it(extended):
+    copy = extended("A pre-trained encoder")
+    code = (
+        """
+NETWORK, STOPS, CHOICE = None, [3], {"encoder": "pretrained", "head": "linear"}
+DATA |= CHOICE
+assert main.main(["--train", "--data", "data.npz", "--encoder", "pretrained", "--batch_size", "8"]) == 1
+assert Path("output").read_text().splitlines()[-1].startswith("main.py: error: cannot use resnet18.pth: ")
+
+from torchvision.models import resnet18
+torch.manual_seed(0)
+network = resnet18()
+network.eval()
+for layer in network.modules():
+    if isinstance(layer, torch.nn.BatchNorm2d):
+        layer.running_mean.uniform_(-0.1, 0.1), layer.running_var.uniform_(0.5, 2)
+torch.save(network.state_dict(), "resnet18.pth")
+network.fc = torch.nn.Identity()
+"""
+        + AGENTS
+        + LIFE
+        + """
+def assert_frozen(state):
+    prefix = "encoder.layers."
+    found = {name[len(prefix):]: value for name, value in state.items() if name.startswith(prefix)}
+    assert found.keys() == network.state_dict().keys()
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in found.items())
+
+assert_frozen(torch.load("whole/model.pt", weights_only=True)["model"])
+mean, std = (torch.tensor(each).view(3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+for more in ({}, {"normalisation": "group", "head": "hidden"}, {"setting": 5, "loss": "pcgrad"}):
+    agent = agent_of(momentum=0.9, weight_decay=0.1, **more)
+    heads = [each.clone() for each in agent.model.heads.parameters()]
+    agent.train_steps(2)
+    assert_frozen(agent.model.state_dict())
+    assert not any(torch.equal(*pair) for pair in zip(heads, agent.model.heads.parameters()))
+    assert all(each.grad is None for each in agent.model.encoder.parameters())
+    held = [id(each) for group in agent._optimizer.param_groups for each in group["params"]]
+    assert held == [id(each) for each in agent.model.heads.parameters()]
+    images = agent.data.train.images[:4]
+    with torch.no_grad():
+        wanted = network((images / 255 - mean) / std)
+        found = agent.model.encoder(agent.data.train.batch(torch.arange(4))[0])
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+    assert any(isinstance(each, torch.nn.GroupNorm) for each in agent.model.modules()) == ("head" in more)
+import models
+grey = torch.rand(2, 1, 8, 8)
+encoder = models.Pretrained(models.Dimensions(1, 8, [2], (0.3,), (0.2,))).train()
+given = encoder((grey - 0.3) / 0.2)
+torch.testing.assert_close(given, network((grey.expand(-1, 3, -1, -1) - mean) / std), rtol=1e-3, atol=1e-3)
+"""
+    )
+    run_python(copy, code)
+
+
 def test_an_average_of_the_weights_is_scored_saved_and_evaluated(extended):
     code = (
         """
 DATA |= {"setting": 7}
 """
+        + AGENTS
         + LIFE
         + """
+def same(one, other, close=False):
+    return all(torch.allclose(a, b) if close else torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+agent = agent_of(momentum=0.5)
+slow = [each.clone() for each in agent.model.state_dict().values()]
+for _ in range(agent.plan.steps_per_epoch):
+    agent.train_steps(1)
+    for mean, value in zip(slow, agent.model.state_dict().values()):
+        mean.copy_(0.9 * mean + 0.1 * value if mean.is_floating_point() else value)
+average = agent.average.state_dict().values()
+assert same(slow, average, close=True) and not same(average, agent.model.state_dict().values())
+plain = agent_of(setting=3)
+for network, alike in ((agent.average, True), (agent.model, False)):
+    plain.model.load_state_dict(network.state_dict())
+    assert (plain.evaluate() == agent.evaluate()) == alike
+    assert (plain.evaluate_as_trained() == agent.evaluate_as_trained()) == alike
+
 saved = torch.load("whole/model.pt", weights_only=True)
-average = saved["training"]["extra"]["module.encoder.layers.0.weight"]
-print(torch.equal(average, saved["model"]["encoder.layers.0.weight"]))
+whole = agent_of(momentum=0.5)
+list(whole.train(2))
+assert same(saved["training"]["extra"].values(), whole.average.state_dict().values())
+assert same(saved["model"].values(), whole.model.state_dict().values())
 """
     )
-    assert run_python(extended("A moving average of the weights"), code)[-1] == "False"
+    run_python(extended("A moving average of the weights"), code)
 
 
 def test_another_loss_trains_its_own_parameters_and_resumes_them(extended):
