@@ -256,6 +256,41 @@ torch.testing.assert_close(given, network((grey.expand(-1, 3, -1, -1) - mean) / 
     run_python(copy, code)
 
 
+def test_each_head_mixes_the_experts_in_its_own_way_and_goes_with_every_kind_of_loss(extended):
+    code = (
+        """
+NETWORK, CHOICE = None, {"encoder": "experts", "head": "gated", "setting": 5, "loss": "pcgrad"}
+DATA |= CHOICE
+"""
+        + AGENTS
+        + LIFE
+        + """
+agent = agent_of(precision="bf16", normalisation="group")
+agent.train_steps(2)
+agent = agent_of(lr=0.01)
+agent.train_steps(2)
+agent.model.eval()
+images, _ = agent.data.train.batch(torch.arange(8))
+with torch.no_grad():
+    features = agent.model.encoder(images)
+    mixtures = []
+    for head in agent.model.heads:
+        head.gate.weight *= 10  # apart from equal shares
+        kept, logits = [], head(features)
+        for image, row in zip(features, logits):
+            scores = [sum(w * x for w, x in zip(gate.tolist(), image.tolist())) for gate in head.gate.weight]
+            gates = np.exp([score + bias for score, bias in zip(scores, head.gate.bias.tolist())])
+            gates = torch.tensor(gates / gates.sum(), dtype=torch.float32)
+            mixture = sum(gate * image[128 * e : 128 * e + 128] for e, gate in enumerate(gates))
+            torch.testing.assert_close(head.answer(mixture), row, rtol=1e-3, atol=1e-4)
+            kept.append(mixture)
+        mixtures.append(torch.stack(kept))
+assert len(mixtures) == 2 and not torch.allclose(*mixtures, rtol=0.01)
+"""
+    )
+    run_python(extended("A mixture of experts for each task"), "import numpy as np\n" + code)
+
+
 def test_an_average_of_the_weights_is_scored_saved_and_evaluated(extended):
     code = (
         """
