@@ -75,7 +75,11 @@ class Agent:
             self.model.encoder.compile(dynamic=False)
         self.combiner = self.make_combiner(len(targets)).to(device)
         per_step = None if run.tasks_per_step == ALL else run.tasks_per_step or 1
-        self.plan = Plan(self.sources(), run.batch_size, run.seed, per_step, run.normalisation == "apart")
+        sources = self.sources()
+        if self.model.takes_task:
+            _check_single_tasks(sources, run)
+        apart = self.model.takes_task or run.normalisation == "apart"
+        self.plan = Plan(sources, run.batch_size, run.seed, per_step, apart)
         self.scorer = Scorer(data.test, torch.stack(list(scored.values())), targets)
         self.epochs: list[dict[str, Any]] = []
         self.scores: Scores | None = None
@@ -173,7 +177,8 @@ class Agent:
         """Compute the features of a batch: as the encoder returns them, and by source."""
         if self.plan.apart:
             slices = _by_source(images, sampled)
-            features = encode_apart(self.model.encoder, list(slices.values()))
+            tasks = [self.plan.sources[source].heads[0] for source in slices]
+            features = encode_apart(self.model, list(slices.values()), tasks)
             return features, dict(zip(slices, features, strict=True))
         together = self.model.encoder(images)
         return [together], _by_source(together, sampled)
@@ -588,6 +593,21 @@ class Agent:
     def _cuda_devices(self) -> list[torch.device]:
         """The GPU of the model, if it is on one."""
         return [self.data.device] if self.data.device.type == "cuda" else []
+
+
+def _check_single_tasks(sources: Sequence[Source], run: Run) -> None:
+    """Check that each image is of one task, as an encoder that takes the task needs it.
+
+    Raises:
+        UserError: it is not, or the encoder is to be compiled, which takes long for every task.
+    """
+    if any(len(source.heads) > 1 for source in sources):
+        raise UserError(
+            f"the encoder takes the task of its images, and in setting {run.setting} they are of all tasks "
+            f"at once: use --setting 3 or 4, maybe with --tasks_per_step {ALL}"
+        )
+    if run.compile:
+        raise UserError("--compile does not go with an encoder that takes the task: leave --compile out")
 
 
 def _by_source(batch: Tensor, sampled: list[int]) -> dict[int, Tensor]:

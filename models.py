@@ -144,7 +144,7 @@ class LinearHead(nn.Linear):
 class Model(nn.Module):
     """One encoder shared by several heads (hard parameter sharing, Caruana 1997).
 
-    It has no `forward`: training and scoring call the encoder, and on its features the heads that they need.
+    It has no `forward`: training and scoring call `encode`, and on its features the heads that they need.
 
     Attributes:
         encoder: images to features. It is made first, so that equal seeds give equal encoders with any heads.
@@ -171,6 +171,20 @@ class Model(nn.Module):
         self.heads = nn.ModuleList(
             head(num_features, size, **head_options) for size in dimensions.num_classes
         )
+
+    @property
+    def takes_task(self) -> bool:
+        """Whether the encoder is told which task its images are of, by an attribute of that name."""
+        return getattr(self.encoder, "takes_task", False)
+
+    def encode(self, images: Tensor, task: int) -> Tensor:
+        """Compute the features of normalised images: float32, N x C x H x W, to N x num_features.
+
+        Args:
+            images: the images.
+            task: number of the head that they train or that answers; an encoder that takes the task gets it.
+        """
+        return self.encoder(images, task) if self.takes_task else self.encoder(images)
 
 
 def make_model(dimensions: Dimensions, encoder: str, head: str) -> Model:
@@ -219,23 +233,29 @@ def averaging_layers(module: nn.Module) -> list[Any]:
     ]
 
 
-def encode_apart(encoder: nn.Module, slices: Sequence[Tensor]) -> list[Tensor]:
+def encode_apart(model: Model, slices: Sequence[Tensor], tasks: Sequence[int]) -> list[Tensor]:
     """Encode slices of a batch, each normalised by itself.
 
     Running statistics move as by one batch that has the mean of the slices' statistics, each weighted by its
     number of images. A layer would give the last slice most weight, so its momentum changes from slice to
-    slice.
+    slice; not in an encoder that takes the task, whose layers see the slices of their task.
+
+    Args:
+        model: model whose encoder computes the features.
+        slices: images of each slice.
+        tasks: task of each, as `Model.encode` takes it.
     """
-    layers = [(layer, layer.momentum) for layer in averaging_layers(encoder) if layer.momentum is not None]
+    averaging = [] if model.takes_task else averaging_layers(model.encoder)
+    layers = [(layer, layer.momentum) for layer in averaging if layer.momentum is not None]
     total = sum(map(len, slices))
     left, features = 1.0, []
     try:
-        for images in slices:
+        for images, task in zip(slices, tasks, strict=True):
             share = len(images) / total
             left -= share  # share of the slices that follow
             for layer, momentum in layers:
                 layer.momentum = momentum * share / (1 - momentum * max(left, 0.0))
-            features.append(encoder(images))
+            features.append(model.encode(images, task))
     finally:
         for layer, momentum in layers:
             layer.momentum = momentum
@@ -347,8 +367,13 @@ class Classifier(nn.Module):
         for first in range(0, len(images), size):
             part = resize(images[first : first + size], self.image_size).to(device)
             inputs = part.contiguous(memory_format=torch.channels_last).float()
-            features = self.network.encoder(inputs.mul_(self._scale).add_(self._shift))
-            of_head = {head: self.network.heads[head](features) for head, _ in self._heads_of.values()}
+            inputs = inputs.mul_(self._scale).add_(self._shift)
+            heads = {head for head, _ in self._heads_of.values()}
+            if self.network.takes_task:
+                features = {head: self.network.encode(inputs, head) for head in heads}
+            else:
+                features = dict.fromkeys(heads, self.network.encode(inputs, 0))
+            of_head = {head: self.network.heads[head](features[head]) for head in heads}
             for name, (head, logits_of) in self._heads_of.items():
                 found[name][first : first + size] = logits_of_answers(of_head[head].float(), logits_of)
         return found

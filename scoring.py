@@ -170,12 +170,12 @@ class Scorer:
             return None
         encoder: list[nn.Module] = [model.encoder] if is_estimated(model.encoder) else []
 
-        def show(batches: Iterable[np.ndarray], heads: Sequence[nn.Module] = ()) -> None:
+        def show(batches: Iterable[np.ndarray], heads: Sequence[nn.Module] = (), task: int = 0) -> None:
             # Once for all batches, as the context keeps the weights that it has cast.
             with computing_in(precision, train.labels.device):
                 for indices in batches:
                     images = train.batch(torch.from_numpy(indices).to(train.labels.device))[0]
-                    features = model.encoder(images)
+                    features = model.encode(images, task)
                     for head in heads:
                         head(features)
                     pause()
@@ -186,7 +186,7 @@ class Scorer:
             heads = list(filter(is_estimated, (model.heads[number] for number in numbers)))
             estimated = heads + encoder * own_encoder
             with _estimating(layers, estimated) as settle:
-                show(batches if tasks and estimated else (), heads)
+                show(batches if tasks and estimated else (), heads, sources[0].heads[0])
                 settle()
                 for scored, images in self._groups:
                     if both := [task for task in scored if task in tasks]:
@@ -198,8 +198,9 @@ class Scorer:
             with _estimating(layers, encoder if mixed is not None else []) as settle:
                 show(mixed if mixed is not None and encoder else ())
                 settle()
-                for sources, batches in plan.separate_batches():
-                    yield from parts_of(sources, batches, own_encoder=mixed is None)
+                for together, batches in plan.separate_batches():
+                    for sources in [[each] for each in together] if model.takes_task else [together]:
+                        yield from parts_of(sources, batches, own_encoder=mixed is None)
 
         return self._score(model, parts(), precision, None, progress, pause)
 
@@ -227,17 +228,26 @@ class Scorer:
         model.eval()
         try:
             with bar, torch.random.fork_rng([device] if device.type == "cuda" else []), closing(parts):
-                for tasks, images in parts:
+                for tasks, images in self._by_task(parts) if model.takes_task else parts:
                     for batch in images.split(answered):
                         with computing_in(precision, device):
                             inputs = [self._images.batch(part)[0] for part in batch.split(encoded)]
-                            features = torch.cat([model.encoder(part) for part in inputs])
+                            head = self._head_of[tasks[0]]
+                            features = torch.cat([model.encode(part, head) for part in inputs])
                             self._answer(model, features, tasks, batch, right, losses, found)
                         bar.update(len(batch))
                         pause()
         finally:
             model.train(was_training)
         return self._scores(right.cpu(), losses.cpu())
+
+    def _by_task(self, parts: Iterable[Part]) -> Generator[Part]:
+        """The same parts, with one task in each."""
+        for tasks, images in parts:
+            for task in tasks:
+                members = images[self._tasks[task][self._images.labels[images]] >= 0]
+                if len(members):
+                    yield [task], members
 
     def _answer(
         self,

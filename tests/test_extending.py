@@ -291,6 +291,82 @@ assert len(mixtures) == 2 and not torch.allclose(*mixtures, rtol=0.01)
     run_python(extended("A mixture of experts for each task"), "import numpy as np\n" + code)
 
 
+def test_each_task_has_batch_norm_statistics_that_no_other_task_touches(extended):
+    code = (
+        """
+import copy
+from errors import UserError
+NETWORK, CHOICE = None, {"encoder": "per_task", "tasks_per_step": 2}
+DATA |= CHOICE
+"""
+        + AGENTS
+        + LIFE
+        + """
+def loss_of(model, task, images, labels):
+    logits = model.heads[task](model.encoder(images, task))
+    return torch.nn.functional.cross_entropy(logits, agent._targets[task][labels])
+
+agent, drawn = agent_of(momentum=0.5, weight_decay=0.1), set()
+for step in range(agent.plan.steps_per_epoch):
+    agent._plan_epoch()
+    slow, (images, labels) = copy.deepcopy(agent.model), agent._batch()
+    sampled = agent._sampled[step].tolist()
+    drawn.add(frozenset(sampled))
+    agent.train_steps(1)
+    for task in dict.fromkeys(sampled):
+        mine = [i for i in range(8) if sampled[i // 4] == task]
+        loss = loss_of(slow, task, images[mine], labels[mine]).item()
+        assert abs(agent.task_losses[step, task].item() - loss) < 1e-4
+    for task, (norms, before) in enumerate(zip(agent.model.encoder.norms, slow.encoder.norms)):
+        for name, buffer in norms.named_buffers():
+            torch.testing.assert_close(buffer, dict(before.named_buffers())[name], rtol=1e-4, atol=1e-5)
+        moved = any(not torch.equal(*pair) for pair in zip(norms.parameters(), before.parameters()))
+        assert moved == (task in sampled)
+assert len(drawn) > 1, drawn
+
+def scores(model):
+    test = agent.data.test
+    images, labels = test.batch(torch.arange(len(test)))
+    with torch.no_grad():
+        return [loss_of(model.eval(), task, images, labels).item() for task in range(2)]
+
+def close(one, other):
+    return all(abs(a - b) < 1e-4 for a, b in zip(one, other, strict=True))
+
+slow = copy.deepcopy(agent.model)
+usual = scores(slow)
+assert close(agent.evaluate().loss, usual)
+((_, batches),) = agent.plan.separate_batches()  # both tasks have the same images
+for task in range(2):
+    norms = slow.encoder.norms[task].train()
+    for layer in [each for part in (norms, slow.heads[task].train()) for each in part.modules()]:
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.reset_running_stats()
+            layer.momentum = None
+    with torch.no_grad():
+        for batch in batches:
+            slow.heads[task](slow.encoder(agent.data.train.batch(torch.from_numpy(batch))[0], task))
+again = scores(slow)
+assert close(agent.evaluate_as_trained().loss, again) and not close(usual, again)
+
+for more in ({"setting": 0}, {"setting": 1}, {"setting": 2, "task": 1}):
+    agent_of(**more | {"tasks_per_step": None}).train_steps(1)
+for more in ({"normalisation": "group"}, {"tasks_per_step": "all", "loss": "pcgrad", "precision": "bf16"}):
+    agent_of(**more).train_steps(1)
+for more in ({"setting": 5}, {"setting": 6}, {"compile": True}):
+    try:
+        agent_of(**{"tasks_per_step": None} | more)
+        raise AssertionError(more)
+    except UserError as error:
+        print(error)
+"""
+    )
+    *_, five, six, compiled = run_python(extended("Batch normalisation for each task"), code)
+    assert "use --setting 3 or 4" in five
+    assert "setting 6" in six
+    assert "leave --compile out" in compiled
+
+
 def test_an_average_of_the_weights_is_scored_saved_and_evaluated(extended):
     code = (
         """

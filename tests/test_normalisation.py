@@ -127,17 +127,18 @@ class Partly(SmallEncoder):
 
 def test_slices_leave_frozen_statistics_and_every_momentum_alone():
     torch.manual_seed(0)
-    encoder = Partly(Dimensions(3, 8, [2])).train()
+    model = Model(Dimensions(3, 8, [2]), Partly).train()
+    encoder = model.encoder
     first, second = norms(encoder)
     slices = [torch.randn(size, 3, 8, 8) for size in (2, 3, 4)]
-    encode_apart(encoder, slices)
+    encode_apart(model, slices, [0] * 3)
     assert torch.equal(first.running_mean, torch.zeros(8))
     assert (first.momentum, second.momentum) == (0.1, None)
     assert second.running_mean.any()
     second.momentum = 0.2
     encoder.fails = True
     with pytest.raises(ValueError, match="too few"):
-        encode_apart(encoder, slices)
+        encode_apart(model, slices, [0] * 3)
     assert (first.momentum, second.momentum) == (0.1, 0.2)
 
 
