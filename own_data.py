@@ -195,7 +195,7 @@ def _labels(archive: NpzFile, name: str) -> np.ndarray:
     labels = _plain(archive, name, "iu", "whole numbers")
     if labels.ndim not in (1, 2) or not labels.size:
         raise _WrongError(
-            f"has {name} of shape {labels.shape}: it must be a number per image, or a row of one per task"
+            f"has {name} of shape {labels.shape}: it must be {_shapes_of_labels(archive, name)}"
         )
     if labels.min() < 1 - labels.ndim:
         none = ", and -1 stands for none" if labels.ndim == 2 else ""
@@ -206,6 +206,12 @@ def _labels(archive: NpzFile, name: str) -> np.ndarray:
             f"has the label {labels.max()} in {name}: there can be at most {MOST_CLASSES} {what}"
         )
     return labels.astype(np.int64)
+
+
+def _shapes_of_labels(archive: NpzFile, name: str) -> str:
+    """The shapes that labels can have beside the images of a file, in words."""
+    count = read_header(archive, IMAGES[LABELS.index(name)])[0][0] or "N"
+    return f"({count},), a label per image, or ({count}, T), a label per image and task"
 
 
 def _image_shape(archive: NpzFile) -> dict[str, tuple[int, ...]]:
@@ -239,13 +245,15 @@ def _read_spec(archive: NpzFile, path: Path) -> DataSpec:
     for images, label in zip(IMAGES, LABELS, strict=True):
         if shapes[images][0] != len(labels[label]):
             raise _WrongError(
-                f"has {shapes[images][0]} {images} and {len(labels[label])} {label}: give one per image"
+                f"has {shapes[images][0]} {images} and {label} of shape {labels[label].shape}: it must be "
+                f"{_shapes_of_labels(archive, label)}"
             )
     train, test = (labels[name].shape for name in LABELS)
     if train[1:] != test[1:]:
         raise _WrongError(
-            f"has train_labels of shape {train} and test_labels of shape {test}: both must be N, or N x T "
-            f"with a column per task"
+            f"has train_labels of shape {train} and test_labels of shape {test}: they must be ({train[0]},) "
+            f"and ({test[0]},), a label per image, or ({train[0]}, T) and ({test[0]}, T), a label per image "
+            "and task"
         )
     has_classes = len(train) == 1
     question, tasks, classes = (_by_class if has_classes else _by_row)(archive, labels)

@@ -306,15 +306,18 @@ def without(labels: np.ndarray, task: int, answer: int) -> np.ndarray:
 
 
 BAD = {
-    "rows and numbers": ({"test_labels": TEST[:, 0] * 0}, "test_labels of shape (3,): both must be"),
+    "rows and numbers": (
+        {"test_labels": TEST[:, 0] * 0},
+        "test_labels of shape (3,): they must be (5,) and (3,), a label per image, or (5, T) and (3, T)",
+    ),
     "numbers and rows": ({"train_labels": TRAIN[:, 0]}, "train_labels of shape (5,) and"),
-    "another number of columns": ({"test_labels": TEST[:, :1]}, "test_labels of shape (3, 1): both must be"),
+    "another number of columns": ({"test_labels": TEST[:, :1]}, "test_labels of shape (3, 1): they must be"),
     "no columns": (
         {"train_labels": TRAIN[:, :0], "test_labels": TEST[:, :0]}, "train_labels of shape (5, 0)"
     ),
-    "3 dimensions": ({"train_labels": TRAIN[..., None]}, "train_labels of shape (5, 2, 1)"),
+    "3 dimensions": ({"train_labels": TRAIN[..., None]}, "shape (5, 2, 1): it must be (5,), a label"),
     "float labels": ({"train_labels": TRAIN / 2}, "train_labels of type float64"),
-    "a row too few": ({"train_labels": TRAIN[1:]}, "5 train_images and 4 train_labels"),
+    "a row too few": ({"train_labels": TRAIN[1:]}, "and train_labels of shape (4, 2): it must be (5,), a"),
     "a table": ({"tasks": [(0, 1), (1, 0)]}, "has tasks, which does not go with labels for each task"),
     "names of classes": ({"class_names": ["a", "b"]}, "has class_names, which does not go"),
     "too few names": ({"task_names": ["a"]}, "1 task_names, and labels for 2 tasks"),

@@ -614,7 +614,7 @@ BAD = {
     "other sizes": ({"test_images": GOOD["test_images"][:, 1:, 1:]}, "test_images of shape"),
     "other channels": ({"test_images": GOOD["test_images"][..., :1]}, "test_images of shape"),
     **{f"one too few {name}": ({name: GOOD[name][1:]}, str(count - 1)) for name, count in COUNTS.items()},
-    "no images": ({name: GOOD[name][:0] for name in GOOD}, "labels of shape"),
+    "no images": ({name: GOOD[name][:0] for name in GOOD}, "labels of shape (0,): it must be (N,)"),
     "labels of 2 dimensions": ({"train_labels": GOOD["train_labels"][:, None]}, "train_labels of shape"),
     "one label": ({"test_labels": np.array(1)}, "test_labels of shape"),
     **{
