@@ -570,18 +570,23 @@ def check_batch_size(run: Run) -> str | None:
         return None
     if run.batch_size == 1:
         return "--batch_size 1 cannot train: batch normalisation needs at least 2 images to a batch"
-    sizes = run.spec.training_sets(run.setting, run.task)
-    used = {
-        task: size for task, size in sizes.items() if task is None or not run.weights or run.weights[task] > 0
-    }
-    smallest = min(used, key=lambda task: used[task])
-    if run.batch_size <= used[smallest]:
+    smallest, size = _smallest_training_set(run)
+    if run.batch_size <= size:
         return None
     name = "the training set" if smallest is None else f"task {smallest} ({list(run.spec.tasks)[smallest]})"
     return (
         f"--batch_size {run.batch_size} is larger than {name} of {run.spec.title}, which has "
-        f"{used[smallest]} images, so that no batch would be full: use at most {used[smallest]}"
+        f"{size} images, so that no batch would be full: use at most {size}"
     )
+
+
+def _smallest_training_set(run: Run) -> tuple[int | None, int]:
+    """Task and number of images of the smallest training set of a run; None is the set of all images."""
+    sizes = run.spec.training_sets(run.setting, run.task)
+    used = {
+        task: size for task, size in sizes.items() if task is None or not run.weights or run.weights[task] > 0
+    }
+    return min(used.items(), key=lambda each: each[1])
 
 
 def check_tasks_per_step(run: Run) -> str | None:
@@ -601,8 +606,19 @@ def check_tasks_per_step(run: Run) -> str | None:
         return None
     return (
         f"--tasks_per_step {count} does not split a batch of {size} images into equal slices of at least 2: "
-        f"use {', '.join(map(str, valid))}, or another --batch_size"
+        f"use {' or '.join(filter(None, (', '.join(map(str, valid)), _batch_sizes(run, count))))}"
     )
+
+
+def _batch_sizes(run: Run, count: int) -> str:
+    """The batch sizes next to that of a run that split into slices for some tasks, as options.
+
+    The result is empty if such a batch would be larger than a training set.
+    """
+    slices = run.batch_size // count
+    sizes = sorted({max(2, each) * count for each in (slices, slices + 1)})
+    fitting = [str(size) for size in sizes if size <= _smallest_training_set(run)[1]]
+    return f"--batch_size {' or '.join(fitting)}" if fitting else ""
 
 
 def _check_all_tasks(run: Run, size: int, num_tasks: int) -> str | None:
@@ -614,11 +630,10 @@ def _check_all_tasks(run: Run, size: int, num_tasks: int) -> str | None:
         )
     if size % num_tasks == 0 and size >= 2 * num_tasks:
         return None
-    below = max(2, size // num_tasks) * num_tasks
     return (
         f"--tasks_per_step {ALL} splits a batch among the {num_tasks} tasks of {run.spec.name}, at least 2 "
-        f"images for each, and {size} does not split like that: use --batch_size {below} or "
-        f"{below + num_tasks}, say"
+        f"images for each, and {size} does not split like that: use "
+        f"{_batch_sizes(run, num_tasks) or '--tasks_per_step with a number'}"
     )
 
 

@@ -6,6 +6,7 @@ One task a step is compared with the experiment as it is defined.
 import copy
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from made_up import options_of
 from errors import CommandError
 from models import Dimensions
 from options import OPTIONS, make_run, read_options
+from tasks import DATA_SETS
 
 
 @pytest.mark.parametrize(("setting", "count"), [(3, 2), (3, 4), (4, 16)])
@@ -137,9 +139,14 @@ def test_what_parts_a_batch_into_slices_of_at_least_two_is_taken_and_named(cifar
         if count in fits:
             assert make_run("train", given).tasks_per_step == count
         else:
-            named = f"use {', '.join(map(str, fits))}, or another --batch_size$"
+            splits = range(2 * count, 4 * batch_size + 9, count)  # batch sizes of equal slices of at least 2
+            below = [size for size in splits if size < batch_size][-1:]
+            near = [*below, next(size for size in splits if size > batch_size)]
+            named = f"use {', '.join(map(str, fits))} or --batch_size {' or '.join(map(str, near))}$"
             with pytest.raises(CommandError, match=rf"^--tasks_per_step {count} .* {named}"):
                 make_run("train", given)
+            for size in near:
+                assert make_run("train", given | {"batch_size": size}).tasks_per_step == count
 
 
 @pytest.mark.parametrize("setting", [0, 1, 2, 5, 6])
@@ -149,6 +156,16 @@ def test_a_setting_that_draws_nothing_refuses_it(program, setting):
     assert refused.code == 2
     assert "--tasks_per_step goes with --setting 3 and 4 only" in refused.err
     assert one_line(refused)
+
+
+def test_no_batch_size_is_named_that_would_be_larger_than_a_training_set():
+    given = {"setting": 3, "data": 1, "synthetic": True, "batch_size": 160}
+    for count, named in ((3, " or --batch_size 159$"), (81, ", 80$")):
+        with pytest.raises(CommandError, match=named):
+            make_run("train", given | {"tasks_per_step": count})
+    few = replace(DATA_SETS[1], train_counts=(5,) * 100)  # 25 images a task, and 40 for 2 of each of 20
+    with pytest.raises(CommandError, match=r"use --tasks_per_step with a number$"):
+        make_run("train", given | {"batch_size": 25, "tasks_per_step": "all"}, spec=few)
 
 
 def test_a_task_still_has_to_fill_a_whole_batch(program):
