@@ -244,7 +244,14 @@ class Agent:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the next step."""
-        progress = self.steps_done / (self.run.epochs * self.plan.steps_per_epoch)
+        return self._learning_rate_at(self.steps_done / (self.run.epochs * self.plan.steps_per_epoch))
+
+    def learning_rate_of(self, epoch: int) -> float:
+        """Learning rate of the first step of an epoch, numbered from 1."""
+        return self._learning_rate_at((epoch - 1) / self.run.epochs)
+
+    def _learning_rate_at(self, progress: float) -> float:
+        """Learning rate after a share of the steps of the run."""
         return self.run.lr * SCHEDULES[self.run.schedule].rate(progress)
 
     @property
@@ -278,7 +285,7 @@ class Agent:
         """
         num_steps = self.plan.steps_per_epoch
         total, done = epochs * num_steps, self.steps_done
-        with tqdm(total=total, initial=done, desc="training", unit="steps", disable=None) as bar:
+        with tqdm(total=total, initial=done, desc="training", unit="steps", smoothing=0, disable=None) as bar:
 
             def advance() -> None:
                 bar.update()

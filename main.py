@@ -39,7 +39,10 @@ MODES = {
 }
 
 REQUIRED = ("torch", "torchvision", "numpy", "tqdm", "filelock")
-"""The packages that the program imports, except torchjd, which only some losses need."""
+"""The packages that every training imports."""
+
+OPTIONAL = ("torchjd", "tensorboard")
+"""Those that only some losses and --tensorboard need."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -178,7 +181,9 @@ def outside_cause(error: Exception) -> str | None:
         return f"there is not enough memory{where}: free some, or use a smaller --batch_size or --image_size"
     package = failed_import(error)
     if package:
-        install = f'"torchjd[full]=={TORCHJD}.*"' if package == "torchjd" else "-r requirements.txt"
+        install = {"torchjd": f'"torchjd[full]=={TORCHJD}.*"', "tensorboard": "--upgrade tensorboard"}.get(
+            package, "-r requirements.txt"
+        )
         return f"{package} cannot be imported ({type(error).__name__}: {text}): pip install {install}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}; give another path"
@@ -201,7 +206,7 @@ def failed_import(error: Exception) -> str | None:
     if str(error) == "Numpy is not available":  # PyTorch was built for another version
         names.append("numpy")
     packages = (name.partition(".")[0] for name in reversed(names))  # one may have imported the next
-    return next((package for package in packages if package in (*REQUIRED, "torchjd")), None)
+    return next((package for package in packages if package in (*REQUIRED, *OPTIONAL)), None)
 
 
 def main(

@@ -7,7 +7,7 @@ groups by follow from this. To add an option, add a line there and use `run.NAME
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -145,12 +145,14 @@ class Run:
         spec: the data set.
         values: value of each option, by name.
         table: table of options.
+        given: names of the options that were given.
     """
 
     mode: str
     spec: DataSpec
     values: Mapping[str, Any]
     table: Sequence[Option]
+    given: Collection[str]
 
     def __getattr__(self, name: str) -> Any:
         if name in vars(self).get("values", {}):
@@ -223,7 +225,7 @@ def make_run(
             values[option.name] = option.default_for(spec, values)
         if mode != "eval":
             values[option.name] = option.settle(values[option.name], values)
-    run = Run(mode, replace(spec, validation=values["validation"] or 0.0), values, table)
+    run = Run(mode, replace(spec, validation=values["validation"] or 0.0), values, table, tuple(given))
     for option in table:
         if option.goes_with(values) and (problem := option.check(run)):
             raise CommandError(problem)
@@ -756,7 +758,9 @@ OPTIONS = (
         words="none", metavar="WORDS", decides="training",
     ),
     Option(
-        "verbose", MAIN, "print the accuracies after each epoch; with --report, every task", decides="nothing"
+        "verbose", MAIN,
+        "print accuracies, losses, learning rate and seconds after each epoch; with --report, every task",
+        decides="nothing",
     ),
     Option(
         "weights", RECIPE, "what each task weighs, scaled to sum to 1", AT_LEAST_0,
@@ -861,6 +865,10 @@ OPTIONS = (
     Option(
         "predictions", FILES, "with --eval, save the logits and answers of every image in a file",
         NPZ_PATH, metavar="FILE.npz", decides="nothing", check=check_predictions,
+    ),
+    Option(
+        "tensorboard", FILES, "save learning rate, losses and accuracies of every epoch for TensorBoard",
+        decides="nothing",
     ),
     Option(
         "gradients", FILES, "record, once an epoch, how much the gradients of the tasks agree",

@@ -6,7 +6,7 @@ from typing import Any
 
 from errors import UserError
 from options import Option, Run, as_given, differing
-from storage.files import FILES, HISTORY, MODEL
+from storage.files import FILES, HISTORY, MODEL, event_files
 from storage.history import History, read_history
 
 
@@ -17,12 +17,14 @@ def check_directory(run: Run) -> None:
         UserError: there is another run in it, or something else is in the way.
     """
     there = [run.save_path / name for name in FILES if (run.save_path / name).exists()]
-    for path in there:
+    events = event_files(run.save_path)
+    for path in [*there, *events]:
         if not path.is_file():
             raise UserError(f"{path} is in the way and is not a file: move it, or give another --save_path")
-    if there and not (run.resume or run.overwrite):
+    names = [path.name for path in there] + ["event files"] * bool(events)
+    if names and not (run.resume or run.overwrite):
         raise UserError(
-            f"there is a run in {run.save_path} already ({' and '.join(path.name for path in there)}): "
+            f"there is a run in {run.save_path} already ({' and '.join(names)}): "
             "continue it with --resume, replace it with --overwrite, or give another --save_path"
         )
 

@@ -6,6 +6,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 """Where Linux shows control groups, by which containers and schedulers limit processes."""
+
+PROCESSOR = Path("/proc/cpuinfo")
+"""Where Linux describes the processor."""
 
 MEMORY_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -51,6 +55,14 @@ def free_memory() -> float:
                 reclaimable = _count(f"^{cache} ([0-9]+)$", _read(group / "memory.stat")) or 0
                 free.append(max(0, limit - usage + reclaimable))
     return min(free)
+
+
+def has_bf16() -> bool:
+    """Whether the processor has instructions for bf16: AVX512-BF16 or AMX, as far as Linux tells."""
+    with suppress(OSError), open(PROCESSOR, encoding="utf-8", errors="replace") as file:
+        flags = next((line for line in file if line.startswith("flags")), "")
+        return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
+    return False
 
 
 def _groups(controller: str) -> Iterator[Path]:
@@ -111,7 +123,7 @@ def environment(device: "torch.device", num_threads: int, compiled: bool) -> dic
 def _processor() -> str:
     """Name of the CPU, if the system tells it."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        with open(PROCESSOR, encoding="utf-8", errors="replace") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     except OSError:  # not Linux
         names = []

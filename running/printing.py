@@ -1,7 +1,8 @@
 """The lines that a run prints about its scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from running.streams import print_message, print_result
 from settings import SETTINGS
@@ -19,6 +20,25 @@ def accuracy_line(setting: int, accuracy: Sequence[float]) -> str:
     It has one number, or a list with one per task.
     """
     return f"Accuracy: {accuracy[0] if SETTINGS[setting].single_score else list(accuracy)}"
+
+
+def print_epoch(record: Mapping[str, Any], num_epochs: int, learning_rate: float, scored_on: str) -> None:
+    """Print what an epoch came to and how long it took.
+
+    Args:
+        record: record of the epoch.
+        num_epochs: number of epochs of the run.
+        learning_rate: learning rate of the epoch's first step.
+        scored_on: `test` or `validation`: the images that the accuracies are of.
+    """
+    accuracy, losses = record["accuracy"], record["test_loss"]
+    kind = f"{'mean ' * (len(accuracy) > 1)}{'validation ' * (scored_on == 'validation')}accuracy"
+    scored = f", {scored_on} loss {fmean(losses):.4f}" if None not in losses else ""
+    print_message(
+        f"epoch {record['epoch']} of {num_epochs}: {kind} {fmean(accuracy):.4f}, training loss "
+        f"{record['loss']:.4f}{scored}, learning rate {learning_rate:.4g}, "
+        f"{record['seconds'] + record['evaluation_seconds']:.1f} seconds"
+    )
 
 
 def print_scores(

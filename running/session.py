@@ -13,7 +13,9 @@ import torch
 from agents import Network, make_agent
 from errors import UserError
 from options import Run
-from running.printing import accuracy_line, print_scores
+from running.curves import Curves
+from running.hint import with_hint
+from running.printing import accuracy_line, print_epoch, print_scores
 from running.provenance import code_of, warn_of_other_code
 from running.released import known_as
 from running.resuming import find_checkpoint, restore
@@ -53,6 +55,10 @@ class Session:
             print_message(f"there is no {run.save_path / MODEL} to resume from: starting from the beginning")
         sessions = restore(self.agent, checkpoint, code) if checkpoint else []
         self.writer = Writer(self.agent, sessions, code, has_history)
+        self._curves = Curves(self.agent) if run.tensorboard else None
+        self._pause = signals.check
+        if not (checkpoint or has_history):
+            self._pause = with_hint(self.agent, signals.check)
 
     def train(self) -> None:
         """Train to the last epoch, save, and print the result.
@@ -85,8 +91,10 @@ class Session:
                 f"accuracy is {fmean(kept['accuracy']):.4f}"
             )
         if trains:
+            curves = f"event files in {run.save_path}" if self._curves else ""
+            saved = " and ".join(filter(None, (files, curves)))
             print_message(
-                f"saved {files}" if files else "saved nothing: --save_model and --save_history save"
+                f"saved {saved}" if saved else "saved nothing: --save_model and --save_history save"
             )
         print_result(accuracy_line(run.setting, accuracy))
 
@@ -98,7 +106,9 @@ class Session:
         agent, run, writer = self.agent, self.run, self.writer
         last_saved = time.monotonic()
         try:
-            for record in agent.train(run.epochs, pause=self._signals.check):
+            for record in agent.train(run.epochs, pause=self._pause):
+                if self._curves:
+                    self._curves.draw(record)
                 if record["epoch"] < run.epochs:
                     due = time.monotonic() - last_saved >= self._save_interval
                     writer.save(model=due)
@@ -107,6 +117,8 @@ class Session:
                 if run.verbose:
                     line = accuracy_line(run.setting, record["accuracy"])
                     self._give(f"[Epoch {record['epoch']}] {line}")
+                    rate = agent.learning_rate_of(record["epoch"])
+                    print_epoch(record, run.epochs, rate, run.spec.scored_on)
         except Stopped as stopped:
             files = writer.save(model=True)
             num_steps = agent.plan.steps_per_epoch
@@ -115,6 +127,9 @@ class Session:
         except OSError:  # from a progress bar; printing and saving raise UserError
             writer.save(model=True)
             raise
+        finally:
+            if self._curves:
+                self._curves.close()
 
     def _give(self, result: str) -> None:
         """Print a result during training.

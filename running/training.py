@@ -38,7 +38,7 @@ def train(
         print_finished(run, history)
         return
     check_installed(run)
-    saves = run.save_model or run.resume or run.save_history
+    saves = run.save_model or run.resume or run.save_history or run.tensorboard
     with reserved(run.save_path) if saves else nullcontext():
         if saves:
             check_directory(run)
@@ -48,11 +48,16 @@ def train(
 
 
 def check_installed(run: Run) -> None:
-    """Check that the packages which --loss needs are installed.
+    """Check that the packages which --loss and --tensorboard need are installed.
 
     Raises:
         UserError: one is not, or has another version.
     """
+    if run.tensorboard and find_spec("tensorboard") is None:
+        raise UserError(
+            "--tensorboard needs the package tensorboard, which cannot be found here: pip install "
+            "tensorboard, or leave --tensorboard out"
+        )
     packages = LOSSES[split_loss(run.loss)[0]].packages if run.loss else ()
     missing = [name for name in packages if find_spec(name) is None]
     if missing:

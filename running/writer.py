@@ -9,7 +9,7 @@ from models import describe_inference
 from running.machine import environment
 from scoring import Scores
 from storage.checkpoint import Checkpoint, packed, write_checkpoint
-from storage.files import FILES, check_room, remove
+from storage.files import FILES, check_room, event_files, remove
 from storage.history import History, describe, write_history
 
 
@@ -59,9 +59,10 @@ class Writer:
 
     def delete_earlier(self) -> None:
         """Delete the files of an earlier run, if this one writes any."""
-        if self.saves_model or self._saves_history:
-            remove(self._model_path)
-            remove(self._history_path)
+        run = self._agent.run
+        if self.saves_model or self._saves_history or run.tensorboard:
+            for path in (self._model_path, self._history_path, *event_files(run.save_path)):
+                remove(path)
 
     def save(self, model: bool, finished: bool = False) -> str:
         """Write the files that are asked for.

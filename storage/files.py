@@ -16,6 +16,9 @@ from errors import UserError
 MODEL, HISTORY = FILES = ("model.pt", "history.json")
 """The files of a run, in its directory."""
 
+EVENTS = "events.out.tfevents.*"
+"""Names of the event files of --tensorboard, several of which a run may have."""
+
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary file counts as left by a killed process."""
 
@@ -94,6 +97,11 @@ def _delete_abandoned(target: Path) -> None:
                 with suppress(OSError):
                     if time.time() - path.stat().st_mtime > ABANDONED:
                         path.unlink()
+
+
+def event_files(directory: Path) -> list[Path]:
+    """The event files in the directory of a run."""
+    return sorted(directory.glob(EVENTS))
 
 
 def remove(path: Path) -> None:

@@ -20,9 +20,11 @@ import pytest
 
 import main
 import reporting
+import running.hint
 from tasks import DATA_SETS, DataSpec
 
 sys.dont_write_bytecode = False
+running.hint.LONG = float("inf")  # or a slow machine would give the hint
 
 if TYPE_CHECKING:  # else where it is used, as the process that only hands out the tests needs no torch
     from made_up import Report
