@@ -17,8 +17,8 @@ from running.streams import print_message
 
 TOP = Path(__file__).resolve().parents[1]
 
-UNRELATED = (TOP / "reporting", TOP / "running" / "released.py")
-"""Imported code that decides no result: reports, and the list of fingerprints itself."""
+UNRELATED = (TOP / "reporting", TOP / "pictures.py", TOP / "running" / "released.py")
+"""Imported code that decides no result: reports, what writes a FILE.npz, and the list of fingerprints."""
 
 PLAIN = (bool, int, float, str, tuple, list)
 
