@@ -2,6 +2,7 @@
 
 import copy
 import json
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from helpers import NARROW, UNSCORED, error_line, one_line, result_of, write_data
 from test_agents import StopAfter
 
+import agents
 import models
 from agents import make_agent
 from data import load
@@ -170,6 +172,56 @@ def test_what_uses_the_model_uses_the_kept_epoch(program, own_file, whole):
     again = program("--train", *words(**given(own_file)), "--resume", "--save_history", "--save_path", whole)
     assert again.accuracy == f"Accuracy: {last}"
     path.unlink()
+
+
+class Averaged(agents.SummedLossAgent):
+    """Scores a moving average of the weights, which is saved besides the network."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        average = torch.optim.swa_utils.get_ema_multi_avg_fn(0.5)
+        self.average = torch.optim.swa_utils.AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+
+    def after_step(self) -> None:
+        self.average.update_parameters(self.model)
+
+    @property
+    def scored_model(self) -> models.Model:
+        return self.average.module
+
+    def get_extra_state(self) -> dict:
+        return self.average.state_dict()
+
+    def set_extra_state(self, state: dict) -> None:
+        self.average.load_state_dict(state)
+
+
+def test_what_is_scored_in_place_of_the_network_is_kept_with_it(program, own_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(agents, "SummedLossAgent", Averaged)
+    start(tmp_path / "whole", own_file, seed=2)
+    for steps in (3 * STEPS + 10, 10**9):
+        with suppress(Stopped):
+            start(tmp_path / "parts", own_file, steps, seed=2)
+    assert result_of(tmp_path / "parts") == result_of(tmp_path / "whole")
+    states = [content_of(tmp_path / name) for name in ("whole", "parts")]
+    for state in states:
+        assert weights(state["inference"]["weights"]) == weights(state["training"]["kept"]["weights"])
+        assert weights(state["inference"]["weights"]) != weights(state["model"])
+        assert weights(state["inference"]["weights"]) == weights(states[0]["inference"]["weights"])
+        assert weights(state["training"]["extra"]) == weights(states[0]["training"]["extra"])
+    history = json.loads((tmp_path / "parts" / "history.json").read_text())
+    kept, last = (history["epochs"][epoch - 1]["accuracy"] for epoch in (history["kept_epoch"], EPOCHS))
+    assert kept != last
+    path = tmp_path / "p.npz"
+    line = ("--data", own_file, "--setting", 5, "--save_path", tmp_path / "parts", "--predictions", path)
+    assert program("--eval", *line).accuracy == f"Accuracy: {kept}"
+    images = torch.from_numpy(np.load(own_file)["train_images"]).permute(0, 3, 1, 2)
+    for task, logits in enumerate(
+        models.load(tmp_path / "parts" / "model.pt", NARROW).answers(images).values()
+    ):
+        predictions = np.load(path)
+        expected = logits[predictions[f"indices_{task}"]]
+        np.testing.assert_allclose(predictions[f"logits_{task}"], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_last_line_is_the_last_epochs_and_a_message_says_which_is_kept(program, own_file, tmp_path):
