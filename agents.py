@@ -585,6 +585,8 @@ class Agent:
         """
         like = {name: state for name, state in self.scored_state().items() if name != "network"}
         check_alike(kept, like, "kept")
+        if like["weights"] is None and kept["weights"] is not None:
+            raise FieldError("kept.weights does not belong there")
         check_finite(kept, "kept")
         if self.epochs:
             self.kept = {"network": network, **kept}

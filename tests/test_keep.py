@@ -263,6 +263,7 @@ WRONG = {
         {"heads.0.3.bias": torch.tensor([torch.nan, 0])}
     ),
     "nothing kept": lambda training: training.pop("kept"),
+    "weights where there are no others": lambda training: training["kept"].update(weights={}),
     "more kept": lambda training: training["kept"].update(more=1),
     "other things kept": lambda training: training["kept"].update(extra={"x": torch.ones(1)}),
     "no dictionary kept": lambda training: training.update(kept=[1]),

@@ -169,6 +169,19 @@ def test_a_file_that_is_there_is_replaced_only_if_asked_for(program, model, tmp_
     assert files["table"].read_bytes() == before
 
 
+def test_a_model_of_a_gpu_is_evaluated_on_the_cpu(program, model, tmp_path):
+    content = torch.load(model[-1] / "model.pt", weights_only=True)
+    assert {tensor.device.type for tensor in content["model"].values()} == {
+        "cpu"
+    }  # on whatever device it was
+    content["options"]["device"] = "cuda:0"
+    torch.save(content, tmp_path / "model.pt")
+    line = (*model[:-1], tmp_path, "--device", "cpu", "--predictions")
+    outcomes = [program(*line, tmp_path / "a.npz"), program(*model, "--predictions", tmp_path / "b.npz")]
+    assert outcomes[0].accuracy == outcomes[1].accuracy
+    assert np.array_equal(*(np.load(tmp_path / name)["logits_0"] for name in ("a.npz", "b.npz")))
+
+
 def test_directories_are_made_and_go_again_if_nothing_comes_of_it(program, model, tmp_path):
     path = tmp_path / "a" / "b" / "p.npz"
     missing = (*model[:-1], tmp_path / "no model", "--predictions", path)
