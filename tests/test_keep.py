@@ -108,7 +108,7 @@ def test_the_last_weights_and_everything_else_are_those_of_a_run_without(own_fil
     assert grouping(OPTIONS, records[0].options) == grouping(OPTIONS, records[1].options)
 
 
-MOMENTS = [(2,), (STEPS + 1,), (2 * STEPS + 3, STEPS), (4 * STEPS, 3, 4)]
+MOMENTS = [(2, STEPS - 1), (2 * STEPS + 3, STEPS), (4 * STEPS, 3, 4)]
 """After how many steps and batches of an evaluation each session is stopped."""
 
 

@@ -26,7 +26,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
     return {
         "table": write_data(folder / "table.npz", [16, 24, 8, 16, 16], size=9, tasks=TABLE),
         "shared": write_data(folder / "shared.npz", [16] * 5, size=9, tasks=SHARED),
-        "labels": write_labels(folder / "labels.npz", *(random.randint(-1, 2, (60, 2)) for _ in range(2))),
+        "labels": write_labels(folder / "labels.npz", *(random.randint(-1, 2, (60, 3)) for _ in range(2))),
     }
 
 
@@ -112,7 +112,7 @@ def test_held_out_images_are_those_that_training_did_not_see(program, files, tmp
         return {image.tobytes() for image in np.ascontiguousarray(images)}
 
     trained = flat(data.train.images.permute(0, 2, 3, 1).numpy())
-    scored = set().union(*(flat(content["train_images"][given[f"indices_{task}"]]) for task in (0, 1)))
+    scored = set().union(*(flat(content["train_images"][given[f"indices_{task}"]]) for task in range(3)))
     assert not trained & scored
     assert len(trained | scored) == (content["train_labels"] >= 0).any(axis=1).sum()
     again = program("--eval", *line, "--validation", 0, "--predictions", tmp_path / "test.npz")
