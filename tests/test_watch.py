@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import threading
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -88,6 +89,15 @@ def test_event_files_hold_what_the_history_holds(program, tmp_path, line, settin
         assert program(*command, tmp_path / "without", "--save_model").code == 0
         assert result_of(tmp_path / "with") == result_of(tmp_path / "without")
         assert event_files(tmp_path / "without") == []
+
+
+def test_an_epoch_is_on_the_disk_as_soon_as_it_has_ended(program, tmp_path, line, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "running.session.print_epoch", lambda *_: seen.append(set(curves(tmp_path)["test_loss"]))
+    )
+    assert program(*line, "--setting", 5, "--verbose", "--tensorboard", "--save_path", tmp_path).code == 0
+    assert seen == [{1}, {1, 2}, {1, 2, 3}]
 
 
 class StopAfter(StopSignals):
@@ -185,12 +195,15 @@ def test_event_files_that_cannot_be_written_are_one_line(program, tmp_path, line
     def full(*_):
         raise OSError(28, "No space left on device")
 
+    printed_by_thread = []
+    monkeypatch.setattr(threading, "excepthook", printed_by_thread.append)
     for name in ("write", "flush"):  # the thread of the writer does the one, the training the other
         with monkeypatch.context() as patched:
             patched.setattr(RecordWriter, name, full)
             refused = program(*line, "--setting", 5, "--tensorboard", "--save_path", tmp_path / name)
         line_of = error_line(refused)
         assert f"cannot write event files in {tmp_path / name}: No space left on device" in line_of
+    assert printed_by_thread == []
 
 
 # Lines of --verbose
