@@ -171,7 +171,7 @@ NETWORKS = {
     "Dropout": "NETWORK = partial(Model, num_hidden=NUM_HIDDEN)",
     "Another encoder": "NETWORK, STOPS, CHOICE = None, [3], {'encoder': 'patches', 'head': 'linear'}",
     "Another head": "NETWORK, STOPS, CHOICE = None, [3], {'head': 'cosine'}",
-    "A head with a state of its own": "NETWORK = partial(Model, encoder=SmallEncoder)",
+    "A head with a state of its own": "NETWORK, STOPS, CHOICE = None, [3], {'head': 'centred'}",
 }
 
 
