@@ -92,7 +92,7 @@ def test_omniglot_has_its_published_size_and_its_alphabets_are_in_name_order():
 
 @pytest.mark.parametrize(
     ("spec", "train", "test"),
-    list(zip(DATA_SETS, (50_000, 50_000, 25_968), (10_000, 10_000, 6_492), strict=True)),
+    list(zip(DATA_SETS[:3], (50_000, 50_000, 25_968), (10_000, 10_000, 6_492), strict=True)),
     ids=lambda value: getattr(value, "name", None),
 )
 def test_the_numbers_of_images_are_the_published_ones(spec, train, test):

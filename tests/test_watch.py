@@ -263,7 +263,7 @@ def processor(tmp_path, monkeypatch):
 
 def test_a_long_training_hints_at_bf16_once(program, line, processor):
     processor()
-    hinted = program(*line, "--setting", 5)
+    hinted = program(*line, "--setting", 5, "--epochs", 4)
     assert hinted.err.count(HINT) == 1
     assert "accuracies would differ a little" in hinted.err
     assert HINT not in hinted.out
@@ -302,4 +302,5 @@ def test_the_hint_estimates_the_time_of_all_steps_from_the_first(
     clock = SimpleNamespace(perf_counter=count(0, seconds).__next__)
     monkeypatch.setattr(running.hint, "time", clock)
     hinted = program(*line, "--setting", 5, "--epochs", 5)  # 10 steps take so long, and 9 are left
+    assert (HINT in hinted.err) is hints
     assert ("training takes about 1.5 minutes: on this processor" in hinted.err) is hints
