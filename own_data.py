@@ -3,11 +3,13 @@
 Nothing in it is ever executed. As a program, this makes such a file from a folder of pictures.
 """
 
+import os
 import sys
 from signal import SIG_DFL, SIGINT, signal
 
 if __name__ == "__main__":  # before NumPy, which may be missing
     signal(SIGINT, SIG_DFL)  # Ctrl-C ends the program silently until StopSignals takes over
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # python -P does not add it
     from pictures import main
 
     sys.exit(main())
@@ -15,7 +17,6 @@ if __name__ == "__main__":  # before NumPy, which may be missing
 import difflib
 import hashlib
 import math
-import os
 import struct
 import zipfile
 from collections.abc import Callable, Generator, Mapping, Sequence

@@ -5,7 +5,6 @@ python own_data.py FOLDER FILE.npz [--image_size N] [--skip_broken] [--overwrite
 NumPy and Pillow are imported where they are used, after the command line has been checked.
 """
 
-import argparse
 import csv
 import logging
 import os
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from errors import CommandError, UserError, is_out_of_memory
-from main import check_packages, outside_cause
+from main import Parser, check_packages, outside_cause
 from options import OPTIONS
 from running.stopping import Stopped, StopSignals
 from running.streams import flush_streams, in_one_line, open_streams, print_message, print_result
@@ -202,45 +201,48 @@ def _of_table(folder: Path) -> Pictures:
     from own_data import MOST_CLASSES, MOST_TASKS
 
     path = folder / TABLE
+    files: dict[str, list[str]] = {split: [] for split in SPLITS}
+    codes: dict[str, list[tuple[int, ...]]] = {split: [] for split in SPLITS}
+    seen: dict[str, dict[str, int]] = {}  # by task, the entries in the order in which they were found
+    lines: dict[str, int] = {}
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark at the start
-            rows = list(_rows(file, path))
+            for line, row in _rows(file, path):
+                name, split = row.pop("file"), row.pop("split")
+                if not name:
+                    raise UserError(f"line {line} of {path} names no file")
+                if split not in SPLITS:
+                    raise UserError(f"line {line} of {path} has the split {split!r}, not train or test")
+                first = lines.setdefault(posixpath.normpath(name), line)
+                if first != line:
+                    raise UserError(f"line {line} of {path} lists {name} again, after line {first}")
+                files[split].append(name)
+                seen = seen or {task: {"": 0} for task in row}
+                codes[split].append(
+                    tuple(found.setdefault(row[task], len(found)) for task, found in seen.items())
+                )
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not in UTF-8: save it as CSV in UTF-8") from error
     except csv.Error as error:
         raise UserError(f"{path} is no table of comma-separated values: {error}") from error
-    if not rows:
+    if not seen:
         raise UserError(f"{path} lists no pictures")
-    tasks = [name for name in rows[0][1] if name not in ("file", "split")]
-    if len(tasks) > MOST_TASKS:
-        raise UserError(f"{path} has columns for {len(tasks)} tasks: there can be at most {MOST_TASKS}")
-    files: dict[str, list[str]] = {split: [] for split in SPLITS}
-    given: dict[str, list[list[str]]] = {split: [] for split in SPLITS}
-    lines: dict[str, int] = {}
-    for line, row in rows:
-        name, split = row["file"], row["split"]
-        if not name:
-            raise UserError(f"line {line} of {path} names no file")
-        if split not in SPLITS:
-            raise UserError(f"line {line} of {path} has the split {split!r}: it must be train or test")
-        first = lines.setdefault(posixpath.normpath(name), line)
-        if first != line:
-            raise UserError(f"line {line} of {path} lists {name} again, after line {first}")
-        files[split].append(name)
-        given[split].append([row[task] for task in tasks])
+    if len(seen) > MOST_TASKS:
+        raise UserError(f"{path} has columns for {len(seen)} tasks: there can be at most {MOST_TASKS}")
     answers: dict[str, list[str]] = {}
-    numbers = []
-    for task, name in enumerate(tasks):
-        values = _in_order({row[task] for each in given.values() for row in each} - {""})
+    numbers = []  # for each task, the number of the answer of each code
+    for task, found in seen.items():
+        values = _in_order(set(found) - {""})
         if len(values) > MOST_CLASSES:
             raise UserError(
-                f"{path} has {len(values)} answers to {name!r}: there can be at most {MOST_CLASSES}"
+                f"{path} has {len(values)} answers to {task!r}: there can be at most {MOST_CLASSES}"
             )
-        answers[name] = _as_names(values, f"in {name!r} the answer", path)
-        numbers.append({value: number for number, value in enumerate(values)} | {"": -1})
+        answers[task] = _as_names(values, f"in {task!r} the answer", path)
+        of_value = {value: number for number, value in enumerate(values)} | {"": -1}
+        numbers.append([of_value[value] for value in found])
     labels = {
-        split: [tuple(of[value] for of, value in zip(numbers, row, strict=True)) for row in each]
-        for split, each in given.items()
+        split: [tuple(of[code] for of, code in zip(numbers, row, strict=True)) for row in rows]
+        for split, rows in codes.items()
     }
     return Pictures(folder, False, answers, files, labels)
 
@@ -566,8 +568,8 @@ def convert(folder: Path, path: Path, side: int, skip_broken: bool, overwrite: b
     )
 
 
-class Parser(argparse.ArgumentParser):
-    """Argument parser whose errors are one line and exit code 2."""
+class _Parser(Parser):
+    """That of main.py, but with errors of this program."""
 
     def error(self, message: str) -> NoReturn:
         """Exit with the message in one line."""
@@ -584,7 +586,7 @@ def _fail(message: str, code: int) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     open_streams()
-    parser = Parser(
+    parser = _Parser(
         prog="own_data.py",
         description="Write a folder of pictures as a data set for main.py --data. It holds train/CLASS and "
         f"test/CLASS, or {TABLE} with the columns file, split (train or test) and one for each task.",
@@ -595,8 +597,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--image_size", metavar="N", type=int, default=32, help="pixels a side (default: 32)")
     parser.add_argument("--skip_broken", action="store_true", help="leave out pictures that cannot be read")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    args = parser.parse_args(argv)
     try:
+        args = parser.parse_args(argv)
         with StopSignals():
             convert(args.folder, args.path, args.image_size, args.skip_broken, args.overwrite)
     except CommandError as error:

@@ -230,6 +230,13 @@ def test_a_picture_is_read_rightly_whatever_its_mode(tmp_path, name):
     assert_reads(save(tmp_path / name, image, **options), pixels)
 
 
+def test_16_bits_are_rounded_to_8(tmp_path):
+    values = np.array([0, 128, 129, 457, 32767, 65407, 65535], dtype=np.uint16)
+    for value in values:
+        path = save(tmp_path / "a.png", np.full((3, 3), value))
+        assert (pictures.read_picture(path, 3) == round(value / 257)).all()
+
+
 def test_a_jpeg_of_four_inks_is_read_as_it_looks(tmp_path):
     flat = np.full((16, 16, 4), (0, 100, 200, 50), dtype=np.uint8)
     path = save(tmp_path / "a.jpg", Image.fromarray(flat, "CMYK"), quality=100)
