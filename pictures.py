@@ -542,6 +542,8 @@ def convert(folder: Path, path: Path, side: int, skip_broken: bool, overwrite: b
         raise UserError(f"{path} exists: give another file, or --overwrite to replace it")
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent}: make it, or give another file")
+    if not os.access(path.parent, os.W_OK):  # before minutes of reading
+        raise UserError(f"nothing can be written into {path.parent}: give another file")
     pictures, images = read(find(folder), side, skip_broken)
     with replacing(path) as file:
         np.savez(file, **arrays_of(pictures, images))  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+import own_data
 import pictures
 from data import load
 from own_data import read_spec
@@ -141,11 +143,14 @@ def test_the_shorter_side_is_resized_with_antialiasing_and_the_middle_cut_out(tm
     assert_reads(save(tmp_path / "a.png", pixels), pixels)
 
 
-def test_of_a_long_strip_the_middle_is_read(tmp_path):
+def test_of_a_long_strip_the_middle_is_read(tmp_path, monkeypatch):
+    sizes, resize = [], Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda *args: sizes.extend(args[1]) or resize(*args))
     pixels = np.zeros((5, 1001, 3), dtype=np.uint8)
     pixels[:, 490:511] = 200
     assert (pictures.read_picture(save(tmp_path / "a.png", pixels), 20) == 200).all()
     assert (pictures.read_picture(save(tmp_path / "b.png", pixels.transpose(1, 0, 2)), 20) == 200).all()
+    assert max(sizes) <= 20 * 16  # and so takes little memory
 
 
 def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -354,8 +359,8 @@ def without_pictures(folder: Path) -> None:
     (folder / "test" / "cat" / "a.txt").touch()
 
 
-def with_a_thousand(folder: Path) -> None:
-    for number in range(999):
+def with_many_classes(folder: Path) -> None:
+    for number in range(8):
         (folder / "train" / str(number)).mkdir()
 
 
@@ -372,12 +377,15 @@ FOLDERS = {
     "one class": (lambda folder: removed(folder, "train/dog", "test/dog"), "nothing to tell apart"),
     "a name that is not printable": (lambda folder: renamed(folder, "d\x1bg"), "printable"),
     "names that differ in blanks": (lambda folder: renamed(folder, "cat "), "blanks"),
-    "too many classes": (with_a_thousand, "1001 classes"),
+    "too many classes": (with_many_classes, "10 classes: there can be at most 9"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "says"), FOLDERS.values(), ids=FOLDERS)
-def test_a_folder_without_what_it_needs_is_refused_in_a_line(refused, folder, tmp_path, change, says):
+def test_a_folder_without_what_it_needs_is_refused_in_a_line(
+    refused, folder, tmp_path, monkeypatch, change, says
+):
+    monkeypatch.setattr(own_data, "MOST_TASKS", 9)
     change(folder)
     assert says in refused(folder, tmp_path / "own.npz")
 
@@ -390,6 +398,7 @@ WAYS = {
     "plainly": PLAIN,
     "by a spreadsheet": "\ufeff" + PLAIN.replace("\n", "\r\n"),
     "quoted": re.sub(r"[^,\n]+", r'"\g<0>"', PLAIN),
+    "quoted after blanks": re.sub(r"(?<=,)[^,\n]+", r' "\g<0>"', PLAIN),
     "with blanks": PLAIN.replace(",", " , "),
     "with empty lines": PLAIN.replace("\n", "\n\n,,,\n"),
     "by other paths": PLAIN.replace("my picture", "./my picture"),
@@ -463,14 +472,17 @@ TABLES = {
     "an open quote": (PLAIN + '"a.png,train,red,2\n', "comma-separated"),
     "another encoding": ((PLAIN + "ü.png,train,red,2\n").encode("latin-1"), "UTF-8"),
     "two bytes a letter": (PLAIN.encode("utf-16"), "UTF-8"),
-    "too many tasks": (
-        ",".join(["file,split", *map(str, range(1001))]) + "\na.png,train" + ",1" * 1001, "1001 tasks",
+    "too many tasks": ("file,split,0,1,2,3,4,5,6,7,8,9\na.png,train" + ",1" * 10, "10 tasks"),
+    "too many answers": (
+        PLAIN + "".join(f"{number}.png,train,red,{number}\n" for number in range(11, 18)), "10 answers",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "says"), TABLES.values(), ids=TABLES)
-def test_a_wrong_table_is_refused_in_a_line(refused, table, tmp_path, text, says):
+def test_a_wrong_table_is_refused_in_a_line(refused, table, tmp_path, monkeypatch, text, says):
+    monkeypatch.setattr(own_data, "MOST_TASKS", 9)
+    monkeypatch.setattr(own_data, "MOST_CLASSES", 9)
     (table / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     assert says in refused(table, tmp_path / "own.npz")
 
@@ -505,6 +517,7 @@ BROKEN = {
     "floats.tif": encoded("TIFF", RANDOM.rand(9, 9).astype(np.float32)),
     "huge numbers.tif": encoded("TIFF", np.full((9, 9), 65536, dtype=np.int32)),
     "program.jpg": encoded("EPS"),
+    "another format.png": encoded("PCX"),
     "huge.png": huge(),
 }
 """By name, what is no picture, half of one, or one that is not read."""
@@ -526,6 +539,14 @@ def test_pictures_that_cannot_be_read_are_counted_and_left_out_if_wanted(made, r
     names = {f"train/cat/{name}" for name in BROKEN} | {"test/dog/gone.png", "test/dog/pipe.png"}
     assert {line.removeprefix("left out ").partition(": ")[0] for line in err.splitlines()} == names
     assert (tmp_path / "other.npz").read_bytes() == (tmp_path / "own.npz").read_bytes()
+
+
+def test_what_pillow_warns_of_is_not_said(made, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12 * 9 - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        code, _, err = made(folder, tmp_path / "own.npz", "--image_size", 8)
+    assert (code, err) == (0, "")
 
 
 def test_a_class_is_not_left_without_pictures_that_can_be_read(refused, folder, tmp_path):
@@ -579,7 +600,7 @@ def test_memory_that_is_short_is_not_taken_for_a_broken_picture(refused, folder,
         raise MemoryError
 
     monkeypatch.setattr(pictures, "read_picture", short)
-    assert "memory" in refused(folder, tmp_path / "own.npz", "--skip_broken")
+    assert "not enough memory" in refused(folder, tmp_path / "own.npz", "--skip_broken")
 
 
 def test_the_command_that_is_printed_trains(made, program, folder, table, tmp_path):

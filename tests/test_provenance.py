@@ -134,6 +134,7 @@ EDITS = {
 }  # fmt: skip
 HARMLESS = {
     "a report": ("reporting/screen.py", '"setting, and what differs"', '"setting"'),
+    "reading pictures": ("pictures.py", "LONGEST = 16", "LONGEST = 8"),
     "a listed fingerprint": ("running/released.py", "1: (", '1: (\n        "0",'),
     "a docstring": ("agents.py", '"""Agents: one class', '"""One class'),
     "an annotation": ("agents.py", "run: Run, network", "run: object, network"),
