@@ -1,5 +1,6 @@
 """A folder of pictures as a data set of the user's own: what is read, and what is refused in one line."""
 
+import errno
 import io
 import os
 import re
@@ -295,9 +296,11 @@ def test_images_are_in_colour_unless_every_picture_is_grey(made, tmp_path, kinds
 def test_a_folder_is_read_as_torchvision_reads_it(made, folder, tmp_path):
     for name in (
         "cat/in/side/X.JPG",
+        "dog/in/1.png",
+        "dog/in b/1.png",
         "cat/a.tiff",
         "dog/Z.jpeg",
-        "dog/in/1.png",
+        "dog/in/a/1.png",
         "a bird/1.webp",
         "a bird/b.BMP",
     ):
@@ -388,6 +391,22 @@ def test_a_folder_without_what_it_needs_is_refused_in_a_line(
     monkeypatch.setattr(own_data, "MOST_TASKS", 9)
     change(folder)
     assert says in refused(folder, tmp_path / "own.npz")
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_empty(folder, tmp_path, monkeypatch, capsys):
+    scandir = os.scandir
+
+    def forbidding(path: str) -> object:
+        if str(path).endswith("inside"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    save(folder / "train" / "cat" / "inside" / "1.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", forbidding)
+        code = pictures.main([str(folder), str(tmp_path / "own.npz")])
+    assert (code, (tmp_path / "own.npz").exists()) == (1, False)
+    assert re.fullmatch("own_data.py: error: .*inside: Permission denied.*\n", capsys.readouterr().err)
 
 
 # A table of labels
