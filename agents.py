@@ -71,15 +71,14 @@ class Agent:
         if run.normalisation == "group":
             normalise_by_groups(self.model)
         self.model.to(device).to(memory_format=torch.channels_last)
+        if self.model.takes_task:
+            _check_single_tasks(self.sources(), run)
         if run.compile:
             self.model.encoder.compile(dynamic=False)
         self.combiner = self.make_combiner(len(targets)).to(device)
         per_step = None if run.tasks_per_step == ALL else run.tasks_per_step or 1
-        sources = self.sources()
-        if self.model.takes_task:
-            _check_single_tasks(sources, run)
         apart = self.model.takes_task or run.normalisation == "apart"
-        self.plan = Plan(sources, run.batch_size, run.seed, per_step, apart)
+        self.plan = Plan(self.sources(), run.batch_size, run.seed, per_step, apart)
         self.scorer = Scorer(data.test, torch.stack(list(scored.values())), targets)
         self.epochs: list[dict[str, Any]] = []
         self.scores: Scores | None = None
