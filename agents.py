@@ -21,7 +21,7 @@ from tqdm import tqdm
 from data import DataSet, augmented
 from errors import UserError
 from losses import Combiner, make_combiner
-from models import Dimensions, Model, computing_in, encode_apart, make_model, normalise_by_groups
+from models import Dimensions, Model, computing_in, encode_apart, make_model, normalise_by_groups, takes_task
 from optimizers import load_state, make_optimizer
 from options import ALL, Run
 from sampling import AUGMENTING, Plan, Source
@@ -71,13 +71,13 @@ class Agent:
         if run.normalisation == "group":
             normalise_by_groups(self.model)
         self.model.to(device).to(memory_format=torch.channels_last)
-        if self.model.takes_task:
+        if takes_task(self.model):
             _check_single_tasks(self.sources(), run)
         if run.compile:
             self.model.encoder.compile(dynamic=False)
         self.combiner = self.make_combiner(len(targets)).to(device)
         per_step = None if run.tasks_per_step == ALL else run.tasks_per_step or 1
-        apart = self.model.takes_task or run.normalisation == "apart"
+        apart = takes_task(self.model) or run.normalisation == "apart"
         self.plan = Plan(self.sources(), run.batch_size, run.seed, per_step, apart)
         self.scorer = Scorer(data.test, torch.stack(list(scored.values())), targets)
         self.epochs: list[dict[str, Any]] = []

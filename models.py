@@ -144,7 +144,7 @@ class LinearHead(nn.Linear):
 class Model(nn.Module):
     """One encoder shared by several heads (hard parameter sharing, Caruana 1997).
 
-    It has no `forward`: training and scoring call `encode`, and on its features the heads that they need.
+    It has no `forward`: training and scoring call `encode`, and on the features the heads that they need.
 
     Attributes:
         encoder: images to features. It is made first, so that equal seeds give equal encoders with any heads.
@@ -172,19 +172,22 @@ class Model(nn.Module):
             head(num_features, size, **head_options) for size in dimensions.num_classes
         )
 
-    @property
-    def takes_task(self) -> bool:
-        """Whether the encoder is told which task its images are of, by an attribute of that name."""
-        return getattr(self.encoder, "takes_task", False)
 
-    def encode(self, images: Tensor, task: int) -> Tensor:
-        """Compute the features of normalised images: float32, N x C x H x W, to N x num_features.
+def takes_task(model: nn.Module) -> bool:
+    """Whether the encoder of a model is told which task its images are of, by an attribute of that name."""
+    return getattr(model.encoder, "takes_task", False)
 
-        Args:
-            images: the images.
-            task: number of the head that they train or that answers; an encoder that takes the task gets it.
-        """
-        return self.encoder(images, task) if self.takes_task else self.encoder(images)
+
+def encode(model: nn.Module, images: Tensor, task: int) -> Tensor:
+    """Compute the features of normalised images: float32, N x C x H x W, to N x num_features.
+
+    Args:
+        model: a model of an encoder and heads.
+        images: the images.
+        task: number of the head that they train or that answers; an encoder that takes the task gets it.
+    """
+    encoder: Any = model.encoder
+    return encoder(images, task) if takes_task(model) else encoder(images)
 
 
 def make_model(dimensions: Dimensions, encoder: str, head: str) -> Model:
@@ -243,9 +246,9 @@ def encode_apart(model: Model, slices: Sequence[Tensor], tasks: Sequence[int]) -
     Args:
         model: model whose encoder computes the features.
         slices: images of each slice.
-        tasks: task of each, as `Model.encode` takes it.
+        tasks: task of each, as `encode` takes it.
     """
-    averaging = [] if model.takes_task else averaging_layers(model.encoder)
+    averaging = [] if takes_task(model) else averaging_layers(model.encoder)
     layers = [(layer, layer.momentum) for layer in averaging if layer.momentum is not None]
     total = sum(map(len, slices))
     left, features = 1.0, []
@@ -255,7 +258,7 @@ def encode_apart(model: Model, slices: Sequence[Tensor], tasks: Sequence[int]) -
             left -= share  # share of the slices that follow
             for layer, momentum in layers:
                 layer.momentum = momentum * share / (1 - momentum * max(left, 0.0))
-            features.append(model.encode(images, task))
+            features.append(encode(model, images, task))
     finally:
         for layer, momentum in layers:
             layer.momentum = momentum
@@ -369,10 +372,10 @@ class Classifier(nn.Module):
             inputs = part.contiguous(memory_format=torch.channels_last).float()
             inputs = inputs.mul_(self._scale).add_(self._shift)
             heads = {head for head, _ in self._heads_of.values()}
-            if self.network.takes_task:
-                features = {head: self.network.encode(inputs, head) for head in heads}
+            if takes_task(self.network):
+                features = {head: encode(self.network, inputs, head) for head in heads}
             else:
-                features = dict.fromkeys(heads, self.network.encode(inputs, 0))
+                features = dict.fromkeys(heads, encode(self.network, inputs, 0))
             of_head = {head: self.network.heads[head](features[head]) for head in heads}
             for name, (head, logits_of) in self._heads_of.items():
                 found[name][first : first + size] = logits_of_answers(of_head[head].float(), logits_of)

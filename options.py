@@ -856,12 +856,12 @@ OPTIONS = (
         metavar="DIR", decides="nothing",
     ),
     Option("save_model", FILES, "save the trained model as model.pt", decides="nothing"),
+    Option("save_history", FILES, "save the results of every epoch as history.json", decides="nothing"),
     Option(
         "keep", FILES, "epoch whose network model.pt has: the last, or the best, which is the first with the "
         "highest mean accuracy on the images of --validation", choice(("last", "best")), "last",
         metavar="NAME", decides="nothing", fixed=True, check=check_keep,
     ),
-    Option("save_history", FILES, "save the results of every epoch as history.json", decides="nothing"),
     Option(
         "predictions", FILES, "with --eval, save the logits and answers of every image in a file",
         NPZ_PATH, metavar="FILE.npz", decides="nothing", check=check_predictions,

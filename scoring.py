@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from data import Split
-from models import Model, answers_of_logits, averaging_layers, computing_in, logits_of_answers
+from models import (
+    Model,
+    answers_of_logits,
+    averaging_layers,
+    computing_in,
+    encode,
+    logits_of_answers,
+    takes_task,
+)
 from sampling import Plan, Source
 
 ENCODER_BATCH = {"cpu": 128, "cuda": 2048}
@@ -175,7 +183,7 @@ class Scorer:
             with computing_in(precision, train.labels.device):
                 for indices in batches:
                     images = train.batch(torch.from_numpy(indices).to(train.labels.device))[0]
-                    features = model.encode(images, task)
+                    features = encode(model, images, task)
                     for head in heads:
                         head(features)
                     pause()
@@ -199,7 +207,7 @@ class Scorer:
                 show(mixed if mixed is not None and encoder else ())
                 settle()
                 for together, batches in plan.separate_batches():
-                    for sources in [[each] for each in together] if model.takes_task else [together]:
+                    for sources in [[each] for each in together] if takes_task(model) else [together]:
                         yield from parts_of(sources, batches, own_encoder=mixed is None)
 
         return self._score(model, parts(), precision, None, progress, pause)
@@ -228,12 +236,12 @@ class Scorer:
         model.eval()
         try:
             with bar, torch.random.fork_rng([device] if device.type == "cuda" else []), closing(parts):
-                for tasks, images in self._by_task(parts) if model.takes_task else parts:
+                for tasks, images in self._by_task(parts) if takes_task(model) else parts:
                     for batch in images.split(answered):
                         with computing_in(precision, device):
                             inputs = [self._images.batch(part)[0] for part in batch.split(encoded)]
                             head = self._head_of[tasks[0]]
-                            features = torch.cat([model.encode(part, head) for part in inputs])
+                            features = torch.cat([encode(model, part, head) for part in inputs])
                             self._answer(model, features, tasks, batch, right, losses, found)
                         bar.update(len(batch))
                         pause()
