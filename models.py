@@ -401,7 +401,8 @@ def load(path: str | os.PathLike[str], network: Callable[[Dimensions], Model] | 
         check_inference(inference)
     except FieldError as error:
         raise damaged(path, error) from None
-    dimensions = Dimensions(len(inference["mean"]), options["image_size"], inference["heads"])
+    mean, std = inference["mean"], inference["std"]
+    dimensions = Dimensions(len(mean), options["image_size"], inference["heads"], mean, std)
     with torch.random.fork_rng([]):  # the initial weights are not needed
         model = (
             network(dimensions) if network else make_model(dimensions, options["encoder"], options["head"])

@@ -141,7 +141,7 @@ def _check_members(archive: zipfile.ZipFile, file: IO[bytes]) -> None:
         name = member.removesuffix(".npy")
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)
-            meant = f"rename it to {nearest[0]}, or leave it out" if nearest else "leave it out"
+            meant = f"rename it to {nearest[0]}, or leave it out" if nearest else "rename it, or leave it out"
             raise _WrongError(f"holds {member!r}, which is none of the arrays {', '.join(known)}: {meant}")
         if name in seen:
             raise _WrongError(f"holds {name} twice: leave one out")
@@ -230,7 +230,7 @@ def _image_shape(archive: NpzFile) -> dict[str, tuple[int, ...]]:
     for name in IMAGES:
         shape, dtype = read_header(archive, name)
         if dtype != np.uint8:
-            raise _WrongError(f"has {name} of type {dtype}: it must be uint8")
+            raise _WrongError(f"has {name} of type {dtype}: it must be uint8, from 0 to 255")
         if len(shape) not in (3, 4) or shape[1] != shape[2] or (len(shape) == 4 and shape[3] not in (1, 3)):
             raise _WrongError(
                 f"has {name} of shape {shape}: it must be N x H x W or N x H x W x C, square, with C 1 or 3"

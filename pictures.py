@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from errors import CommandError, UserError, is_out_of_memory
 from main import Parser, check_packages, outside_cause
-from options import OPTIONS
+from options import OPTIONS, in_short
 from running.stopping import Stopped, StopSignals
 from running.streams import flush_streams, in_one_line, open_streams, print_message, print_result
 from storage.files import replacing
@@ -260,11 +260,13 @@ def _rows(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     from own_data import are_names, plain_name
 
     reader = csv.reader(file, skipinitialspace=True, strict=True)
-    columns = [plain_name(name) for name in next(reader, [])]
+    first = next(reader, [])
+    columns = [plain_name(name) for name in first]
     for name in ("file", "split"):
         if name not in columns:
             raise UserError(
-                f"{path} has no column {name!r}: its first line must be file,split, and a name for each task"
+                f"{path} has no column {name!r}: its first line, {in_short(','.join(first))}, must be "
+                "file,split, and a name for each task, separated by commas"
             )
     if not are_names(columns):
         raise UserError(f"{path} has columns without a name, or of the same name, or of one not printable")

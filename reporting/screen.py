@@ -134,7 +134,7 @@ def ranking(section: Section, names: Names) -> list[str]:
             )
         )
     lines = columns(rows, words=1, right=(6,))
-    if len(section.ranking) > 1:
+    if len(section.ranking) > 2:
         best, worst = section.ranking[0], section.ranking[-1]
         apart = 100 * (section.means[USUAL][best].value - section.means[USUAL][worst].value)
         lines += filled(
@@ -214,7 +214,7 @@ def changes(section: Section, names: Names) -> list[str]:
         note = f"[ ] and \N{PLUS-MINUS SIGN}: 95 % intervals over {over}"
         note += "." if with_images else "; which images are right is not recorded, and new ones would add."
         by_chance = (1 - CONFIDENCE) * len(judged)
-        note += f" {CONCLUSIVE}: conclusive after correction for all {counted(len(judged), 'comparison')}; "
+        note += f" {CONCLUSIVE}: conclusive after correction for {counted(len(judged), 'comparison')}; "
         note += f"without it, chance alone would make {by_chance:.1f} of them look so."
         lines += filled(note, WIDTH)
     if any(UNLIKE in row[-1] for row in rows[1:]):

@@ -31,8 +31,7 @@ def add_tuned(sections: Sequence[Section]) -> dict[Section, list[Family]]:
     """Compare families of configurations, each at its best recipe.
 
     Returns:
-        the families, by the section of their test images, or of held-out images where no run has any other;
-        none where there are not two.
+        the families, by the section of their test images, or of held-out images where no run has any other.
     """
     by_data: dict[tuple[object, ...], list[Section]] = {}
     for section in sections:  # of a data set, whichever of its images are scored
@@ -48,7 +47,7 @@ def add_tuned(sections: Sequence[Section]) -> dict[Section, list[Family]]:
                     key: family for key, family in families.items() if not _is_larger(more.get(key), family)
                 }
                 families = more | kept
-        if len(families) > 1:
+        if families:
             found[tested or each[0]] = [*families.values()]
             if tested:
                 _compare(tested, [family.chosen for family in families.values() if family.chosen])

@@ -125,7 +125,7 @@ def check_fits(run: Run, path: Path, trained: dict[str, Any]) -> None:
         alike = option.name == "normalisation" and "group" not in (asked, was)  # the same network
         insists = option.decides == "data" or option.from_model
         if insists and not (taken or on_test or alike) and option.differs(asked, was):
-            raise UserError(
-                f"{path} was trained {as_given(option.name, was)}: evaluate it like that, or change "
-                f"--save_path"
-            )
+            how = as_given(option.name, was)
+            if option.name == "data" and isinstance(was, str):
+                how = "with --data on a file {} of another content ({})".format(*was.rsplit("#", 1))
+            raise UserError(f"{path} was trained {how}: evaluate it like that, or change --save_path")

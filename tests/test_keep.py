@@ -84,7 +84,7 @@ def test_the_kept_epoch_is_that_of_a_loop_that_remembers_the_best(own_file, whol
 
 
 def test_the_first_of_equals_is_kept(own_file):
-    run = make_run("train", given(own_file))
+    run = make_run("train", given(own_file, save_model=True))
     agent = make_agent(load(run.spec, Path(), 8, torch.device("cpu")), run, NARROW)
     assert agent.kept_epoch is None
     accuracies = [[0.1, 0.2, 0.4], [0.5, 0.3, 0.1], [0.1, 0.5, 0.3], [0.3, 0.1, 0.5], [0.4, 0.2, 0.2]]
@@ -252,6 +252,9 @@ def test_resume_insists_on_it_and_it_needs_held_out_images(program, own_file, wh
     assert (whole / "model.pt").read_bytes() == before
     refused = program("--train", *words(**given(own_file, validation=0)))
     assert (refused.code, "--keep best" in refused.err, one_line(refused)) == (2, True, True)
+    line = ("--train", *words(**given(own_file)))
+    refused = program(*line, "--save_history", "--save_path", tmp_path)
+    assert (refused.code, "add --save_model" in refused.err, one_line(refused)) == (2, True, True)
     refused = program("--train", "--data", own_file, "--setting", 3, "--keep", "first")
     assert (refused.code, one_line(refused)) == (2, True)
 

@@ -986,14 +986,13 @@ def test_the_edge_is_that_of_the_rates_tried_with_the_rest_of_the_recipe(report,
 @pytest.mark.parametrize(
     ("held_out", "tested"),
     [
-        ({3: [0.1, 0.2], 4: [0.1]}, {3: [0.1], 4: [0.1]}),  # one recipe alone
-        ({3: [0.1, 0.2]}, {3: [0.1, 0.2], 4: [0.1, 0.2]}),  # one family alone
-        ({0: [0.1, 0.2], 3: [0.1, 0.2]}, {0: [0.1], 3: [0.1]}),  # setting 0 is not scored by task
+        ({3: [0.1], 4: [0.1]}, {3: [0.1], 4: [0.1]}),  # one recipe alone
+        ({0: [0.1, 0.2]}, {0: [0.1], 3: [0.1]}),  # setting 0 is not scored by task
         ({}, {3: [0.1, 0.2], 4: [0.1, 0.2]}),  # chosen on test images
     ],
-    ids=["one recipe", "one family", "setting 0", "no held-out images"],
+    ids=["one recipe", "setting 0", "no held-out images"],
 )
-def test_nothing_is_tuned_without_two_families_of_several_recipes(report, tmp_path, held_out, tested):
+def test_nothing_is_tuned_without_several_recipes(report, tmp_path, held_out, tested):
     for rates, options in ((held_out, {"validation": 0.1}), (tested, {})):
         for setting, lrs in rates.items():
             scores = {lr: of_setting(setting, higher(PAIR, lr)) for lr in lrs}
@@ -1001,6 +1000,18 @@ def test_nothing_is_tuned_without_two_families_of_several_recipes(report, tmp_pa
     printed = report()
     assert printed.compared("tuned") == []
     assert "Tuned:" not in printed.out
+    assert printed.commands("tuned") == []
+
+
+def test_one_family_alone_has_a_best_recipe_and_nothing_to_be_compared_with(report, tmp_path):
+    write_rates(tmp_path, 3, {0.1: GOOD, 0.2: BEST}, validation=0.1)
+    write_rates(tmp_path, 3, {0.1: PAIR, 0.2: GOOD})
+    write_rates(tmp_path, 4, {0.1: PAIR, 0.2: GOOD})
+    printed = report()
+    assert printed.compared("tuned") == []
+    (line,) = tuning(printed)
+    assert line.startswith("2 recipes tried on held-out images, the best ")
+    assert "(3 uniform sampling, lr 0.2)" in line
     assert printed.commands("tuned") == []
 
 
