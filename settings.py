@@ -50,7 +50,7 @@ SETTINGS = (
     ),
     Setting(
         "single task",
-        "one network per task; --task says which",
+        "a network of its own for each task (--task)",
         "single-task",
         "SingleTaskAgent",
         single_score=True,
