@@ -564,6 +564,17 @@ class Section:
                 _correct([*family.values()])
         _correct([[comparison.results[BOTH]] for comparison in self.tests])
 
+    @property
+    def num_intervals(self) -> int:
+        """Number of pairs whose mean accuracies, tested as usual, have a difference with an interval."""
+        return len(
+            {
+                (each.first, each.second)
+                for each in self.comparisons
+                if not isnan(each.results[USUAL].estimate.p)
+            }
+        )
+
     def answering(self, name: str) -> list[Comparison]:
         """The comparisons that answer a question."""
         return [each for each in [*self.comparisons, *self.tests] if each.question.name == name]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,7 +99,7 @@ class Estimates:
         found = self._estimate(float(side.values.mean()), [side], [common], group)
         if self._before is not None:
             return found
-        ends = {"low": max(found.low, 0.0), "high": min(found.high, 1.0)} if found.p == found.p else {}
+        ends = {"low": max(found.low, 0.0), "high": min(found.high, 1.0)} if not isnan(found.p) else {}
         return Estimate(**vars(found) | ends)
 
     def difference(self, first: Scored, second: Scored) -> Estimate:
@@ -152,10 +153,8 @@ class Estimates:
         weights = np.full(len(group.tasks), 100 / len(group.tasks))
         if not group.is_complete or len(group.seeds) < 2:
             return False
-        return bool(
-            spread(self._side(group, weights).values)
-            > NOISY**2 * self._pool(weights, "accuracy").variance + ROUNDING
-        )
+        usual = self._pool(weights, "accuracy").variance
+        return spread(self.scores(group) @ weights) > NOISY**2 * usual + ROUNDING
 
     def scores(self, group: Scored, measure: str = "accuracy") -> np.ndarray:
         """Scores, or how much they changed: seeds x tasks."""

@@ -320,24 +320,21 @@ class Group:
         )
         return [np.stack(of_task) for of_task in cut] if alike else None
 
-    def scores(
-        self, measure: str = "accuracy", seeds: Sequence[int] | None = None, epoch: int = -1
-    ) -> np.ndarray:
-        """Scores after an epoch: seeds x tasks.
+    def scores(self, measure: str = "accuracy", seeds: Sequence[int] | None = None) -> np.ndarray:
+        """Scores after the last epoch: seeds x tasks.
 
         A score is NaN where a run is missing.
 
         Args:
             measure: one of MEASURES.
             seeds: seeds of the rows; default: all.
-            epoch: number of the epoch, from 0; default: the last.
         """
         seeds = self.seeds if seeds is None else seeds
         scores = np.full((len(seeds), len(self.tasks)), np.nan)
         for row, seed in zip(scores, seeds, strict=True):
             for run in self._by_seed[seed]:
                 again = run.history.as_trained if self.usual else None
-                record = again or run.history.epochs[epoch]
+                record = again or run.history.epochs[-1]
                 for name, score in zip(run.history.tasks, record[measure], strict=True):
                     row[self.tasks.index(name)] = score
         return scores
@@ -347,26 +344,16 @@ class Group:
         columns = zip(self.tasks, self.scores().T, strict=True)
         return {name: float(np.nanmean(column)) for name, column in columns if not np.isnan(column).all()}
 
-    def means(self, measure: str = "accuracy", seeds: Sequence[int] | None = None) -> np.ndarray:
+    def means(self, measure: str = "accuracy") -> np.ndarray:
         """Mean score over the tasks, for each seed."""
-        return np.nanmean(self.scores(measure, seeds), axis=1)
-
-    @property
-    def curve(self) -> np.ndarray:
-        """Mean accuracy over the tasks: seeds x epochs."""
-        epochs = range(self.options["epochs"])
-        return np.stack([np.nanmean(self.scores(epoch=epoch), axis=1) for epoch in epochs], axis=1)
-
-    def amounts(self, name: str) -> list[float]:
-        """One of AMOUNTS for every run that recorded it."""
-        return [amount for run in self.runs if (amount := run.amount(name)) is not None]
+        return np.nanmean(self.scores(measure), axis=1)
 
     def total(self, name: str) -> float | None:
         """One of AMOUNTS: mean over seeds of the sum over models.
 
         None if a run did not record it.
         """
-        amounts = self.amounts(name)
+        amounts = [amount for run in self.runs if (amount := run.amount(name)) is not None]
         return sum(amounts) / len(self.seeds) if len(amounts) == len(self.runs) else None
 
 

@@ -155,10 +155,11 @@ def tasks(section: Section, names: Names) -> Iterator[str]:
     """Tables of every task: accuracies, and gains and losses against single-task training."""
     ranked = [*section.ranking, *(group for group in section.unranked if group.by_task)]
     if ranked:
-        rows = []
-        for task in section.study.tasks:
-            scores = [group.per_task().get(task) for group in ranked]
-            rows.append((task, *("" if score is None else f"{100 * score:.1f}" for score in scores)))
+        scores = [group.per_task() for group in ranked]
+        rows = [
+            (task, *(f"{100 * each[task]:.1f}" if task in each else "" for each in scores))
+            for task in section.study.tasks
+        ]
         yield from ["", "## Every task: accuracy, %", ""]
         yield from table(("task", *(names.letters[group] for group in ranked)), rows)
     measure = section.study.measure.replace("_", " ")
@@ -221,9 +222,7 @@ def section_lines(
     yield from [f"- {escaped(each)}" for each in notes(section, names)]
     yield from ["", "## What each choice changes, in points of mean accuracy"]
     yield from comparisons(section, names)
-    intervals = sum(
-        not isnan(each.results[USUAL].estimate.p) for each in section.comparisons if USUAL in each.results
-    )
+    intervals = section.num_intervals
     chance = (1 - CONFIDENCE) * intervals
     said = f"{counted(intervals, 'interval')} as usual: with nothing to find, {chance:.1f} would miss 0."
     yield from ["", said]

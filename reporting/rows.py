@@ -77,18 +77,9 @@ def comparison_rows(
             groups = (comparison.first, comparison.second)
             values = [_plain(group.shared.get(name)) for name in options for group in groups]
             letters = [names.letters[group] for group in groups]
-            for measured in _measured(comparison, section):
-                start = [comparison.question.name, *measured[:3]]
-                rows.append(
-                    [
-                        *start,
-                        *_numbers(measured[3]),
-                        *values,
-                        *_more(measured[3]),
-                        section.study.title,
-                        *letters,
-                    ]
-                )
+            for *what, result in _measured(comparison, section):
+                start = [comparison.question.name, *what, *_numbers(result)]
+                rows.append([*start, *values, *_more(result), section.study.title, *letters])
     return rows
 
 

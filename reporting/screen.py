@@ -101,7 +101,6 @@ def columns(rows: Sequence[Sequence[str]], words: int, right: Sequence[int] = ()
 
 def ranking(section: Section, names: Names) -> list[str]:
     """The configurations, the best first, then those that are not ranked."""
-    has = dict.fromkeys((UNLIKE, NOISY), False)
     headings = (
         "",
         "setting, and what differs",
@@ -118,14 +117,11 @@ def ranking(section: Section, names: Names) -> list[str]:
         ranked = group in section.ranking
         trained = section.means[AS_TRAINED].get(group)
         unlike = ranked and _is_unlike(group, section.ranking)
-        noisy = section.is_noisy(group)
-        has[UNLIKE] |= unlike
-        has[NOISY] |= noisy
         rows.append(
             (
                 names.letters[group],
                 names.words[group] + unranked(section, group),
-                percent(section.means[USUAL][group], digits) + f" {NOISY}" * noisy,
+                percent(section.means[USUAL][group], digits) + f" {NOISY}" * section.is_noisy(group),
                 percent(trained, digits) if trained else "-",
                 delta_m(section, group),
                 gains(section, group),
@@ -154,9 +150,9 @@ def ranking(section: Section, names: Names) -> list[str]:
             f"tasks: how many gain / stay / lose{by} against single-task training; delta_m: by how much.",
             WIDTH,
         )
-    if has[UNLIKE]:
+    if any(UNLIKE in row[-1] for row in rows[1:]):
         lines.append(f"{UNLIKE}: other numbers of steps than most others, by more than 5 %.")
-    if has[NOISY]:
+    if any(NOISY in row[2] for row in rows[1:]):
         lines.append(
             f"{NOISY} its seeds vary more than 2.5 times as much as all: intervals may be too short."
         )
@@ -204,17 +200,14 @@ def changes(section: Section, names: Names) -> list[str]:
     lines += tested(section.tests)
     if not lines:
         return ["Nothing: no two configurations can be compared."]
-    judged = {
-        (each.first, each.second)
-        for each in section.comparisons
-        if USUAL in each.results and not isnan(each.results[USUAL].estimate.p)
-    }
-    if judged:
+    if section.num_intervals:
         over = "new seeds and new test images" if with_images else "new seeds"
         note = f"[ ] and \N{PLUS-MINUS SIGN}: 95 % intervals over {over}"
         note += "." if with_images else "; which images are right is not recorded, and new ones would add."
-        by_chance = (1 - CONFIDENCE) * len(judged)
-        note += f" {CONCLUSIVE}: conclusive after correction for {counted(len(judged), 'comparison')}; "
+        by_chance = (1 - CONFIDENCE) * section.num_intervals
+        note += (
+            f" {CONCLUSIVE}: conclusive after correction for {counted(section.num_intervals, 'comparison')}; "
+        )
         note += f"without it, chance alone would make {by_chance:.1f} of them look so."
         lines += filled(note, WIDTH)
     if any(UNLIKE in row[-1] for row in rows[1:]):

@@ -8,6 +8,7 @@ from typing import Any
 from options import Option
 from reporting.comparisons import Comparison, Section, default_key
 from reporting.histories import Group
+from reporting.tuned import TUNED
 from running.streams import in_one_line
 from settings import SETTINGS
 
@@ -135,7 +136,7 @@ class Names:
                     for group in (first, second)
                 )
                 said = f"{choice} instead of {shortened(reference, choice)}"
-        return f"{said}, tuned" if question.name == "tuned" else said
+        return f"{said}, {TUNED}" if question.name == TUNED else said
 
 
 def shortened(reference: str, choice: str) -> str:
@@ -181,9 +182,8 @@ def _tell_apart(words: dict[Group, str], groups: Sequence[Group]) -> None:
             words[group] = f"{same} ({numbers[same]})"
 
 
-def filled(text: str, width: int, indent: str = "", more: str = "") -> list[str]:
-    """Lines of at most a width, as far as words allow."""
+def filled(text: str, width: int, more: str = "") -> list[str]:
+    """Lines of at most a width, as far as words allow; those after the first begin with `more`."""
     return textwrap.wrap(
-        in_one_line(text), width, initial_indent=indent, subsequent_indent=more or indent,
-        break_long_words=False, break_on_hyphens=False,
+        in_one_line(text), width, subsequent_indent=more, break_long_words=False, break_on_hyphens=False
     )  # fmt: skip
