@@ -285,8 +285,8 @@ def measure_time(histories: int) -> None:
         print(f"{found} histories: {seconds:.1f} s, {peak:.2f} GB")
 
 
-def main() -> None:
-    """Read the command line and measure."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line, that of the process if none is given, and measure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -297,7 +297,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 5, 10], help="(2 3 5 10)")
     parser.add_argument("--histories", type=int, help="measure a report on this many instead")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.histories:
         measure_time(args.histories)
         return

@@ -42,7 +42,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -497,8 +497,8 @@ def typed(read: Callable[[str], object]) -> Callable[[str], object]:
     return read_word
 
 
-def main() -> None:
-    """Read the command line and measure."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line, that of the process if none is given, and measure."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     numbers = range(len(SETTINGS))
@@ -523,7 +523,7 @@ def main() -> None:
     add("--compile", action="store_true", help="compile A and C")
     add("--device", type=typed(DEVICE), default="auto", help="as for main.py (auto)")
     add("--memory_of", choices="AB", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     settings = [5] if args.loss else args.settings
     if wrong := [n for n in settings if SETTINGS[n].shared_inputs and not DATA_SETS[args.data].shared_inputs]:
         parser.error(f"setting {wrong[0]} cannot be trained on {DATA_SETS[args.data].name}")

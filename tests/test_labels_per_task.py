@@ -386,20 +386,6 @@ def test_labels_may_be_of_any_whole_type(tmp_path, kind):
 # CIFAR-100 as two tasks on the same images
 
 
-@pytest.fixture
-def fake_cifar100(monkeypatch):
-    """Two training images and one test image of each class."""
-    random = np.random.RandomState(0)
-
-    def split(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        images = random.randint(0, 256, (100 * count, 3, 8, 8)).astype(np.uint8)
-        return torch.from_numpy(images), torch.from_numpy(random.permutation(np.arange(100 * count) % 100))
-
-    splits = split(2), split(1)
-    monkeypatch.setattr("data.cifar100", lambda _: splits)
-    return splits
-
-
 def test_cifar100_becomes_two_tasks_which_the_printed_command_trains(program, capfd, tmp_path, fake_cifar100):
     path = tmp_path / "unlike tasks.npz"
     assert make_unlike.main([str(tmp_path), str(path)]) == 0

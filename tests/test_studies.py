@@ -7,12 +7,14 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -624,6 +626,8 @@ def test_ways_that_take_as_many_steps_count_as_as_much_work(name, tmp_path, monk
 def slurm(tmp_path):
     """Hand a study of one run in, to programs that stand for SLURM's: slurm(directory, queue="7 /a/study").
 
+    Or any other study, by the words of its command.
+
     What sbatch was given is in `words`, a line each, and `task.sh` then.
     """
     write_script(tmp_path / "bin" / "sbatch", f'cd "{tmp_path}"; cat >task.sh; printf "%s\\n" "$@" >words')
@@ -631,11 +635,11 @@ def slurm(tmp_path):
     write_script(tmp_path / "bin" / "scontrol", 'echo "MaxArraySize = 1001"')
     (tmp_path / "list.txt").write_text(f"run {OPTIONS}\n")
 
-    def slurm(directory: object, queue: str = "", script: Path = SLURM, **env: str):
+    def slurm(directory: object, queue: str = "", script: Path = SLURM, words: Sequence = (), **env: str):
         (tmp_path / "queue").write_text(queue)
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-        command = [script, tmp_path / "list.txt", "--time=1", "--", f"--save_path={directory}"]
-        return finish(*command, env={"PATH": path} | env, cwd=tmp_path)
+        words = words or [tmp_path / "list.txt", "--time=1", "--", f"--save_path={directory}"]
+        return finish(script, *words, env={"PATH": path} | env, cwd=tmp_path)
 
     return slurm
 
@@ -652,6 +656,19 @@ def test_a_study_is_handed_to_slurm_and_found_in_the_queue_whatever_its_path(tmp
         assert "--time=1" in words
         said = refusal(slurm(name, queue=f"5 (null)\n6 {place}/other\n77 {place}\n"), 1)
         assert "in the queue already as job 77" in said
+
+
+def test_the_command_of_the_docs_hands_every_run_of_its_study_in(tmp_path, slurm):
+    page = (TOP / "docs" / "clusters.md").read_text()
+    (command,) = re.findall(r"^```\n(.+)\n```$", page, re.MULTILINE)
+    script, *words = shlex.split(command)
+    answer = slurm("", script=TOP / script, words=words)
+    assert answer.returncode == 0, answer
+    given = (tmp_path / "words").read_text().splitlines()
+    assert set(words[1 : words.index("--")]) <= set(given)
+    added = re.escape(" ".join(words[words.index("--") + 1 :]))
+    runs = re.findall(rf"^\d+\) set -- .* {added}", (tmp_path / "task.sh").read_text(), re.MULTILINE)
+    assert len(runs) == len(runs_of(words[0]))
 
 
 @pytest.mark.parametrize("name", ["a\\b", "a\n", ""])
