@@ -22,6 +22,9 @@ OLDEST_FORMAT = 2
 
 ALL_CLASSES = "all classes"
 
+EXACT = ("accuracy", "balanced_accuracy")
+"""What is written of an epoch in full: results, which a report compares and averages."""
+
 
 @dataclass(frozen=True)
 class History:
@@ -74,13 +77,36 @@ def describe(spec: DataSpec) -> dict:
 
 
 def write_history(path: Path, history: History) -> None:
-    """Write history.json.
+    """Write history.json: a line for each field, session and epoch.
+
+    In the records of epochs, all but what EXACT names has six digits.
 
     Raises:
         UserError: it cannot be written.
     """
+    fields = {"format": FORMAT} | vars(history)
+    fields["epochs"] = [
+        {name: value if name in EXACT else _in_six_digits(value) for name, value in epoch.items()}
+        for epoch in history.epochs
+    ]
+    lines = []
+    for name, value in fields.items():
+        if name in ("sessions", "epochs") and value:
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        else:
+            text = json.dumps(value)
+        lines.append(f" {json.dumps(name)}: {text}")
     with replacing(path) as file:
-        file.write(json.dumps({"format": FORMAT} | vars(history), indent=1).encode() + b"\n")
+        file.write(("{\n" + ",\n".join(lines) + "\n}\n").encode())
+
+
+def _in_six_digits(value: Any) -> Any:
+    """The value with its fractions, at any depth, rounded to six significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _in_six_digits(each) for name, each in value.items()}
+    return [_in_six_digits(each) for each in value] if isinstance(value, list) else value
 
 
 def read_history(path: Path, table: Sequence[Option]) -> History:

@@ -86,7 +86,7 @@ def test_the_commands_of_a_block_run_one_after_the_other(folder, program, capfd,
             assert words[:2] == ["pip", "install"]
             assert named.specifier.contains(pinned[1])
         elif words[1] == "main.py":
-            few = ("--batch_size", 2) if ".npz" in line else (*SMALL, "--batch_size", 40)
+            few = ("--batch_size", 2) if ".npz" in line else (*SMALL, "--batch_size", 160)
             trained = program(*words[2:], "--epochs", 1, *few)
             assert (trained.code, "Accuracy: [" in trained.out) == (0, "--setting 0" not in line), trained.err
         else:

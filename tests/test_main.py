@@ -70,6 +70,24 @@ def test_every_pair_trains_for_an_epoch_and_is_evaluated(program, tmp_path, sett
     assert "Traceback" not in trained.err + evaluated.err
 
 
+def test_a_history_is_compact_and_exact_in_its_accuracies(program, tmp_path):
+    options = ("--setting", 5, "--data", 0, *SMALL, "--loss", "uw", "--gradients", "--epochs", 2)
+    trained = program("--train", *options, "--save_history", "--save_path", tmp_path)
+    assert trained.code == 0
+    text = (tmp_path / "history.json").read_text()
+    epochs = json.loads(text)["epochs"]
+    lines = [line.strip(" ,") for line in text.splitlines()]
+    assert [json.loads(line) for line in lines if '"steps": ' in line] == epochs
+    assert epochs[-1].pop("accuracy") == numbers(trained.accuracy)
+    assert any(share * 320 % 1 == 0 and len(str(share)) > 6 for share in numbers(trained.accuracy))
+    for epoch in epochs:
+        del epoch["balanced_accuracy"]
+        epoch.pop("accuracy", None)
+        written = re.findall(r"\d+\.\d+(?:e-\d+)?", json.dumps(epoch))
+        assert len(written) > 40
+        assert max(len(number.partition("e")[0].replace(".", "").lstrip("0")) for number in written) == 6
+
+
 def test_what_is_printed_saved_and_evaluated_agrees(program, tmp_path):
     options = ("--setting", 3, "--data", 1, *SMALL, "--save_path", tmp_path / "new" / "directory")
     trained = program(
@@ -83,7 +101,7 @@ def test_what_is_printed_saved_and_evaluated_agrees(program, tmp_path):
         assert f"[Epoch {epoch['epoch']}] Accuracy: {epoch['accuracy']}" in trained.out.splitlines()
         assert len(epoch["accuracy"]) == len(epoch["balanced_accuracy"]) == 20
         assert epoch["loss"] > 0
-        assert epoch["images_per_second"] == pytest.approx(20 * 128 / epoch["seconds"])
+        assert epoch["images_per_second"] == pytest.approx(20 * 128 / epoch["seconds"], rel=1e-5)
     assert numbers(trained.accuracy) == history["epochs"][-1]["accuracy"]
     assert numbers(program("--eval", *options).accuracy) == history["epochs"][-1]["accuracy"]
     recorded = history["options"]

@@ -71,7 +71,7 @@ def assert_drawn(path: Path, rates: list[float]) -> None:
     found, expected = curves(path), drawn(path, rates)
     assert found.keys() == expected.keys()
     for tag, points in expected.items():
-        assert found[tag] == pytest.approx(points, rel=1e-6)
+        assert found[tag] == pytest.approx(points, rel=6e-6)  # a history has six digits
 
 
 COSINE = [0.1 * (1 + math.cos(math.pi * done / 3)) / 2 for done in range(3)]
