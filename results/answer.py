@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
-STUDIES = ("cifar100", "omniglot", "cifar10", "losses")
+STUDIES = ("first/cifar100", "first/omniglot", "first/cifar10", "first/losses")
 
 
 class Configuration(NamedTuple):

@@ -7,7 +7,6 @@ import csv
 import re
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from helpers import TOP
@@ -16,7 +15,7 @@ from benchmarks import differences
 from main import main
 from results import answer
 
-STUDIES = sorted(path.parent for path in (TOP / "results").glob("*/report.md"))
+STUDIES = sorted(path.parent for path in (TOP / "results").rglob("report.md"))
 COMPARISONS = [each for study in answer.STUDIES for each in answer.read(TOP / "results" / study)]
 README = (TOP / "README.md").read_text()
 BEFORE_SET_UP = README.partition("\n## Set up\n")[0]
@@ -63,9 +62,9 @@ def written_effects(row: answer.Row, digits: int) -> dict[str, str]:
     return {name: written(effect, digits) for name, effect in found.items()}
 
 
-@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: str(study.relative_to(TOP / "results")))
 def test_the_report_of_a_study_is_written_again_from_its_histories(study, no_figure, tmp_path, monkeypatch):
-    copy = Path("results") / study.name  # as in the command that docs/answer.md gives
+    copy = study.relative_to(TOP)  # as in the command that docs/answer.md gives
     for history in study.rglob("history.json"):
         (tmp_path / copy / history.relative_to(study)).parent.mkdir(parents=True)
         shutil.copy(history, tmp_path / copy / history.relative_to(study))
@@ -152,7 +151,7 @@ def test_the_effect_of_every_difference_from_the_original_is_what_its_runs_say(t
 
 
 def test_the_screen_in_the_docs_is_the_one_that_is_printed(no_figure, tmp_path, capsys):
-    shutil.copytree(TOP / "results" / "cifar100", tmp_path / "runs")
+    shutil.copytree(TOP / "results" / "first" / "cifar100", tmp_path / "runs")
     assert main(["--report", "--save_path", str(tmp_path / "runs")]) == 0
     printed = capsys.readouterr().out.partition("\nIn ")[0]
     assert f"```\n{printed}```\n" in (TOP / "docs/report.md").read_text()
