@@ -167,7 +167,7 @@ def coverage(design: Design, studies: int, seed: int = 0) -> dict[str, float]:
         gain = 100 * (above - below)
         hits["difference"].append(covers(study.estimates.difference(last, first), gain))
         hits["mean"].append(covers(study.estimates.mean(last), above))
-        hits["task"].append(covers(study.estimates.tasks(last, first, "accuracy")[0], gain))
+        hits["task"].append(covers(next(study.estimates.tasks(last, first, "accuracy")), gain))
         hits["delta_m"].append(covers(study.estimates.delta_m(last, first, "accuracy"), gain / below))
     return {kind: float(np.mean(each)) for kind, each in hits.items()}
 

@@ -1,6 +1,6 @@
 """Mean accuracies of configurations and differences between them, with their intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any, Protocol
@@ -126,8 +126,8 @@ class Estimates:
         pools = [self._pool(weights, measure) for weights in weightings]
         return self._estimate(float(100 * (means / base - 1).mean()), sides, pools, first)
 
-    def tasks(self, first: Scored, second: Scored, measure: str) -> list[Estimate]:
-        """The difference in each task, in points.
+    def tasks(self, first: Scored, second: Scored, measure: str) -> Iterator[Estimate]:
+        """The difference in each task, in points, one after the other.
 
         Args:
             first: the first side.
@@ -137,7 +137,6 @@ class Estimates:
         scores = [100 * self.scores(group, measure) for group in (first, second)]
         pools = [pool(each.T, PRIOR_OF_TASK) for each in scores]
         rights = [group.right if measure == "accuracy" else None for group in (first, second)]
-        found = []
         for task in range(len(first.tasks)):
             sides = [
                 Side(each[:, task], None if right is None else np.float32(100) * right[task])
@@ -145,8 +144,7 @@ class Estimates:
             ]
             images = None if rights[0] is None else Images((rights[0][task].shape[1],), shared=False)
             value = float(sides[0].values.mean() - sides[1].values.mean())
-            found.append(_estimate(value, sides, pools, images))
-        return found
+            yield _estimate(value, sides, pools, images)
 
     def is_noisy(self, group: Scored) -> bool:
         """Whether the seeds of a configuration vary far more than those of all others."""

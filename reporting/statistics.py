@@ -47,10 +47,10 @@ def t_probability(t: float, freedom: int) -> float:
 
 def _within(angle: float, freedom: int) -> float:
     """That probability, as a finite sum (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
-    odd = freedom % 2
+    odd, square = freedom % 2, math.cos(angle) ** 2
     term = total = math.cos(angle) if odd else 1.0
     for k in range(2 + odd, freedom, 2):
-        term *= math.cos(angle) ** 2 * (k - 1) / k
+        term *= square * (k - 1) / k
         total += term
     total = 0.0 if freedom == 1 else math.sin(angle) * total
     return 2 / math.pi * (angle + total) if odd else total

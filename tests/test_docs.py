@@ -128,3 +128,17 @@ def test_every_other_block_is_what_a_command_prints(page, block):
         assert f"A and C: {'bf16' if 'bf16' in command else 'fp32'}" in block
     else:
         assert (page, block.split()[0]) in {("report.md", "all:"), ("options.md", "file,split,colour,count")}
+
+
+def test_the_table_of_files_names_every_file_and_no_other():
+    named, folder = set(), ""
+    for first in re.findall(
+        r"^\| (`[^|]+`) \|", PAGES["extending.md"].partition("## What is where")[2], re.MULTILINE
+    ):
+        for path in re.findall(r"`([^`]+)`", first):
+            folder = path.rpartition("/")[0] if "/" in path else folder
+            named.add(path if "/" in path or not folder else f"{folder}/{path}")
+    rooms = [TOP, *(TOP / name for name in ("running", "storage", "reporting"))]
+    there = {str(path.relative_to(TOP)) for room in rooms for path in room.glob("[!_]*.py")}
+    assert {path for path in named if path.endswith(".py")} == there
+    assert all((TOP / path).exists() for path in named)
