@@ -7,6 +7,9 @@ from typing import Any
 from running.streams import print_message, print_result
 from settings import SETTINGS
 
+FAR = 0.05
+"""How much lower than as trained a mean accuracy as usual is said to be far lower."""
+
 
 def print_if_synthetic(title: str, synthetic: bool) -> None:
     """Print among the results that images are generated, if they are."""
@@ -77,3 +80,8 @@ def print_scores(
             f"{'mean ' * (len(tasks) > 1)}{kind}{count} {fmean(as_trained):.4f}, "
             f"as usual {fmean(accuracy):.4f}"
         )
+        if fmean(as_trained) - fmean(accuracy) > FAR:
+            print_message(
+                "as usual is far lower: it takes the running averages that training leaves behind, which have "
+                "not settled after few steps, and which mix tasks that differ"
+            )

@@ -27,6 +27,7 @@ from agents import Agent
 from data import DataSet, Split, load
 from models import Dimensions, Model
 from options import OPTIONS, make_run
+from running.printing import print_scores
 from running.stopping import Stopped, StopSignals
 from running.training import train
 from storage.history import read_history
@@ -487,6 +488,13 @@ def said(again: Sequence[float], usual: Sequence[float], kind: str = "accuracy")
         "as trained (batch-norm statistics of batches like those of training, see docs/files.md): "
         f"{over} {fmean(again):.4f}, as usual {fmean(usual):.4f}"
     )
+
+
+@pytest.mark.parametrize(("as_trained", "is_far"), [(0.56, True), (0.54, False), (0.3, False), (None, False)])
+def test_an_accuracy_as_usual_that_is_far_lower_is_explained(capfd, as_trained, is_far):
+    again = None if as_trained is None else [as_trained - 0.1, as_trained + 0.1]
+    print_scores(["a", "b"], [0.4, 0.6], [0.5, 0.5], again, "test")
+    assert ("as usual is far lower" in capfd.readouterr().err) == is_far
 
 
 def scored(path: Path, file: Path, slow_setting: int | None = None, **more: object) -> list[list[bool]]:
