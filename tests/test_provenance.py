@@ -223,6 +223,7 @@ def test_runs_of_released_code_are_recorded_by_the_number_of_their_results(progr
     assert session["code"] == f"results {RESULTS}"
 
 
+@pytest.mark.released
 def test_version_2_1_had_a_fingerprint_for_each_data_set_that_is_known_or_computed(tmp_path):
     for spec in (*DATA_SETS, *(spec.stand_in for spec in DATA_SETS)):
         assert _fingerprint_of_2_1(spec) in FINGERPRINTS[1]
