@@ -82,6 +82,6 @@ def print_scores(
         )
         if fmean(as_trained) - fmean(accuracy) > FAR:
             print_message(
-                "as usual is far lower: it takes the running averages that training leaves behind, which have "
-                "not settled after few steps, and which mix tasks that differ"
+                "as usual is far lower: it takes the running averages that training leaves behind, which "
+                "have not settled after few steps, and which mix tasks that differ"
             )

@@ -62,6 +62,7 @@ def written_effects(row: answer.Row, digits: int) -> dict[str, str]:
     return {name: written(effect, digits) for name, effect in found.items()}
 
 
+@pytest.mark.released
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: str(study.relative_to(TOP / "results")))
 def test_the_report_of_a_study_is_written_again_from_its_histories(study, no_figure, tmp_path, monkeypatch):
     copy = study.relative_to(TOP)  # as in the command that docs/answer.md gives

@@ -132,6 +132,7 @@ def test_only_the_summed_losses_need_shared_inputs_and_only_4_and_6_are_weighted
     assert [setting.weighted for setting in published] == [False] * 4 + [True, False, True]
 
 
+@pytest.mark.released
 def test_the_page_of_options_has_each_with_its_default():
     rows = re.findall(r"^\| `--(\w+)[^|]*\|([^|]*)\|", Path("docs/options.md").read_text(), re.MULTILINE)
     defaults = {name: words.replace("`", "").strip() for name, words in rows}
