@@ -445,7 +445,7 @@ print([source.probability for source in agent_of(setting=7).sources()])
 def test_another_augmentation_is_a_function_of_seed_epoch_and_step(extended):
     code = (
         """
-DATA |= {"augment": True}
+DATA |= {"cutout": True}
 """
         + AGENTS
         + LIFE
@@ -463,14 +463,14 @@ def slow(images, key):
 for shape in ((5, 3, 8, 8), (3, 1, 9, 9)):
     images = torch.rand(shape).to(memory_format=torch.channels_last) + 1
     before = images.clone()
-    made = [data.augmented(images, (0, 2, epoch, step)) for epoch in range(3) for step in range(3)]
+    made = [data.cut_out(images, (0, 2, epoch, step)) for epoch in range(3) for step in range(3)]
     assert torch.equal(images, before)
     assert all(each.is_contiguous(memory_format=torch.channels_last) for each in made)
     for number, each in enumerate(made):
         assert torch.equal(each, slow(images, (0, 2, number // 3, number % 3)))
         assert not any(torch.equal(each, other) for other in made[:number])
         assert ((each == 0).sum(dim=(1, 2, 3)) == shape[1] * (shape[2] // 2) ** 2).all()
-agent, plain, seen = agent_of(), agent_of(augment=False), []
+agent, plain, seen = agent_of(), agent_of(cutout=False), []
 agent.model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
 agent.train_steps(2)
 plain._plan_epoch()
@@ -478,8 +478,7 @@ assert torch.equal(seen[1], slow(data.Split.batch(plain.data.train, plain._indic
 agent.evaluate()
 assert len(seen) > 2 and not any((each == 0).any() for each in seen[2:])
 
-import agents
-agents.augmented = lambda images, key: images * torch.rand(len(images), 1, 1, 1)
+data.cut_out = lambda images, key: images * torch.rand(len(images), 1, 1, 1)
 life(0, "torch")
 life(0, "torch_parts", *STOPS)
 assert weights("torch") == weights("torch_parts") != weights("whole")
@@ -517,10 +516,8 @@ assert shorter
     )
     choices = [{}, {"optimizer": "adamw", "precision": "bf16", "normalisation": "group"}]
     choices += [{"setting": 5, "loss": loss} for loss in ("uw", "famo", "pcgrad")]
-    copy = extended("Gradient clipping")
-    path = copy / "agents.py"
-    path.write_text(path.read_text().replace("parameters(), 1.0)", "parameters(), 3.0)"))  # clips some steps
-    run_python(copy, f"CHOICES, shorter = {choices}, 0" + code)
+    clip = 'DATA |= {"clip": 3.0}\n'  # clips some steps
+    run_python(extended("Gradient clipping"), f"CHOICES, shorter = {choices}, 0\n" + clip + code)
 
 
 def test_another_setting_is_one_like_the_others(extended):
