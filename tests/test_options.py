@@ -99,30 +99,30 @@ def test_a_value_in_a_file_is_one_that_a_run_could_have_recorded(setting):
 
 
 def test_an_option_that_this_program_does_not_know_is_not_passed_over():
-    with pytest.raises(ValueError, match="'clip', which this program does not know"):
-        read_options(options_of(3) | {"clip": 0.5}, OPTIONS)
+    with pytest.raises(ValueError, match="'trim', which this program does not know"):
+        read_options(options_of(3) | {"trim": 0.5}, OPTIONS)
 
 
 # An option that is off by default, and notes
 
-CLIP = (*OPTIONS, Option("clip", "how to train", "length", POSITIVE, None, metavar="L", decides="training"))
+TRIM = (*OPTIONS, Option("trim", "how to train", "length", POSITIVE, None, metavar="L", decides="training"))
 
 
-def clipped(program, path: Path) -> Report:
+def trimmed(program, path: Path) -> Report:
     """Report with that option."""
-    reported = program("--report", "--save_path", path, table=CLIP)
+    reported = program("--report", "--save_path", path, table=TRIM)
     assert reported.code == 0
     return Report(reported.out, path)
 
 
 def test_an_option_that_is_off_by_default_must_agree_like_any_other(program, no_figure, tmp_path):
-    write_way(tmp_path, 3, PAIR, clip=None)
-    write_way(tmp_path, 4, PAIR, clip=0.5)
-    printed = clipped(program, tmp_path)
-    assert printed.labels == ["3 uniform sampling", "4 weighted sampling, clip 0.5"]
+    write_way(tmp_path, 3, PAIR, trim=None)
+    write_way(tmp_path, 4, PAIR, trim=0.5)
+    printed = trimmed(program, tmp_path)
+    assert printed.labels == ["3 uniform sampling", "4 weighted sampling, trim 0.5"]
     assert printed.compared() == []
-    write_way(tmp_path, 4, PAIR, clip=None)
-    assert clipped(program, tmp_path).compared("draws") == [("4 weighted sampling", "3 uniform sampling")]
+    write_way(tmp_path, 4, PAIR, trim=None)
+    assert trimmed(program, tmp_path).compared("draws") == [("4 weighted sampling", "3 uniform sampling")]
 
 
 @pytest.mark.parametrize(
@@ -134,21 +134,21 @@ def test_an_option_of_ones_own_is_compared_with_its_default_or_what_most_have(
     scores = {value: {seed: [s + (value or 0) / 10 for s in each] for seed, each in PAIR.items()}
               for value in values}  # fmt: skip
     for value in values:
-        write_way(tmp_path, 3, scores[value], clip=value)
+        write_way(tmp_path, 3, scores[value], trim=value)
     fourth = {seed: [s + 0.2 for s in each] for seed, each in PAIR.items()}
-    write_way(tmp_path, 4, fourth, clip=1.5)
-    printed = clipped(program, tmp_path)
+    write_way(tmp_path, 4, fourth, trim=1.5)
+    printed = trimmed(program, tmp_path)
     usual = None if reference == "" else float(reference)
-    rows = {row["clip_a"]: row for row in printed.means("clip")}
+    rows = {row["trim_a"]: row for row in printed.means("trim")}
     assert sorted(rows) == sorted(str(value) for value in values if value != usual)
     for value in values:
         if value != usual:
             row = rows[str(value)]
-            assert row["clip_b"] == reference
+            assert row["trim_b"] == reference
             expected = by_hand([scores[value], scores[usual]], [*scores.values(), fourth])
             assert numbers(row) == pytest.approx(expected, abs=6e-5)
-    said = "no clip" if usual is None else "1.5"
-    assert f"clip 0.5 instead of {said}" in printed.out
+    said = "no trim" if usual is None else "1.5"
+    assert f"trim 0.5 instead of {said}" in printed.out
 
 
 def test_runs_of_different_notes_are_compared_even_if_their_code_differs(report, tmp_path):
