@@ -684,10 +684,12 @@ def _settle_normalisation(value: str, values: Mapping[str, Any]) -> str:
 
 
 def check_keep(run: Run) -> str | None:
-    """Check that there are held-out images to choose by."""
-    if run.mode == "train" and run.keep == "best" and not run.validation:
+    """Check that there are held-out images to choose by, and a file to keep the network in."""
+    if run.mode != "train" or run.keep != "best":
+        return None
+    if not run.validation:
         return "--keep best chooses an epoch by held-out images: add --validation F, or leave --keep out"
-    if run.mode == "train" and run.keep == "best" and not (run.save_model or run.resume):
+    if not (run.save_model or run.resume):
         return "--keep best decides which network model.pt has: add --save_model, or leave --keep out"
     return None
 

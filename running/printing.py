@@ -63,6 +63,7 @@ def print_scores(
         scored_on: `test` or `validation`: the images that the accuracies are of.
     """
     kind = "validation accuracy" if scored_on == "validation" else "accuracy"
+    mean = fmean(accuracy)
     constant = f"; always giving the commonest answer scores {fmean(constant_accuracy):.4f}"
     if len(tasks) == 1:
         print_message(f"{kind} ({tasks[0]}) {accuracy[0]:.4f}{constant}")
@@ -70,18 +71,18 @@ def print_scores(
         ranked = sorted(zip(accuracy, tasks, strict=True))
         (worst, worst_name), (best, best_name) = ranked[0], ranked[-1]
         print_message(
-            f"mean {kind} over {len(tasks)} tasks {fmean(accuracy):.4f}{constant}; "
+            f"mean {kind} over {len(tasks)} tasks {mean:.4f}{constant}; "
             f"best task {best_name} {best:.4f}, worst {worst_name} {worst:.4f}"
         )
     if as_trained:
         count = f" over {len(tasks)} tasks" if len(tasks) > 1 else ""
+        again = fmean(as_trained)
         print_message(
             f"as trained (batch-norm statistics of batches like those of training, see docs/files.md): "
-            f"{'mean ' * (len(tasks) > 1)}{kind}{count} {fmean(as_trained):.4f}, "
-            f"as usual {fmean(accuracy):.4f}"
+            f"{'mean ' * (len(tasks) > 1)}{kind}{count} {again:.4f}, as usual {mean:.4f}"
         )
-        if fmean(as_trained) - fmean(accuracy) > FAR:
+        if again - mean > FAR:
             print_message(
                 "as usual is far lower: it takes the running averages that training leaves behind, which "
-                "have not settled after few steps, and which mix tasks that differ"
+                "have not settled after few steps, and in settings 3 and 4 mix tasks that differ"
             )

@@ -8,6 +8,8 @@ import shlex
 import shutil
 import signal
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -636,3 +638,19 @@ def test_the_command_that_is_printed_trains(made, program, folder, table, tmp_pa
         trained = program(*words[2:], "--epochs", 1)
         assert (trained.code, trained.accuracy[:9]) == (0, "Accuracy:")
         assert words[words.index("--setting") + 1] == {"folders": "0", "table": "5"}.get(name, "3")
+
+
+def test_the_commands_of_the_docs_are_what_the_script_prints(folder, tmp_path):
+    page = (TOP / "docs" / "options.md").read_text().partition("\n### Pictures in folders\n")[2]
+    first, second = re.search(r"^```\n(.+?)^```$", page, re.MULTILINE | re.DOTALL)[1].splitlines()
+    words = shlex.split(first)
+    assert words[:2] == ["python", "own_data.py"]
+    folder.rename(tmp_path / words[2])
+    made = subprocess.run(
+        [sys.executable, TOP / "own_data.py", *words[2:]], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (made.returncode, made.stderr) == (0, "")
+    printed = shlex.split(made.stdout.splitlines()[-1])
+    assert (
+        shlex.split(second)[2:] == printed[2:-2]
+    )  # but for the batch, which is small as the pictures are few
