@@ -1,12 +1,13 @@
-"""Draw the answer, results/answer.png, from the published studies: python results/answer.py
+"""Print the tables of the answer from the published studies, and draw its figure: python results/answer.py
 
-It reads the comparisons that `main.py --report` has written beside their histories, and needs matplotlib.
+It reads the comparisons that `main.py --report` has written beside their histories. README and docs/answer.md
+have the tables as they are printed. The figure, results/answer.png, needs matplotlib.
 """
 
 import csv
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,44 +16,42 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
-STUDIES = ("first/cifar100", "first/omniglot", "first/cifar10", "first/losses")
+
+AS_TRAINED, USUAL, BOTH = "as trained", "usual", "both"
+"""How the sides of a comparison are tested; `both`: as trained, minus as usual."""
+
+HEADINGS = {AS_TRAINED: ", as trained", USUAL: ", as usual", BOTH: ""}
+"""What the heading of a column says of its test."""
+
+Options = dict[str, Any]
+"""Options of a configuration, those by which a row tells it from the others of its study."""
 
 
-class Configuration(NamedTuple):
-    """A setting with the options that the figure tells apart.
+class Row(NamedTuple):
+    """A choice in words, and the two configurations whose difference it is, in each of some studies.
 
-    An option is None where it does not apply.
+    If they are the same configuration, the difference is that of its two tests.
     """
 
-    setting: int
-    lr: float = 0.1
-    momentum: float = 0.0
-    tasks_per_step: int | None = None
-    loss: str | None = None
-
-
-PLAIN, SINGLE = Configuration(1), Configuration(2)
-ONE, FOUR, SIXTEEN = (Configuration(3, tasks_per_step=number, loss="mean") for number in (1, 4, 16))
-ALL = Configuration(5, loss="mean")
-UNEQUAL_DRAWS, UNEQUAL_LOSSES = Configuration(4, tasks_per_step=1), Configuration(6)
-PLAIN_MOMENTUM, ONE_MOMENTUM, FOUR_MOMENTUM = (
-    each._replace(lr=0.03, momentum=0.9) for each in (PLAIN, ONE, FOUR)
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A choice in words, and the two configurations whose difference it is."""
-
     words: str
-    choice: Configuration
-    reference: Configuration
+    choice: Options
+    reference: Options
+    studies: Sequence[str] = ("first/cifar100", "first/omniglot", "first/cifar10")
 
+
+PLAIN: Options = {"setting": 1}
+SINGLE: Options = {"setting": 2}
+ONE, FOUR, SIXTEEN = ({"setting": 3, "tasks_per_step": number} for number in (1, 4, 16))
+ALL: Options = {"setting": 5}
+UNEQUAL_DRAWS: Options = {"setting": 4}
+UNEQUAL_LOSSES: Options = {"setting": 6}
+CONSTANT, MOMENTUM = {"momentum": 0.0}, {"momentum": 0.9}
+RATES = ("first/losses",)
 
 GROUPS = {
     "More tasks a step": (
-        Row("four instead of one", FOUR, ONE),
-        Row("four instead of one, with momentum", FOUR_MOMENTUM, ONE_MOMENTUM),
+        Row("four instead of one", FOUR | CONSTANT, ONE | CONSTANT),
+        Row("four instead of one, with momentum", FOUR | MOMENTUM, ONE | MOMENTUM),
         Row("sixteen instead of one", SIXTEEN, ONE),
         Row("all, on every image, instead of one", ALL, ONE),
         Row("all, on every image, instead of four", ALL, FOUR),
@@ -71,26 +70,40 @@ GROUPS = {
         Row("plain classifier", PLAIN, SINGLE),
     ),
     "Plain classifier, instead of a head per task": (
-        Row("and four tasks a step", PLAIN, FOUR),
-        Row("and four tasks a step, with momentum", PLAIN_MOMENTUM, FOUR_MOMENTUM),
+        Row("and four tasks a step", PLAIN | CONSTANT, FOUR | CONSTANT),
+        Row("and four tasks a step, with momentum", PLAIN | MOMENTUM, FOUR | MOMENTUM),
         Row("and sixteen tasks a step", PLAIN, SIXTEEN),
-        Row("and one task a step", PLAIN, ONE),
-        Row("and one task a step, with momentum", PLAIN_MOMENTUM, ONE_MOMENTUM),
+        Row("and one task a step", PLAIN | CONSTANT, ONE | CONSTANT),
+        Row("and one task a step, with momentum", PLAIN | MOMENTUM, ONE | MOMENTUM),
     ),
     "Momentum, instead of none": (
-        Row("with four tasks a step", FOUR_MOMENTUM, FOUR),
-        Row("with one task a step", ONE_MOMENTUM, ONE),
-        Row("with a plain classifier", PLAIN_MOMENTUM, PLAIN),
+        Row("with four tasks a step", FOUR | MOMENTUM, FOUR | CONSTANT),
+        Row("with one task a step", ONE | MOMENTUM, ONE | CONSTANT),
+        Row("with a plain classifier", PLAIN | MOMENTUM, PLAIN | CONSTANT),
     ),
-    "Learning rate 0.5, instead of 0.1": (Row("with all tasks on every image", ALL._replace(lr=0.5), ALL),),
+    "Learning rate 0.5, instead of 0.1": (
+        Row("with all tasks on every image", ALL | {"lr": 0.5}, ALL | {"lr": 0.1, "loss": "mean"}, RATES),
+    ),
 }
-"""Every comparison that still counts, by headings that say what a row changes."""
+"""Every comparison that counts, by headings that say what a row changes: the tables of docs/answer.md."""
+
+FIRST_SCREEN = (
+    Row("four tasks a step, not one", FOUR | CONSTANT, ONE | CONSTANT),
+    Row("sampling tasks by position, not equally", UNEQUAL_DRAWS, ONE),
+    Row("weighting losses by position, not equally", UNEQUAL_LOSSES, ALL),
+    Row("one network, not one per task: four tasks a step", FOUR, SINGLE),
+    Row("the same, but one task a step", ONE, SINGLE),
+    Row("plain classifier, not four tasks a step", PLAIN | CONSTANT, FOUR | CONSTANT),
+    Row("learning rate 0.5, not 0.1", ALL | {"lr": 0.5}, ALL | {"lr": 0.1, "loss": "mean"}, RATES),
+)
+"""The rows of the README's table and of its figure."""
 
 LOOKS: dict[str, dict[str, Any]] = {
-    "CIFAR-10": {"fmt": "o", "color": "#0072b2"},
     "CIFAR-100": {"fmt": "s", "color": "#000000"},
     "Omniglot": {"fmt": "^", "color": "#d55e00"},
+    "CIFAR-10": {"fmt": "o", "color": "#0072b2"},
 }
+"""The data sets, in the order of the tables."""
 
 
 class Effect(NamedTuple):
@@ -104,27 +117,23 @@ class Effect(NamedTuple):
     high: float
     conclusive: bool
 
+    def swapped(self) -> "Effect":
+        """The difference seen from the other side."""
+        return Effect(-self.mean, -self.high, -self.low, self.conclusive)
 
-class Comparison(NamedTuple):
-    """What one configuration scores above another on a data set."""
-
-    data_set: str
-    first: Configuration
-    second: Configuration
-    effect: Effect
+    def written(self, digits: int) -> str:
+        """The difference as the tables have it."""
+        mean, low, high = (signed(number, digits) for number in self[:3])
+        return f"{mean} [{low}, {high}]" + "*" * self.conclusive
 
 
-def configuration(row: Mapping[str, str], side: str) -> Configuration:
-    """The configuration of a side, `a` or `b`, in a row of comparisons.csv."""
-    values: dict[str, Any] = {name: row[f"{name}_{side}"] for name in Configuration._fields}
-    count = values["tasks_per_step"]
-    return Configuration(
-        int(values["setting"]),
-        float(values["lr"]),
-        float(values["momentum"]),
-        int(count) if count else None,
-        values["loss"] or None,
-    )
+def signed(number: float, digits: int) -> str:
+    """A number with its sign, but for 0."""
+    return re.sub(r"^[+-](?=[0.]+$)", "", f"{number:+.{digits}f}")
+
+
+Effects = Mapping[str, Effect]
+"""The effects of a choice, by the way of testing."""
 
 
 def withdrawn(row: Mapping[str, str]) -> bool:
@@ -132,14 +141,11 @@ def withdrawn(row: Mapping[str, str]) -> bool:
     return row["question"] == "loss" or (row["data_set"], row["question"]) == ("Omniglot", "single-task")
 
 
-def read(directory: Path) -> list[Comparison]:
-    """Comparisons of mean accuracy in the usual test of a study, without withdrawn ones."""
-    with open(directory / "comparisons.csv", newline="") as file:
-        return [
-            Comparison(row["data_set"], configuration(row, "a"), configuration(row, "b"), effect(row))
-            for row in csv.DictReader(file)
-            if (row["measure"], row["test"]) == ("mean_accuracy", "usual") and not withdrawn(row)
-        ]
+def read(study: Path) -> list[dict[str, str]]:
+    """The comparisons of mean accuracy of a study, as rows of its comparisons.csv, without withdrawn ones."""
+    with open(study / "comparisons.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["measure"] == "mean_accuracy"]
+    return [row for row in rows if not withdrawn(row)]
 
 
 def effect(row: Mapping[str, str]) -> Effect:
@@ -148,80 +154,132 @@ def effect(row: Mapping[str, str]) -> Effect:
     return Effect(mean, low, high, row["verdict"] in ("higher", "lower"))
 
 
-def effects(row: Row, comparisons: Iterable[Comparison]) -> dict[str, Effect]:
-    """The effect of a choice, by data set.
+def has(row: Mapping[str, str], side: str, options: Options) -> bool:
+    """Whether a side, `a` or `b`, of a row of comparisons.csv has some options."""
+    return all(row[f"{name}_{side}"] == str(value) for name, value in options.items())
+
+
+def compared(row: Row, directory: Path = HERE) -> dict[str, Effects]:
+    """The effects of a choice, by data set.
 
     Raises:
-        SystemExit: a data set has two comparisons of its configurations.
+        SystemExit: a data set has two comparisons of such configurations.
     """
-    found: dict[str, Effect] = {}
-    for data_set, first, second, each in comparisons:
-        if {first, second} != {row.choice, row.reference}:
-            continue
-        if data_set in found:
-            sys.exit(f"results/answer.py: two comparisons for {row.words!r} on {data_set}")
-        swapped = Effect(-each.mean, -each.high, -each.low, each.conclusive)
-        found[data_set] = each if first == row.choice else swapped
-    return found
+    found: dict[str, dict[str, Effect]] = {}
+    for study in row.studies:
+        for each in read(directory / study):
+            if (each["question"] == "test") != (row.choice == row.reference):
+                continue
+            if has(each, "a", row.choice) and has(each, "b", row.reference):
+                shown = effect(each)
+            elif has(each, "b", row.choice) and has(each, "a", row.reference):
+                shown = effect(each).swapped()
+            else:
+                continue
+            by_test = found.setdefault(each["data_set"], {})
+            if each["test"] in by_test:
+                sys.exit(f"results/answer.py: two comparisons for {row.words!r} on {each['data_set']}")
+            by_test[each["test"]] = shown
+    return {name: found[name] for name in LOOKS if name in found}
 
 
-def draw(comparisons: Sequence[Comparison], path: Path) -> None:
+def fairest(effects: Effects) -> Effect:
+    """The effect as trained, or else as usual where a study has no other."""
+    return next(effects[test] for test in (AS_TRAINED, BOTH, USUAL) if test in effects)
+
+
+def disagree(effects: Effects) -> bool:
+    """Whether the usual test says something else: another verdict, or a difference outside the interval."""
+    shown, usual = fairest(effects), effects.get(USUAL)
+    return usual is not None and (
+        not shown.low <= usual.mean <= shown.high or usual.conclusive != shown.conclusive
+    )
+
+
+def first_screen(directory: Path = HERE) -> Iterator[str]:
+    """The lines of the README's table: as trained, and as usual where that disagrees."""
+    found = {row.words: compared(row, directory) for row in FIRST_SCREEN}
+    names = [name for name in LOOKS if any(name in effects for effects in found.values())]
+    yield "| choice | " + " | ".join(names) + " |"
+    yield "|---" * (len(names) + 1) + "|"
+    for words, effects in found.items():
+        cells = [short(effects[name]) if name in effects else "" for name in names]
+        yield f"| {words} |" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
+
+
+def short(effects: Effects) -> str:
+    """A cell of the README's table."""
+    cell = fairest(effects).written(1)
+    if disagree(effects):
+        usual = effects[USUAL]
+        cell += f"; usual {signed(usual.mean, 1)}" + "*" * usual.conclusive
+    return cell
+
+
+def table(heading: str, directory: Path = HERE) -> Iterator[str]:
+    """The lines of a table of docs/answer.md: every test of every data set that a group of rows has."""
+    found = {row.words: compared(row, directory) for row in GROUPS[heading]}
+    columns = [
+        (name, test)
+        for name in LOOKS
+        for test in HEADINGS
+        if any(test in effects.get(name, {}) for effects in found.values())
+    ]
+    names = [name + HEADINGS[test] for name, test in columns]
+    yield f"| {heading} | " + " | ".join(names) + " |"
+    yield "| --- " * (len(columns) + 1) + "|"
+    for words, effects in found.items():
+        cells = [effects.get(name, {}).get(test) for name, test in columns]
+        yield f"| {words} |" + "|".join(f" {cell.written(2)} " if cell else " " for cell in cells) + "|"
+
+
+def draw(path: Path, directory: Path = HERE) -> None:
     """Draw the figure and write it.
 
-    It has a row for each choice, and in it a point for each data set.
+    It has the rows of the README's table, and in each a point for each data set.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        sys.exit("results/answer.py needs matplotlib: pip install matplotlib")
+        sys.exit("results/answer.py: no figure without matplotlib: pip install matplotlib")
 
-    labels: list[str] = []
-    headings: list[int] = []
-    figure = Figure(layout="constrained")
+    figure = Figure(figsize=(9, 1.2 + 0.42 * len(FIRST_SCREEN)), layout="constrained")
     axes = figure.subplots()
-    for heading, choices in GROUPS.items():
-        headings.append(len(labels))
-        labels.append(heading)
-        for row in choices:
-            found = effects(row, comparisons)
-            draw_effects(axes, [(name, found[name]) for name in LOOKS if name in found], len(labels))
-            labels.append(row.words)
-    for start, end in list(pairwise([*headings, len(labels)]))[1::2]:
+    tests = set()
+    for place, row in enumerate(FIRST_SCREEN):
+        found = compared(row, directory)
+        draw_effects(axes, {name: fairest(effects) for name, effects in found.items()}, place)
+        tests |= {"as usual" if AS_TRAINED not in effects else "as trained" for effects in found.values()}
+    for start, end in list(pairwise(range(len(FIRST_SCREEN) + 1)))[1::2]:
         axes.axhspan(start - 0.5, end - 0.5, color="0.95", zorder=0)
-    figure.set_size_inches(9, 1.2 + 0.3 * len(labels))
     axes.axvline(0, color="0.3", lw=1)
     axes.grid(axis="x", color="0.85", lw=0.7)
     axes.set_axisbelow(True)
-    axes.set_xticks(range(-6, 11, 2))
-    axes.set_yticks(range(len(labels)), labels)
-    for place in headings:
-        axes.get_yticklabels()[place].set_fontweight("bold")
-    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_yticks(range(len(FIRST_SCREEN)), [row.words for row in FIRST_SCREEN])
+    axes.set_ylim(len(FIRST_SCREEN) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.set_title("What each choice changes", fontweight="bold")
     axes.set_xlabel("points of mean accuracy over the tasks; right of 0: the choice named first helps")
-    note = (
-        "bars: 95 % intervals over new seeds, in the usual test; hollow: inconclusive\n"
-        "momentum: 0.9, with a cosine schedule from a learning rate of 0.03"
-    )
     for name, look in LOOKS.items():
         axes.errorbar([], [], xerr=[], label=name, **look)
-    legend = figure.legend(loc="outside lower center", ncols=len(LOOKS), frameon=False, title=note)
-    legend.get_title().set_multialignment("center")
+    note = f"tested {' or '.join(sorted(tests))}; bars: 95 % intervals; hollow: inconclusive"
+    figure.legend(loc="outside lower center", ncols=len(LOOKS), frameon=False, title=note)
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
-def draw_effects(axes: "Axes", found: Sequence[tuple[str, Effect]], row: int) -> None:
-    """Draw a point with its interval for each effect.
+def draw_effects(axes: "Axes", effects: Effects, row: int) -> None:
+    """Draw a point with its interval for each data set.
 
     They stand one below the other.
     """
-    for i, (name, each) in enumerate(found):
-        place = row + 0.24 * (i - (len(found) - 1) / 2)
+    for i, (name, each) in enumerate(effects.items()):
+        place = row + 0.24 * (i - (len(effects) - 1) / 2)
         look: dict[str, Any] = {"ms": 5, "capsize": 2.5, "elinewidth": 1.25, **LOOKS[name]}
         lengths = [[each.mean - each.low], [each.high - each.mean]]
         axes.errorbar(each.mean, place, xerr=lengths, mfc=None if each.conclusive else "white", **look)
 
 
 if __name__ == "__main__":
-    draw([each for study in STUDIES for each in read(HERE / study)], HERE / "answer.png")
+    for lines in (first_screen(), *map(table, GROUPS)):
+        print(*lines, "", sep="\n")
+    draw(HERE / "answer.png")

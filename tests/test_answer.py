@@ -1,69 +1,78 @@
-"""The figure of the published studies.
+"""The tables and the figure of the published studies.
 
-Which comparison is drawn where, and with which sign.
+Which comparison stands where, and with which sign.
 """
 
+import csv
 from pathlib import Path
 
 import pytest
 from helpers import TOP
 from made_up import write_way
 
-from results.answer import (
-    ALL,
-    FOUR,
-    FOUR_MOMENTUM,
-    GROUPS,
-    ONE,
-    PLAIN,
-    SIXTEEN,
-    STUDIES,
-    UNEQUAL_LOSSES,
-    Comparison,
-    Effect,
-    Row,
-    configuration,
-    draw,
-    effects,
-    read,
-)
+from results import answer
+from results.answer import FOUR, GROUPS, LOOKS, ONE, PLAIN, SINGLE, Effect, Row, compared, disagree, short
 
 ROWS = [row for rows in GROUPS.values() for row in rows]
+MINE = "mine.npz (content 0123456789ab)"
 EFFECT = Effect(2, 1, 4, True)
 
 
-def repeat(path: Path, setting: int, level: float, **options: object) -> None:
+@pytest.fixture(autouse=True)
+def _data_set(monkeypatch):
+    """A data set of the tables is the one of the made-up histories."""
+    monkeypatch.setattr(answer, "LOOKS", {MINE: {}, **LOOKS})
+
+
+def repeat(path: Path, setting: int, level: float, trained: float = 0.5, **options: object) -> None:
     """Write the histories of two seeds, with other scores as trained."""
-    scores = {seed: [level + 0.01 * seed] * (14 if options.get("data") == 2 else 2) for seed in (0, 1)}
-    as_trained = [0.1 * setting] * len(scores[0])
-    write_way(path, setting, scores, as_trained=as_trained, **options)
+    number = {1: 20, 2: 50}.get(options.get("data"), 2)
+    for seed in (0, 1):
+        again = [trained + 0.01 * seed] * number
+        write_way(path, setting, {seed: [level + 0.02 * seed] * number}, as_trained=again, **options)
 
 
-@pytest.mark.parametrize(
-    ("setting", "options", "means"),
-    [
-        (1, {}, PLAIN),
-        (3, {"tasks_per_step": 16}, SIXTEEN),
-        (3, {"tasks_per_step": 4, "lr": 0.03, "momentum": 0.9, "schedule": "cosine"}, FOUR_MOMENTUM),
-        (3, {"tasks_per_step": 1, "epochs": 1}, ONE),
-        (5, {"lr": 0.5}, ALL._replace(lr=0.5)),
-        (6, {}, UNEQUAL_LOSSES),
-    ],
-)
-def test_the_options_of_a_side_are_its_configuration(report, tmp_path, setting, options, means):
-    repeat(tmp_path, setting, 0.5, **options)
-    repeat(tmp_path, setting, 0.6, **options, weight_decay=0.01)
-    (row,) = report().means("recipe")
-    assert configuration(row, "a") == configuration(row, "b") == means
+def test_a_row_is_the_difference_of_its_configurations_tested_either_way(report, tmp_path):
+    repeat(tmp_path / "any", 1, 0.5, trained=0.9)
+    repeat(tmp_path / "any", 3, 0.4, trained=0.7, tasks_per_step=4)
+    report(folder="any")
+    for sides, sign in (((PLAIN, FOUR), 1), ((FOUR, PLAIN), -1)):
+        found = compared(Row("any", *sides, ("any",)), tmp_path)[MINE]
+        assert {test: each.mean for test, each in found.items()} == pytest.approx(
+            {"usual": 10 * sign, "as trained": 20 * sign}
+        )
+        assert all(each.low < each.mean < each.high for each in found.values())
 
 
-def test_a_study_is_read_as_differences_of_mean_accuracy_in_points(report, tmp_path):
-    repeat(tmp_path, 1, 0.5)
-    repeat(tmp_path, 3, 0.4, tasks_per_step=4)
-    report()
-    ((title, *sides, effect),) = read(tmp_path)
-    assert (title, *sides) == ("mine.npz (content 0123456789ab)", PLAIN, FOUR)
-    assert effect.mean == 10  # not that of the scores as trained, -20
+def test_a_row_of_one_configuration_is_the_difference_of_its_two_tests(report, tmp_path):
+    repeat(tmp_path / "any", 3, 0.395, trained=0.7)
+    repeat(tmp_path / "any", 3, 0.4, trained=0.9, tasks_per_step=4)
+    report(folder="any")
+    (each,) = compared(Row("any", ONE, ONE, ("any",)), tmp_path)[MINE].values()
+    assert each.mean == pytest.approx(30)  # as trained, minus as usual
+
+
+def test_a_row_is_sought_in_its_own_studies(report, tmp_path):
+    for folder, level in (("one", 0.4), ("other", 0.3)):
+        repeat(tmp_path / folder, 3, 0.5, tasks_per_step=4)
+        repeat(tmp_path / folder, 3, level)
+        report(folder=folder)
+    for studies, mean in ((("one",), 10), (("other",), 20)):
+        found = compared(Row("any", FOUR, ONE, studies), tmp_path)
+        assert found[MINE]["usual"].mean == pytest.approx(mean)
+    with pytest.raises(SystemExit, match="two comparisons for 'any' on mine"):
+        compared(Row("any", FOUR, ONE, ("one", "other")), tmp_path)
+
+
+def test_two_comparisons_in_a_study_that_a_row_does_not_tell_apart_are_refused(report, tmp_path):
+    for rate in (0.1, 0.2):
+        for number in (1, 4):
+            repeat(tmp_path / "any", 3, 0.4, tasks_per_step=number, lr=rate)
+    report(folder="any")
+    with pytest.raises(SystemExit, match="two comparisons for 'any' on mine"):
+        compared(Row("any", FOUR, ONE, ("any",)), tmp_path)
+    rate = {"lr": 0.2}
+    assert compared(Row("any", FOUR | rate, ONE | rate, ("any",)), tmp_path)
 
 
 def test_what_is_withdrawn_is_not_read(report, tmp_path):
@@ -73,46 +82,85 @@ def test_what_is_withdrawn_is_not_read(report, tmp_path):
     for loss in ("mean", "uw"):
         repeat(tmp_path / "any", 5, 0.5, loss=loss, epochs=3)
     report(folder="any")
-    found = [(each.first.setting, each.second.setting) for each in read(tmp_path / "any")]
-    assert found == [(3, 2), (3, 2), (3, 3)]
+    questions = {each["question"] for each in answer.read(tmp_path / "any")}
+    assert questions == {"single-task", "tasks a step", "test"}
     repeat(tmp_path / "omniglot", 3, 0.4, data=2)
     repeat(tmp_path / "omniglot", 2, 0.5, data=2)
     report(folder="omniglot")
-    assert read(tmp_path / "omniglot") == []
+    assert {each["question"] for each in answer.read(tmp_path / "omniglot")} == {"test"}
 
 
-def test_an_effect_is_that_of_the_choice_whichever_side_it_stands_on():
-    row = Row("four instead of one", FOUR, ONE)
-    one_way = Comparison("CIFAR-100", FOUR, ONE, EFFECT)
-    other_way = Comparison("Omniglot", ONE, FOUR, EFFECT)
-    another = Comparison("CIFAR-10", SIXTEEN, ONE, EFFECT)
-    found = effects(row, [one_way, other_way, another])
-    assert found == {"CIFAR-100": EFFECT, "Omniglot": Effect(-2, -4, -1, True)}
+@pytest.mark.parametrize(
+    ("usual", "said"),
+    [
+        (None, "+2.0 [+1.0, +4.0]*"),
+        (Effect(1.04, 0.5, 2, True), "+2.0 [+1.0, +4.0]*"),
+        (Effect(3, 0, 6, False), "+2.0 [+1.0, +4.0]*; usual +3.0"),
+        (Effect(4.1, 3, 5, True), "+2.0 [+1.0, +4.0]*; usual +4.1*"),
+        (Effect(-2, -3, -1, True), "+2.0 [+1.0, +4.0]*; usual -2.0*"),
+    ],
+)
+def test_the_usual_test_is_named_where_it_disagrees(usual, said):
+    effects = {"as trained": EFFECT} | ({"usual": usual} if usual else {})
+    assert short(effects) == said
+    assert disagree(effects) == ("usual" in said)
 
 
-def test_two_comparisons_for_one_point_are_refused():
-    row = Row("four instead of one", FOUR, ONE)
-    twice = [Comparison("CIFAR-100", *sides, EFFECT) for sides in ((FOUR, ONE), (ONE, FOUR))]
-    with pytest.raises(SystemExit, match="two comparisons for 'four instead of one' on CIFAR-100"):
-        effects(row, twice)
+def test_an_effect_is_swapped_and_written_with_its_signs():
+    assert EFFECT.swapped() == Effect(-2, -4, -1, True)
+    assert Effect(0.04, -0.04, 1.25, False).written(1) == "0.0 [0.0, +1.2]"
 
 
-def test_every_comparison_of_the_studies_is_drawn_once():
-    comparisons = [each for name in STUDIES for each in read(TOP / "results" / name)]
-    drawn = [(name, {row.choice, row.reference}) for row in ROWS for name in effects(row, comparisons)]
-    assert len(drawn) == len(comparisons)
-    assert all((each.data_set, {each.first, each.second}) in drawn for each in comparisons)
+def test_the_tables_hold_what_is_there_and_no_more(report, tmp_path, monkeypatch):
+    repeat(tmp_path / "any", 3, 0.4, trained=0.5)
+    repeat(tmp_path / "any", 3, 0.5, trained=0.6, tasks_per_step=4)
+    report(folder="any")
+    rows = (Row("four", FOUR, ONE, ("any",)), Row("single", FOUR, SINGLE, ("any",)))
+    monkeypatch.setattr(answer, "FIRST_SCREEN", rows)
+    monkeypatch.setattr(answer, "GROUPS", {"More tasks": rows})
+    titles, _, four, single = answer.first_screen(tmp_path)
+    assert titles == f"| choice | {MINE} |"
+    assert four.startswith("| four | +10.0 [")
+    assert single == "| single | |"
+    titles, _, four, single = answer.table("More tasks", tmp_path)
+    assert titles == f"| More tasks | {MINE}, as trained | {MINE}, as usual |"
+    assert four.startswith("| four | +10.00 [")
+    assert single == "| single | | |"
 
 
-def test_no_two_rows_of_the_figure_are_the_same():
-    assert len({frozenset((row.choice, row.reference)) for row in ROWS}) == len(ROWS)
-    assert all(len({row.words for row in rows}) == len(rows) for rows in GROUPS.values())
+def test_every_comparison_of_the_studies_stands_in_one_row():
+    shown = [
+        (study, name, test)
+        for row in ROWS
+        for study in row.studies
+        for name, effects in compared(row._replace(studies=(study,))).items()
+        for test in effects
+    ]
+    studies = {study for row in ROWS for study in row.studies}
+    read = [each for study in studies for each in answer.read(TOP / "results" / study)]
+    assert len(shown) == len(read)
+    assert len({(row.words, heading) for heading, rows in GROUPS.items() for row in rows}) == len(ROWS)
 
 
-def test_the_figure_shows_the_comparisons_and_is_the_same_each_time(tmp_path):
+def test_the_figure_shows_the_comparisons_and_is_the_same_each_time(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    comparisons = [Comparison("CIFAR-100", FOUR, ONE, EFFECT), Comparison("Omniglot", ONE, FOUR, EFFECT)]
-    for name, shown in (("first", comparisons), ("second", comparisons), ("fewer", comparisons[:1])):
-        draw(shown, tmp_path / name)
-    images = {path.name.partition(".")[0]: path.read_bytes() for path in tmp_path.iterdir()}
-    assert images["first"] == images["second"] != images["fewer"]
+    monkeypatch.setattr(answer, "FIRST_SCREEN", [Row("four", FOUR, ONE, ("any",))])
+    sides = {"setting_a": 3, "setting_b": 3, "tasks_per_step_a": 4, "tasks_per_step_b": 1}
+    what = {"question": "tasks a step", "measure": "mean_accuracy", "data_set": "CIFAR-100"}
+    effect = {"difference": 2, "low": 1, "high": 3, "verdict": "higher"}
+    images = {}
+    for name, test, more in (
+        ("first", "usual", {}),
+        ("second", "usual", {}),
+        ("other", "usual", {"high": 4}),
+        ("inconclusive", "usual", {"verdict": "inconclusive"}),
+        ("as trained", "as trained", {}),
+    ):
+        (tmp_path / name / "any").mkdir(parents=True)
+        row = sides | what | effect | {"test": test} | more
+        with open(tmp_path / name / "any" / "comparisons.csv", "w", newline="") as file:
+            csv.writer(file).writerows([row.keys(), row.values()])
+        answer.draw(tmp_path / "answer.png", tmp_path / name)
+        images[name] = (tmp_path / "answer.png").read_bytes()
+    assert images["first"] == images["second"]
+    assert len({*images.values()}) == 4
