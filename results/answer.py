@@ -8,6 +8,7 @@ import csv
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -141,6 +142,7 @@ def withdrawn(row: Mapping[str, str]) -> bool:
     return row["question"] == "loss" or (row["data_set"], row["question"]) == ("Omniglot", "single-task")
 
 
+@cache
 def read(study: Path) -> list[dict[str, str]]:
     """The comparisons of mean accuracy of a study, as rows of its comparisons.csv, without withdrawn ones."""
     with open(study / "comparisons.csv", newline="") as file:
@@ -183,14 +185,14 @@ def compared(row: Row, directory: Path = HERE) -> dict[str, Effects]:
     return {name: found[name] for name in LOOKS if name in found}
 
 
-def fairest(effects: Effects) -> Effect:
-    """The effect as trained, or else as usual where a study has no other."""
-    return next(effects[test] for test in (AS_TRAINED, BOTH, USUAL) if test in effects)
+def fairest(effects: Effects) -> str:
+    """The test to show: as trained, or else as usual where a study has no other."""
+    return next(test for test in HEADINGS if test in effects)
 
 
 def disagree(effects: Effects) -> bool:
     """Whether the usual test says something else: another verdict, or a difference outside the interval."""
-    shown, usual = fairest(effects), effects.get(USUAL)
+    shown, usual = effects[fairest(effects)], effects.get(USUAL)
     return usual is not None and (
         not shown.low <= usual.mean <= shown.high or usual.conclusive != shown.conclusive
     )
@@ -209,7 +211,7 @@ def first_screen(directory: Path = HERE) -> Iterator[str]:
 
 def short(effects: Effects) -> str:
     """A cell of the README's table."""
-    cell = fairest(effects).written(1)
+    cell = effects[fairest(effects)].written(1)
     if disagree(effects):
         usual = effects[USUAL]
         cell += f"; usual {signed(usual.mean, 1)}" + "*" * usual.conclusive
@@ -245,11 +247,11 @@ def draw(path: Path, directory: Path = HERE) -> None:
 
     figure = Figure(figsize=(9, 1.2 + 0.42 * len(FIRST_SCREEN)), layout="constrained")
     axes = figure.subplots()
-    tests = set()
+    tests: set[str] = set()
     for place, row in enumerate(FIRST_SCREEN):
         found = compared(row, directory)
-        draw_effects(axes, {name: fairest(effects) for name, effects in found.items()}, place)
-        tests |= {"as usual" if AS_TRAINED not in effects else "as trained" for effects in found.values()}
+        draw_effects(axes, {name: effects[fairest(effects)] for name, effects in found.items()}, place)
+        tests |= {fairest(effects) for effects in found.values()} - {BOTH}
     for start, end in list(pairwise(range(len(FIRST_SCREEN) + 1)))[1::2]:
         axes.axhspan(start - 0.5, end - 0.5, color="0.95", zorder=0)
     axes.axvline(0, color="0.3", lw=1)
@@ -262,7 +264,8 @@ def draw(path: Path, directory: Path = HERE) -> None:
     axes.set_xlabel("points of mean accuracy over the tasks; right of 0: the choice named first helps")
     for name, look in LOOKS.items():
         axes.errorbar([], [], xerr=[], label=name, **look)
-    note = f"tested {' or '.join(sorted(tests))}; bars: 95 % intervals; hollow: inconclusive"
+    tested = " or ".join(HEADINGS[test].lstrip(", ") for test in HEADINGS if test in tests)
+    note = f"tested {tested}; bars: 95 % intervals; hollow: inconclusive"
     figure.legend(loc="outside lower center", ncols=len(LOOKS), frameon=False, title=note)
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
