@@ -7,7 +7,7 @@ have the tables as they are printed. The figure, results/answer.png, needs matpl
 import csv
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -21,8 +21,8 @@ HERE = Path(__file__).parent
 AS_TRAINED, USUAL, BOTH = "as trained", "usual", "both"
 """How the sides of a comparison are tested; `both`: as trained, minus as usual."""
 
-HEADINGS = {AS_TRAINED: ", as trained", USUAL: ", as usual", BOTH: ""}
-"""What the heading of a column says of its test."""
+TESTS = {AS_TRAINED: "as trained", USUAL: "as usual", BOTH: ""}
+"""What the heading of a column says of its test, the fairest first."""
 
 Options = dict[str, Any]
 """Options of a configuration, those by which a row tells it from the others of its study."""
@@ -37,7 +37,7 @@ class Row(NamedTuple):
     words: str
     choice: Options
     reference: Options
-    studies: Sequence[str] = ("first/cifar100", "first/omniglot", "first/cifar10")
+    studies: Sequence[str] = ("first/cifar100", "omniglot", "first/cifar10")
 
 
 PLAIN: Options = {"setting": 1}
@@ -85,6 +85,13 @@ GROUPS = {
     "Learning rate 0.5, instead of 0.1": (
         Row("with all tasks on every image", ALL | {"lr": 0.5}, ALL | {"lr": 0.1, "loss": "mean"}, RATES),
     ),
+    "Tested as trained, instead of as usual": (
+        Row("four tasks a step", FOUR, FOUR),
+        Row("one task a step", ONE, ONE),
+        Row("one task a step, sampled by position", UNEQUAL_DRAWS, UNEQUAL_DRAWS),
+        Row("plain classifier", PLAIN, PLAIN),
+        Row("single-task baselines", SINGLE, SINGLE),
+    ),
 }
 """Every comparison that counts, by headings that say what a row changes: the tables of docs/answer.md."""
 
@@ -96,6 +103,7 @@ FIRST_SCREEN = (
     Row("the same, but one task a step", ONE, SINGLE),
     Row("plain classifier, not four tasks a step", PLAIN | CONSTANT, FOUR | CONSTANT),
     Row("learning rate 0.5, not 0.1", ALL | {"lr": 0.5}, ALL | {"lr": 0.1, "loss": "mean"}, RATES),
+    Row("tested as trained, not as usual: one task a step", ONE, ONE),
 )
 """The rows of the README's table and of its figure."""
 
@@ -105,6 +113,9 @@ LOOKS: dict[str, dict[str, Any]] = {
     "CIFAR-10": {"fmt": "o", "color": "#0072b2"},
 }
 """The data sets, in the order of the tables."""
+
+FAR = 10
+"""Differences of more points than this would leave no room for the others in the figure."""
 
 
 class Effect(NamedTuple):
@@ -137,9 +148,8 @@ Effects = Mapping[str, Effect]
 """The effects of a choice, by the way of testing."""
 
 
-def withdrawn(row: Mapping[str, str]) -> bool:
-    """Whether a comparison in a row of comparisons.csv no longer counts: docs/answer.md says why."""
-    return row["question"] == "loss" or (row["data_set"], row["question"]) == ("Omniglot", "single-task")
+WITHDRAWN = "loss"
+"""A question whose comparisons no longer count: docs/answer.md says why."""
 
 
 @cache
@@ -147,7 +157,7 @@ def read(study: Path) -> list[dict[str, str]]:
     """The comparisons of mean accuracy of a study, as rows of its comparisons.csv, without withdrawn ones."""
     with open(study / "comparisons.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["measure"] == "mean_accuracy"]
-    return [row for row in rows if not withdrawn(row)]
+    return [row for row in rows if row["question"] != WITHDRAWN]
 
 
 def effect(row: Mapping[str, str]) -> Effect:
@@ -187,7 +197,7 @@ def compared(row: Row, directory: Path = HERE) -> dict[str, Effects]:
 
 def fairest(effects: Effects) -> str:
     """The test to show: as trained, or else as usual where a study has no other."""
-    return next(test for test in HEADINGS if test in effects)
+    return next(test for test in TESTS if test in effects)
 
 
 def disagree(effects: Effects) -> bool:
@@ -201,12 +211,27 @@ def disagree(effects: Effects) -> bool:
 def first_screen(directory: Path = HERE) -> Iterator[str]:
     """The lines of the README's table: as trained, and as usual where that disagrees."""
     found = {row.words: compared(row, directory) for row in FIRST_SCREEN}
-    names = [name for name in LOOKS if any(name in effects for effects in found.values())]
-    yield "| choice | " + " | ".join(names) + " |"
+    names = titles(found.values())
+    yield "| choice | " + " | ".join(names.values()) + " |"
     yield "|---" * (len(names) + 1) + "|"
     for words, effects in found.items():
         cells = [short(effects[name]) if name in effects else "" for name in names]
         yield f"| {words} |" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
+
+
+def headed(name: str, *tests: str) -> str:
+    """What to call a data set that is tested in some ways."""
+    return ", ".join(filter(None, (name, " or ".join(TESTS[test] for test in TESTS if test in tests))))
+
+
+def titles(found: Collection[Mapping[str, Effects]]) -> dict[str, str]:
+    """What to call each data set of some rows, of which the fairest test is shown."""
+    tests = {
+        name: {fairest(effects[name]) for effects in found if name in effects}
+        for name in LOOKS
+        if any(name in effects for effects in found)
+    }
+    return {name: headed(name, *(each - {BOTH})) for name, each in tests.items()}
 
 
 def short(effects: Effects) -> str:
@@ -224,10 +249,10 @@ def table(heading: str, directory: Path = HERE) -> Iterator[str]:
     columns = [
         (name, test)
         for name in LOOKS
-        for test in HEADINGS
+        for test in TESTS
         if any(test in effects.get(name, {}) for effects in found.values())
     ]
-    names = [name + HEADINGS[test] for name, test in columns]
+    names = [headed(*column) for column in columns]
     yield f"| {heading} | " + " | ".join(names) + " |"
     yield "| --- " * (len(columns) + 1) + "|"
     for words, effects in found.items():
@@ -247,11 +272,9 @@ def draw(path: Path, directory: Path = HERE) -> None:
 
     figure = Figure(figsize=(9, 1.2 + 0.42 * len(FIRST_SCREEN)), layout="constrained")
     axes = figure.subplots()
-    tests: set[str] = set()
-    for place, row in enumerate(FIRST_SCREEN):
-        found = compared(row, directory)
-        draw_effects(axes, {name: effects[fairest(effects)] for name, effects in found.items()}, place)
-        tests |= {fairest(effects) for effects in found.values()} - {BOTH}
+    found = [compared(row, directory) for row in FIRST_SCREEN]
+    for place, each in enumerate(found):
+        draw_effects(axes, {name: effects[fairest(effects)] for name, effects in each.items()}, place)
     for start, end in list(pairwise(range(len(FIRST_SCREEN) + 1)))[1::2]:
         axes.axhspan(start - 0.5, end - 0.5, color="0.95", zorder=0)
     axes.axvline(0, color="0.3", lw=1)
@@ -262,22 +285,29 @@ def draw(path: Path, directory: Path = HERE) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_title("What each choice changes", fontweight="bold")
     axes.set_xlabel("points of mean accuracy over the tasks; right of 0: the choice named first helps")
-    for name, look in LOOKS.items():
-        axes.errorbar([], [], xerr=[], label=name, **look)
-    tested = " or ".join(HEADINGS[test].lstrip(", ") for test in HEADINGS if test in tests)
-    note = f"tested {tested}; bars: 95 % intervals; hollow: inconclusive"
-    figure.legend(loc="outside lower center", ncols=len(LOOKS), frameon=False, title=note)
+    names = titles(found)
+    for name, title in names.items():
+        axes.errorbar([], [], xerr=[], label=title, **LOOKS[name])
+    note = "bars: 95 % intervals; hollow: inconclusive"
+    figure.legend(loc="outside lower center", ncols=len(names), frameon=False, title=note)
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
 def draw_effects(axes: "Axes", effects: Effects, row: int) -> None:
     """Draw a point with its interval for each data set.
 
-    They stand one below the other.
+    They stand one below the other. One that lies far away is written at that side.
     """
     for i, (name, each) in enumerate(effects.items()):
         place = row + 0.24 * (i - (len(effects) - 1) / 2)
-        look: dict[str, Any] = {"ms": 5, "capsize": 2.5, "elinewidth": 1.25, **LOOKS[name]}
+        look: dict[str, Any]
+        if abs(each.mean) > FAR:
+            x, side, text = (0.99, "right", "{} →") if each.mean > 0 else (0.01, "left", "← {}")
+            look = {"ha": side, "va": "center", "fontsize": "small", "color": LOOKS[name]["color"]}
+            text = text.format(signed(each.mean, 1))
+            axes.text(x, place, text, transform=axes.get_yaxis_transform(), **look)
+            continue
+        look = {"ms": 5, "capsize": 2.5, "elinewidth": 1.25, **LOOKS[name]}
         lengths = [[each.mean - each.low], [each.high - each.mean]]
         axes.errorbar(each.mean, place, xerr=lengths, mfc=None if each.conclusive else "white", **look)
 

@@ -85,10 +85,6 @@ def test_what_is_withdrawn_is_not_read(report, tmp_path):
     report(folder="any")
     questions = {each["question"] for each in answer.read(tmp_path / "any")}
     assert questions == {"single-task", "tasks a step", "test"}
-    repeat(tmp_path / "omniglot", 3, 0.4, data=2)
-    repeat(tmp_path / "omniglot", 2, 0.5, data=2)
-    report(folder="omniglot")
-    assert {each["question"] for each in answer.read(tmp_path / "omniglot")} == {"test"}
 
 
 @pytest.mark.parametrize(
@@ -120,13 +116,30 @@ def test_the_tables_hold_what_is_there_and_no_more(report, tmp_path, monkeypatch
     monkeypatch.setattr(answer, "FIRST_SCREEN", rows)
     monkeypatch.setattr(answer, "GROUPS", {"More tasks": rows})
     titles, _, four, single = answer.first_screen(tmp_path)
-    assert titles == f"| choice | {MINE} |"
+    assert titles == f"| choice | {MINE}, as trained |"
     assert four.startswith("| four | +10.0 [")
     assert single == "| single | |"
     titles, _, four, single = answer.table("More tasks", tmp_path)
     assert titles == f"| More tasks | {MINE}, as trained | {MINE}, as usual |"
     assert four.startswith("| four | +10.00 [")
     assert single == "| single | | |"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([{"usual": EFFECT}], ", as usual"),
+        ([{"usual": EFFECT, "as trained": EFFECT}, {"both": EFFECT}], ", as trained"),
+        ([{"usual": EFFECT}, {"as trained": EFFECT}], ", as trained or as usual"),
+        ([{"both": EFFECT}], ""),
+    ],
+)
+def test_a_data_set_is_called_by_its_name_and_by_the_tests_that_are_shown(found, said):
+    others = [{"Omniglot": {"usual": EFFECT}}, {}]
+    assert answer.titles([{MINE: each} for each in found] + others) == {
+        MINE: MINE + said,
+        "Omniglot": "Omniglot, as usual",
+    }
 
 
 def test_every_comparison_of_the_studies_stands_in_one_row():
@@ -177,3 +190,15 @@ def test_the_figure_shows_the_comparisons_and_is_the_same_each_time(tmp_path, mo
         images[name] = (tmp_path / "answer.png").read_bytes()
     assert images["first"] == images["second"]
     assert len({*images.values()}) == 4
+
+
+@pytest.mark.parametrize(("mean", "said"), [(20.04, "+20.0 →"), (-20, "← -20.0")])
+def test_a_difference_far_away_is_written_at_its_side_and_leaves_room_for_the_others(mean, said):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    far = Effect(mean, mean - 1, mean + 1, True)
+    answer.draw_effects(axes, {"CIFAR-100": EFFECT, "Omniglot": far}, 0)
+    assert [text.get_text() for text in axes.texts] == [said]
+    assert max(map(abs, axes.get_xlim())) < 5
