@@ -97,19 +97,20 @@ def _measured(comparison: Comparison, section: Section) -> Iterator[tuple[str, s
 def _numbers(result: Result) -> list[object]:
     """The columns from `difference` to `seeds_b`."""
     each = result.estimate
-    ends = [_number(number, 4) for number in (each.value, each.low, each.high)]
+    ends = map(_number, (each.value, each.low, each.high))
     seeds = (each.seeds * 2)[:2]
-    return [*ends, each.freedom or "", _number(each.p, 6), _number(result.q, 6), result.verdict, *seeds]
+    return [*ends, each.freedom or "", _number(each.p), _number(result.q), result.verdict, *seeds]
 
 
 def _more(result: Result) -> list[object]:
     """The columns `s_a`, `s_b`, and `images`."""
     each = result.estimate
-    return [*(_number(number, 4) for number in (each.spreads * 2)[:2]), str(each.images).lower()]
+    return [*map(_number, (each.spreads * 2)[:2]), str(each.images).lower()]
 
 
-def _number(number: float, digits: int) -> str:
-    return "" if math.isnan(number) else f"{number:.{digits}f}"
+def _number(number: float) -> str:
+    """A number in a cell, with so many digits that it can be rounded once more."""
+    return "" if math.isnan(number) else f"{number:.6f}"
 
 
 def _plain(value: object) -> object:

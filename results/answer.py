@@ -97,12 +97,17 @@ GROUPS = {
 
 FIRST_SCREEN = (
     Row("four tasks a step, not one", FOUR | CONSTANT, ONE | CONSTANT),
-    Row("sampling tasks by position, not equally", UNEQUAL_DRAWS, ONE),
-    Row("weighting losses by position, not equally", UNEQUAL_LOSSES, ALL),
+    Row("sampling later tasks more often, not all equally", UNEQUAL_DRAWS, ONE),
+    Row("weighting later tasks' losses more, not all equally", UNEQUAL_LOSSES, ALL),
     Row("one network, not one per task: four tasks a step", FOUR, SINGLE),
     Row("the same, but one task a step", ONE, SINGLE),
     Row("plain classifier, not four tasks a step", PLAIN | CONSTANT, FOUR | CONSTANT),
-    Row("learning rate 0.5, not 0.1", ALL | {"lr": 0.5}, ALL | {"lr": 0.1, "loss": "mean"}, RATES),
+    Row(
+        "learning rate 0.5, not 0.1, in short runs",
+        ALL | {"lr": 0.5},
+        ALL | {"lr": 0.1, "loss": "mean"},
+        RATES,
+    ),
     Row("tested as trained, not as usual: one task a step", ONE, ONE),
 )
 """The rows of the README's table and of its figure."""
