@@ -6,6 +6,7 @@ The answers are those in README and docs.
 import re
 import shutil
 from collections.abc import Iterable
+from math import isnan
 
 import pytest
 from helpers import TOP
@@ -34,6 +35,16 @@ def test_the_report_of_a_study_is_written_again_from_its_histories(study, no_fig
     assert main(["--report", "--save_path", str(copy)]) == 0
     for name in ("report.md", "report.csv", "comparisons.csv"):
         assert (copy / name).read_bytes() == (study / name).read_bytes(), name
+
+
+def test_a_difference_is_rounded_alike_in_a_report_and_in_the_answer():
+    compared = 0
+    for study in STUDIES:
+        reported = (study / "report.md").read_text().replace("\\", "")
+        effects = [effect for effect in map(answer.effect, answer.read(study)) if not isnan(effect.low)]
+        assert not [each for each in effects if each.written(2).rstrip("*") not in reported], study
+        compared += len(effects)
+    assert compared > 50
 
 
 def tables(text: str) -> set[str]:
