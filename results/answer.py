@@ -47,6 +47,7 @@ ALL: Options = {"setting": 5}
 UNEQUAL_DRAWS: Options = {"setting": 4}
 UNEQUAL_LOSSES: Options = {"setting": 6}
 CONSTANT, MOMENTUM = {"momentum": 0.0}, {"momentum": 0.9}
+HIGH_RATE, LOW_RATE = ALL | {"lr": 0.5}, ALL | {"lr": 0.1, "loss": "mean"}
 RATES = ("first/losses",)
 
 GROUPS = {
@@ -82,9 +83,7 @@ GROUPS = {
         Row("with one task a step", ONE | MOMENTUM, ONE | CONSTANT),
         Row("with a plain classifier", PLAIN | MOMENTUM, PLAIN | CONSTANT),
     ),
-    "Learning rate 0.5, instead of 0.1": (
-        Row("with all tasks on every image", ALL | {"lr": 0.5}, ALL | {"lr": 0.1, "loss": "mean"}, RATES),
-    ),
+    "Learning rate 0.5, instead of 0.1": (Row("with all tasks on every image", HIGH_RATE, LOW_RATE, RATES),),
     "Tested as trained, instead of as usual": (
         Row("four tasks a step", FOUR, FOUR),
         Row("one task a step", ONE, ONE),
@@ -102,12 +101,7 @@ FIRST_SCREEN = (
     Row("one network, not one per task: four tasks a step", FOUR, SINGLE),
     Row("the same, but one task a step", ONE, SINGLE),
     Row("plain classifier, not four tasks a step", PLAIN | CONSTANT, FOUR | CONSTANT),
-    Row(
-        "learning rate 0.5, not 0.1, in short runs",
-        ALL | {"lr": 0.5},
-        ALL | {"lr": 0.1, "loss": "mean"},
-        RATES,
-    ),
+    Row("learning rate 0.5, not 0.1, in short runs", HIGH_RATE, LOW_RATE, RATES),
     Row("tested as trained, not as usual: one task a step", ONE, ONE),
 )
 """The rows of the README's table and of its figure."""
@@ -231,12 +225,8 @@ def headed(name: str, *tests: str) -> str:
 
 def titles(found: Collection[Mapping[str, Effects]]) -> dict[str, str]:
     """What to call each data set of some rows, of which the fairest test is shown."""
-    tests = {
-        name: {fairest(effects[name]) for effects in found if name in effects}
-        for name in LOOKS
-        if any(name in effects for effects in found)
-    }
-    return {name: headed(name, *(each - {BOTH})) for name, each in tests.items()}
+    tests = {name: {fairest(effects[name]) for effects in found if name in effects} for name in LOOKS}
+    return {name: headed(name, *(shown - {BOTH})) for name, shown in tests.items() if shown}
 
 
 def short(effects: Effects) -> str:
@@ -305,16 +295,20 @@ def draw_effects(axes: "Axes", effects: Effects, row: int) -> None:
     """
     for i, (name, each) in enumerate(effects.items()):
         place = row + 0.24 * (i - (len(effects) - 1) / 2)
-        look: dict[str, Any]
         if abs(each.mean) > FAR:
-            x, side, text = (0.99, "right", "{} →") if each.mean > 0 else (0.01, "left", "← {}")
-            look = {"ha": side, "va": "center", "fontsize": "small", "color": LOOKS[name]["color"]}
-            text = text.format(signed(each.mean, 1))
-            axes.text(x, place, text, transform=axes.get_yaxis_transform(), **look)
-            continue
-        look = {"ms": 5, "capsize": 2.5, "elinewidth": 1.25, **LOOKS[name]}
-        lengths = [[each.mean - each.low], [each.high - each.mean]]
-        axes.errorbar(each.mean, place, xerr=lengths, mfc=None if each.conclusive else "white", **look)
+            write_at_side(axes, each.mean, place, LOOKS[name]["color"])
+        else:
+            look: dict[str, Any] = {"ms": 5, "capsize": 2.5, "elinewidth": 1.25, **LOOKS[name]}
+            lengths = [[each.mean - each.low], [each.high - each.mean]]
+            axes.errorbar(each.mean, place, xerr=lengths, mfc=None if each.conclusive else "white", **look)
+
+
+def write_at_side(axes: "Axes", mean: float, place: float, color: str) -> None:
+    """Write a difference at the side of the figure beyond which it lies."""
+    said = signed(mean, 1)
+    x, side, text = (0.99, "right", f"{said} →") if mean > 0 else (0.01, "left", f"← {said}")
+    look: dict[str, Any] = {"ha": side, "va": "center", "fontsize": "small", "color": color}
+    axes.text(x, place, text, transform=axes.get_yaxis_transform(), **look)
 
 
 if __name__ == "__main__":
