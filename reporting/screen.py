@@ -1,6 +1,7 @@
 """The screen of a report: what a person reads in a minute."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from math import isnan
 from statistics import median
 
@@ -69,8 +70,11 @@ def difference(result: Result | None, digits: int) -> str:
 
 
 def signed(number: float, digits: int) -> str:
-    """A number with its sign, but for 0."""
-    said = f"{number:+.{digits}f}"
+    """A number with its sign, but for 0.
+
+    Six digits of it count, as in comparisons.csv, so that a half is rounded alike in all that is said of it.
+    """
+    said = f"{Decimal(f'{number:.6f}'):+.{digits}f}"
     return said[1:] if float(said) == 0 else said
 
 

@@ -69,7 +69,7 @@ def test_the_readme_says_differences_and_accuracies_in_its_table_alone():
 
 def test_the_answer_in_the_readme_is_short():
     lines = [line for line in BEFORE_SET_UP.splitlines() if not line.startswith("![")]
-    assert len(re.findall(r"\d+(?:[.,]\d+)*", "\n".join(lines))) <= 70
+    assert len(re.findall(r"\d+(?:[.,]\d+)*", "\n".join(lines))) <= 80
     assert len(" ".join(line for line in lines if not line.startswith("|")).split()) <= 250
     assert len(BEFORE_SET_UP.partition("\n## The answer\n")[2].strip().splitlines()) <= 30
     assert len(README.splitlines()) <= 150
@@ -82,10 +82,9 @@ def test_no_line_of_code_or_output_in_the_readme_is_longer_than_100_columns():
 
 
 def test_the_tables_of_the_answer_in_full_are_those_that_are_printed():
-    assert tables(ANSWER) == {printed(answer.table(heading)) for heading in answer.GROUPS}
-    effects = re.findall(r"\d\](\*?)", "".join(tables(ANSWER)))
-    said = f"Of {len(effects)} differences {effects.count('*')} are conclusive"
-    assert said in " ".join(ANSWER.split())
+    *groups, first = (printed(answer.table(heading)) for heading in answer.GROUPS)
+    assert tables(ANSWER) == {*groups}
+    assert first in tables(CHANGES)
 
 
 def test_every_interval_of_the_answer_in_full_is_that_of_a_comparison():
@@ -139,7 +138,7 @@ def test_the_effect_of_every_difference_from_the_original_is_what_its_runs_say(t
 
 
 def test_the_screen_in_the_docs_is_the_one_that_is_printed(no_figure, tmp_path, capsys):
-    shutil.copytree(TOP / "results" / "first" / "cifar100", tmp_path / "runs")
+    shutil.copytree(TOP / "results" / "cifar100", tmp_path / "runs")
     assert main(["--report", "--save_path", str(tmp_path / "runs")]) == 0
     printed = capsys.readouterr().out.partition("\nIn ")[0]
     assert f"```\n{printed}```\n" in (TOP / "docs/report.md").read_text()
