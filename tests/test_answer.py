@@ -105,7 +105,7 @@ def test_the_usual_test_is_named_where_it_disagrees(usual, said):
 
 def test_an_effect_is_swapped_and_written_with_its_signs():
     assert EFFECT.swapped() == Effect(-2, -4, -1, True)
-    assert Effect(0.04, -0.04, 1.26, False).written(1) == "0.0 [0.0, +1.3]"
+    assert Effect(0.04, -0.04, 1.25, False).written(1) == "0.0 [0.0, +1.2]"
 
 
 @pytest.mark.parametrize("noise", [-1e-12, 0, 1e-12])
