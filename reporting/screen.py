@@ -50,12 +50,12 @@ def decimals(section: Section) -> int:
 
 def percent(mean: Estimate, digits: int) -> str:
     """A mean accuracy in per cent, with the half-width of its interval."""
-    said = f"{100 * mean.value:.{digits}f}"
+    said = f"{decimal(100 * mean.value):.{digits}f}"
     if isnan(mean.low):
         return said
     # An end that is cut at 0 or 1 makes the other one the half-width.
     half = max(mean.high - mean.value, mean.value - mean.low)
-    return f"{said} ± {100 * half:.{digits}f}"
+    return f"{said} ± {decimal(100 * half):.{digits}f}"
 
 
 def difference(result: Result | None, digits: int) -> str:
@@ -70,12 +70,14 @@ def difference(result: Result | None, digits: int) -> str:
 
 
 def signed(number: float, digits: int) -> str:
-    """A number with its sign, but for 0.
-
-    Six digits of it count, as in comparisons.csv, so that a half is rounded alike in all that is said of it.
-    """
-    said = f"{Decimal(f'{number:.6f}'):+.{digits}f}"
+    """A number with its sign, but for 0."""
+    said = f"{decimal(number):+.{digits}f}"
     return said[1:] if float(said) == 0 else said
+
+
+def decimal(number: float) -> Decimal:
+    """Six digits after the point, as comparisons.csv has them, so that a half is rounded alike everywhere."""
+    return Decimal(f"{number:.6f}")
 
 
 def columns(rows: Sequence[Sequence[str]], words: int, right: Sequence[int] = ()) -> list[str]:
