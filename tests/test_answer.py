@@ -11,6 +11,8 @@ import pytest
 from helpers import TOP
 from made_up import write_way
 
+from reporting.estimates import Estimate
+from reporting.screen import percent
 from results import answer
 from results.answer import FOUR, GROUPS, LOOKS, ONE, PLAIN, SINGLE, Effect, Row, compared, disagree, short
 
@@ -111,6 +113,9 @@ def test_an_effect_is_swapped_and_written_with_its_signs():
 @pytest.mark.parametrize("noise", [-1e-12, 0, 1e-12])
 def test_a_half_is_rounded_alike_whatever_noise_a_sum_has_left(noise):
     assert Effect(0.35 + noise, -0.35 + noise, 1.25 + noise, True).written(1) == "+0.4 [-0.4, +1.2]*"
+    accuracy = 0.9485 + noise
+    mean = Estimate(accuracy, accuracy - 0.0035, accuracy + 0.0035, 0, 2, (3,), (0.001,), images=False)
+    assert percent(mean, 1) == "94.8 ± 0.4"
 
 
 def test_the_tables_hold_what_is_there_and_no_more(report, tmp_path, monkeypatch):
