@@ -88,7 +88,7 @@ GROUPS = {
         Row("four tasks a step, not one", FOUR | NONE, ONE | NONE, FIRST),
         Row("four tasks a step, not one; with momentum", FOUR | MOMENTUM, ONE | MOMENTUM, FIRST),
         Row("sixteen tasks a step, not one", SIXTEEN, ONE, FIRST),
-        Row("sampling later tasks more often, not all equally", UNEQUAL_DRAWS, ONE, FIRST),
+        Row("sampling high-numbered tasks more, not equally", UNEQUAL_DRAWS, ONE, FIRST),
         Row("one network, not one per task: four tasks a step", FOUR, SINGLE, FIRST),
         Row("one network, not one per task: sixteen tasks a step", SIXTEEN, SINGLE, FIRST),
         Row("one network, not one per task: one task a step", ONE, SINGLE, FIRST),
@@ -101,9 +101,9 @@ GROUPS = {
         Row("plain classifier, not sixteen tasks a step", PLAIN, SIXTEEN, FIRST),
         Row("plain classifier, not one task a step", PLAIN | NONE, ONE | NONE, FIRST),
         Row("plain classifier, not one task a step; with momentum", PLAIN | MOMENTUM, ONE | MOMENTUM, FIRST),
-        Row("momentum, not none: four tasks a step", FOUR | MOMENTUM, FOUR | NONE, FIRST),
-        Row("momentum, not none: one task a step", ONE | MOMENTUM, ONE | NONE, FIRST),
-        Row("momentum, not none: plain classifier", PLAIN | MOMENTUM, PLAIN | NONE, FIRST),
+        Row("momentum's recipe, not the default: four tasks a step", FOUR | MOMENTUM, FOUR | NONE, FIRST),
+        Row("momentum's recipe, not the default: one task a step", ONE | MOMENTUM, ONE | NONE, FIRST),
+        Row("momentum's recipe, not the default: plain classifier", PLAIN | MOMENTUM, PLAIN | NONE, FIRST),
     ),
 }
 """Every comparison that counts, by headings that say what a row changes: the tables of docs/answer.md.
@@ -113,8 +113,8 @@ The last has runs of the first edition, in whose place there are new ones.
 
 FIRST_SCREEN = (
     Row("four tasks a step, not one", FOUR, ONE),
-    Row("sampling later tasks more often, not all equally", UNEQUAL_DRAWS, ONE),
-    Row("weighting later tasks' losses more, not all equally", UNEQUAL_LOSSES, ALL),
+    Row("sampling high-numbered tasks more, not equally", UNEQUAL_DRAWS, ONE),
+    Row("weighting high-numbered tasks' losses more, not equally", UNEQUAL_LOSSES, ALL),
     Row("one network, not one per task: four tasks a step", FOUR, SINGLE),
     Row("the same, but one task a step", ONE, SINGLE),
     Row("plain classifier, not four tasks a step", PLAIN, FOUR),
@@ -290,7 +290,7 @@ def draw(path: Path, directory: Path = HERE) -> None:
     axes.set_ylim(len(FIRST_SCREEN) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.set_title("What each choice changes", fontweight="bold")
-    axes.set_xlabel("points of mean accuracy over the tasks; right of 0: the choice named first helps")
+    axes.set_xlabel("points of mean accuracy; right of 0: the first-named choice helps")
     names = titles(found)
     for name, title in names.items():
         axes.errorbar([], [], xerr=[], label=title, **LOOKS[name])
@@ -307,18 +307,18 @@ def draw_effects(axes: "Axes", effects: Effects, row: int) -> None:
     for i, (name, each) in enumerate(effects.items()):
         place = row + 0.24 * (i - (len(effects) - 1) / 2)
         if abs(each.mean) > FAR:
-            write_at_side(axes, each.mean, place, LOOKS[name]["color"])
+            write_at_side(axes, each, place, LOOKS[name]["color"])
         else:
             look: dict[str, Any] = {"ms": 5, "capsize": 2.5, "elinewidth": 1.25, **LOOKS[name]}
             lengths = [[each.mean - each.low], [each.high - each.mean]]
             axes.errorbar(each.mean, place, xerr=lengths, mfc=None if each.conclusive else "white", **look)
 
 
-def write_at_side(axes: "Axes", mean: float, place: float, color: str) -> None:
+def write_at_side(axes: "Axes", each: Effect, place: float, color: str) -> None:
     """Write a difference at the side of the figure beyond which it lies."""
-    said = signed(mean, 1)
-    x, side, text = (0.99, "right", f"{said} →") if mean > 0 else (0.01, "left", f"← {said}")
-    look: dict[str, Any] = {"ha": side, "va": "center", "fontsize": "small", "color": color}
+    said = each.written(1)
+    x, side, text = (0.99, "right", f"{said} →") if each.mean > 0 else (0.01, "left", f"← {said}")
+    look: dict[str, Any] = {"ha": side, "va": "center", "fontsize": "x-small", "color": color}
     axes.text(x, place, text, transform=axes.get_yaxis_transform(), **look)
 
 

@@ -202,7 +202,9 @@ def test_the_figure_shows_the_comparisons_and_is_the_same_each_time(tmp_path, mo
     assert len({*images.values()}) == 4
 
 
-@pytest.mark.parametrize(("mean", "said"), [(20.04, "+20.0 →"), (-20, "← -20.0")])
+@pytest.mark.parametrize(
+    ("mean", "said"), [(20.04, "+20.0 [+19.0, +21.0]* →"), (-20, "← -20.0 [-21.0, -19.0]*")]
+)
 def test_a_difference_far_away_is_written_at_its_side_and_leaves_room_for_the_others(mean, said):
     pytest.importorskip("matplotlib")
     from matplotlib.figure import Figure
