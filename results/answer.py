@@ -53,6 +53,7 @@ NONE, MOMENTUM = {"momentum": 0.0}, {"momentum": 0.9}
 HIGH_RATE, LOW_RATE = ALL | {"lr": 0.5}, ALL | {"lr": 0.1, "loss": "mean"}
 RATES = ("first/losses",)
 FIRST = ("first/cifar100",)
+SHARING = ("sharing",)
 
 GROUPS = {
     "More tasks a step": (
@@ -83,6 +84,20 @@ GROUPS = {
         Row("one task a step, sampled by position", UNEQUAL_DRAWS, UNEQUAL_DRAWS),
         Row("plain classifier", PLAIN, PLAIN),
         Row("single-task baselines", SINGLE, SINGLE),
+    ),
+    "Almost all parameters shared": (
+        Row("four tasks a step, not one", FOUR, ONE, SHARING),
+        Row("one network, not one per task: four tasks a step", FOUR, SINGLE, SHARING),
+        Row("one network, not one per task: one task a step", ONE, SINGLE, SHARING),
+        Row("one network, not one per task: plain classifier", PLAIN, SINGLE, SHARING),
+        Row("plain classifier, not four tasks a step", PLAIN, FOUR, SHARING),
+        Row("plain classifier, not one task a step", PLAIN, ONE, SHARING),
+    ),
+    "Almost all shared, tested as trained, instead of as usual": (
+        Row("four tasks a step", FOUR, FOUR, SHARING),
+        Row("one task a step", ONE, ONE, SHARING),
+        Row("plain classifier", PLAIN, PLAIN, SHARING),
+        Row("single-task baselines", SINGLE, SINGLE, SHARING),
     ),
     "CIFAR-100 in the first edition": (
         Row("four tasks a step, not one", FOUR | NONE, ONE | NONE, FIRST),
@@ -118,6 +133,7 @@ FIRST_SCREEN = (
     Row("one network, not one per task: four tasks a step", FOUR, SINGLE),
     Row("the same, but one task a step", ONE, SINGLE),
     Row("plain classifier, not four tasks a step", PLAIN, FOUR),
+    Row("the same, with equally many parameters in both", PLAIN, FOUR, SHARING),
     Row("tested as trained, not as usual: one task a step", ONE, ONE),
 )
 """The rows of the README's table and of its figure."""

@@ -4,6 +4,7 @@ The answers are those in README and docs.
 """
 
 import csv
+import json
 import re
 import shutil
 from collections.abc import Iterable
@@ -69,7 +70,7 @@ def test_the_readme_says_differences_and_accuracies_in_its_table_alone():
 
 def test_the_answer_in_the_readme_is_short():
     lines = [line for line in BEFORE_SET_UP.splitlines() if not line.startswith("![")]
-    assert len(re.findall(r"\d+(?:[.,]\d+)*", "\n".join(lines))) <= 70
+    assert len(re.findall(r"\d+(?:[.,]\d+)*", "\n".join(lines))) <= 72
     assert len(" ".join(line for line in lines if not line.startswith("|")).split()) <= 250
     assert len(BEFORE_SET_UP.partition("\n## The answer\n")[2].strip().splitlines()) <= 30
     assert len(README.splitlines()) <= 150
@@ -121,6 +122,33 @@ def test_every_accuracy_of_the_answer_in_full_is_in_a_report():
     assert said
     shown = set(re.findall(r"\b\d+\.\d\d\b", reported))
     assert {f"{100 * float(accuracy):.2f}" for accuracy in said} <= shown
+
+
+def test_the_networks_have_as_many_parameters_as_the_answer_says():
+    def sizes(run: str) -> tuple[float, float]:
+        """Millions of parameters of a run's encoder, and of all its heads."""
+        counts = json.loads((TOP / "results" / run / "history.json").read_text())["parameters"]
+        return counts["encoder"] / 1e6, counts["heads"] / 1e6
+
+    studies = ("cifar100/3", "omniglot/3", "first/cifar10/5")
+    multi = [sizes(f"{name}-seed0") for name in studies]
+    plain = [sizes(f"{name[:-1]}1-seed0") for name in studies]
+    assert [encoder for encoder, _ in plain] == [encoder for encoder, _ in multi]
+    for words, numbers in (
+        ("encoder", [encoder for encoder, _ in multi]),
+        ("plain classifier", map(sum, plain)),
+        ("network with a head per task", map(sum, multi)),
+    ):
+        assert f"| {words} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |\n" in ANSWER
+    encoder, heads = sizes("sharing/3-seed0")
+    assert sizes("sharing/1-seed0") == (encoder, heads)
+    text = " ".join(ANSWER.split())
+    assert f"encoder has {encoder:.2f} million parameters, the heads {heads:.2f} million" in text
+    of_heads = [100 * heads / (encoder + heads) for encoder, heads in multi]
+    said = "The heads hold {:.1f} % of the parameters of a CIFAR-100 network and {:.1f} % of Omniglot's"
+    assert said.format(*of_heads) in text
+    shared = 100 * encoder / (encoder + heads), 100 - of_heads[0]
+    assert "whether {:.1f} % of its parameters are shared or {:.1f} %".format(*shared) in text
 
 
 def test_the_effect_of_every_difference_from_the_original_is_what_its_runs_say(tmp_path, no_network, capsys):
