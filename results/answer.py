@@ -55,6 +55,29 @@ RATES = ("first/losses",)
 FIRST = ("first/cifar100",)
 SHARING = ("sharing",)
 
+
+def between(studies: Sequence[str]) -> tuple[Row, ...]:
+    """The differences between settings 1, 2 and 3, with one and four tasks a step, in some studies."""
+    return (
+        Row("four tasks a step, not one", FOUR, ONE, studies),
+        Row("one network, not one per task: four tasks a step", FOUR, SINGLE, studies),
+        Row("one network, not one per task: one task a step", ONE, SINGLE, studies),
+        Row("one network, not one per task: plain classifier", PLAIN, SINGLE, studies),
+        Row("plain classifier, not four tasks a step", PLAIN, FOUR, studies),
+        Row("plain classifier, not one task a step", PLAIN, ONE, studies),
+    )
+
+
+def of_tests(studies: Sequence[str]) -> tuple[Row, ...]:
+    """The differences between the two tests of these configurations."""
+    return (
+        Row("four tasks a step", FOUR, FOUR, studies),
+        Row("one task a step", ONE, ONE, studies),
+        Row("plain classifier", PLAIN, PLAIN, studies),
+        Row("single-task baselines", SINGLE, SINGLE, studies),
+    )
+
+
 GROUPS = {
     "More tasks a step": (
         Row("four instead of one", FOUR, ONE),
@@ -85,20 +108,8 @@ GROUPS = {
         Row("plain classifier", PLAIN, PLAIN),
         Row("single-task baselines", SINGLE, SINGLE),
     ),
-    "Almost all parameters shared": (
-        Row("four tasks a step, not one", FOUR, ONE, SHARING),
-        Row("one network, not one per task: four tasks a step", FOUR, SINGLE, SHARING),
-        Row("one network, not one per task: one task a step", ONE, SINGLE, SHARING),
-        Row("one network, not one per task: plain classifier", PLAIN, SINGLE, SHARING),
-        Row("plain classifier, not four tasks a step", PLAIN, FOUR, SHARING),
-        Row("plain classifier, not one task a step", PLAIN, ONE, SHARING),
-    ),
-    "Almost all shared, tested as trained, instead of as usual": (
-        Row("four tasks a step", FOUR, FOUR, SHARING),
-        Row("one task a step", ONE, ONE, SHARING),
-        Row("plain classifier", PLAIN, PLAIN, SHARING),
-        Row("single-task baselines", SINGLE, SINGLE, SHARING),
-    ),
+    "Almost all parameters shared": between(SHARING),
+    "Almost all shared, tested as trained, instead of as usual": of_tests(SHARING),
     "CIFAR-100 in the first edition": (
         Row("four tasks a step, not one", FOUR | NONE, ONE | NONE, FIRST),
         Row("four tasks a step, not one; with momentum", FOUR | MOMENTUM, ONE | MOMENTUM, FIRST),
@@ -180,10 +191,15 @@ WITHDRAWN = "loss"
 
 @cache
 def read(study: Path) -> list[dict[str, str]]:
-    """The comparisons of mean accuracy of a study, as rows of its comparisons.csv, without withdrawn ones."""
+    """The comparisons of mean accuracy of a study, as rows of its comparisons.csv, each pair once in a test.
+
+    Withdrawn ones are left out, and so are those on held-out images, which only choose a recipe.
+    """
     with open(study / "comparisons.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["measure"] == "mean_accuracy"]
-    return [row for row in rows if row["question"] != WITHDRAWN]
+    counted = (row for row in rows if row["question"] != WITHDRAWN and not float(row["validation_a"]))
+    pair = ("data_set", "letter_a", "letter_b", "test")
+    return [*{tuple(map(row.__getitem__, pair)): row for row in counted}.values()]
 
 
 def effect(row: Mapping[str, str]) -> Effect:

@@ -55,6 +55,21 @@ def test_a_row_of_one_configuration_is_the_difference_of_its_two_tests(report, t
     assert each.mean == pytest.approx(30)  # as trained, minus as usual
 
 
+def test_a_recipe_is_chosen_on_held_out_images_and_compared_on_test_images_once(report, tmp_path):
+    best = {2: {"lr": 0.1}, 3: {"lr": 0.1}, 1: {"lr": 0.2}}
+    for setting in best:
+        for rate in (0.1, 0.2):
+            level = 0.6 if best[setting]["lr"] == rate else 0.5
+            repeat(tmp_path / "any", setting, level, lr=rate, validation=0.1)
+        repeat(tmp_path / "any", setting, setting / 10, **best[setting])
+    report(folder="any")
+    for sides, mean in (((ONE, SINGLE), 10), ((PLAIN, ONE), -20), ((PLAIN, SINGLE), -10)):
+        found = compared(Row("any", *sides, ("any",)), tmp_path)
+        assert {name: each["usual"].mean for name, each in found.items()} == pytest.approx({MINE: mean})
+    tests = Counter(each["test"] for each in answer.read(tmp_path / "any"))
+    assert tests == dict.fromkeys((answer.USUAL, answer.AS_TRAINED, answer.BOTH), 3)
+
+
 def test_a_row_is_sought_in_its_own_studies(report, tmp_path):
     for folder, level in (("one", 0.4), ("other", 0.3)):
         repeat(tmp_path / folder, 3, 0.5, tasks_per_step=4)
@@ -182,6 +197,7 @@ def test_the_figure_shows_the_comparisons_and_is_the_same_each_time(tmp_path, mo
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(answer, "FIRST_SCREEN", [Row("four", FOUR, ONE, ("any",))])
     sides = {"setting_a": 3, "setting_b": 3, "tasks_per_step_a": 4, "tasks_per_step_b": 1}
+    sides |= {"letter_a": "A", "letter_b": "B", "validation_a": 0.0}
     what = {"question": "tasks a step", "measure": "mean_accuracy", "data_set": "CIFAR-100"}
     effect = {"difference": 2, "low": 1, "high": 3, "verdict": "higher"}
     images = {}
