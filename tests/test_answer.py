@@ -56,12 +56,11 @@ def test_a_row_of_one_configuration_is_the_difference_of_its_two_tests(report, t
 
 
 def test_a_recipe_is_chosen_on_held_out_images_and_compared_on_test_images_once(report, tmp_path):
-    best = {2: {"lr": 0.1}, 3: {"lr": 0.1}, 1: {"lr": 0.2}}
-    for setting in best:
+    for setting, best in ((2, 0.1), (3, 0.1), (1, 0.2)):
         for rate in (0.1, 0.2):
-            level = 0.6 if best[setting]["lr"] == rate else 0.5
+            level = 0.6 if rate == best else 0.5
             repeat(tmp_path / "any", setting, level, lr=rate, validation=0.1)
-        repeat(tmp_path / "any", setting, setting / 10, **best[setting])
+        repeat(tmp_path / "any", setting, setting / 10, lr=best)
     report(folder="any")
     for sides, mean in (((ONE, SINGLE), 10), ((PLAIN, ONE), -20), ((PLAIN, SINGLE), -10)):
         found = compared(Row("any", *sides, ("any",)), tmp_path)
