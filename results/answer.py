@@ -54,6 +54,7 @@ HIGH_RATE, LOW_RATE = ALL | {"lr": 0.5}, ALL | {"lr": 0.1, "loss": "mean"}
 RATES = ("first/losses",)
 FIRST = ("first/cifar100",)
 SHARING = ("sharing",)
+TUNED = ("tuned",)
 
 
 def between(studies: Sequence[str]) -> tuple[Row, ...]:
@@ -110,6 +111,8 @@ GROUPS = {
     ),
     "Almost all parameters shared": between(SHARING),
     "Almost all shared, tested as trained, instead of as usual": of_tests(SHARING),
+    "Each at its best learning rate": between(TUNED),
+    "Each at its best rate, tested as trained, instead of as usual": of_tests(TUNED),
     "CIFAR-100 in the first edition": (
         Row("four tasks a step, not one", FOUR | NONE, ONE | NONE, FIRST),
         Row("four tasks a step, not one; with momentum", FOUR | MOMENTUM, ONE | MOMENTUM, FIRST),
@@ -137,17 +140,22 @@ GROUPS = {
 The last has runs of the first edition, in whose place there are new ones.
 """
 
+AT_BEST_RATE = "the same, each at its best learning rate"
+
 FIRST_SCREEN = (
     Row("four tasks a step, not one", FOUR, ONE),
+    Row(AT_BEST_RATE, FOUR, ONE, TUNED),
     Row("sampling high-numbered tasks more, not equally", UNEQUAL_DRAWS, ONE),
     Row("weighting high-numbered tasks' losses more, not equally", UNEQUAL_LOSSES, ALL),
     Row("one network, not one per task: four tasks a step", FOUR, SINGLE),
-    Row("the same, but one task a step", ONE, SINGLE),
+    Row(AT_BEST_RATE, FOUR, SINGLE, TUNED),
+    Row("one network, not one per task: one task a step", ONE, SINGLE),
     Row("plain classifier, not four tasks a step", PLAIN, FOUR),
+    Row(AT_BEST_RATE, PLAIN, FOUR, TUNED),
     Row("the same, with equally many parameters in both", PLAIN, FOUR, SHARING),
     Row("tested as trained, not as usual: one task a step", ONE, ONE),
 )
-"""The rows of the README's table and of its figure."""
+"""The rows of the README's table and of its figure; "the same" is the last row that does not say so."""
 
 LOOKS: dict[str, dict[str, Any]] = {
     "CIFAR-100": {"fmt": "s", "color": "#000000"},
@@ -252,11 +260,11 @@ def disagree(effects: Effects) -> bool:
 
 def first_screen(directory: Path = HERE) -> Iterator[str]:
     """The lines of the README's table: as trained, and as usual where that disagrees."""
-    found = {row.words: compared(row, directory) for row in FIRST_SCREEN}
-    names = titles(found.values())
+    found = [(row.words, compared(row, directory)) for row in FIRST_SCREEN]
+    names = titles([effects for _, effects in found])
     yield "| choice | " + " | ".join(names.values()) + " |"
     yield "|---" * (len(names) + 1) + "|"
-    for words, effects in found.items():
+    for words, effects in found:
         cells = [short(effects[name]) if name in effects else "" for name in names]
         yield f"| {words} |" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
 

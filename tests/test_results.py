@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterable
 from math import isnan
+from statistics import fmean
 
 import pytest
 from helpers import TOP
@@ -70,7 +71,7 @@ def test_the_readme_says_differences_and_accuracies_in_its_table_alone():
 
 def test_the_answer_in_the_readme_is_short():
     lines = [line for line in BEFORE_SET_UP.splitlines() if not line.startswith("![")]
-    assert len(re.findall(r"\d+(?:[.,]\d+)*", "\n".join(lines))) <= 70
+    assert len(re.findall(r"\d+(?:[.,]\d+)*", "\n".join(lines))) <= 110
     assert len(" ".join(line for line in lines if not line.startswith("|")).split()) <= 250
     assert len(BEFORE_SET_UP.partition("\n## The answer\n")[2].strip().splitlines()) <= 30
     assert len(README.splitlines()) <= 150
@@ -102,18 +103,29 @@ def test_every_interval_of_the_answer_in_full_is_that_of_a_comparison():
         assert set(said) <= compared
 
 
+def rows_of(study: str) -> list[dict[str, str]]:
+    """The rows of a study's report.csv, one per run and task."""
+    with open(TOP / "results" / study / "report.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_the_baselines_of_few_steps_carry_what_the_answer_says():
     gains: dict[int, float] = {}
-    with open(TOP / "results/omniglot/report.csv", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["setting"] == "2":
-                gain = float(row["as_trained_accuracy"]) - float(row["accuracy"])
-                gains[int(row["steps"])] = gains.get(int(row["steps"]), 0) + 100 * gain / (50 * 3)
+    for row in rows_of("omniglot"):
+        if row["setting"] == "2":
+            gain = float(row["as_trained_accuracy"]) - float(row["accuracy"])
+            gains[int(row["steps"])] = gains.get(int(row["steps"]), 0) + 100 * gain / (50 * 3)
     said = (
         "The ten alphabets with 20 or 40 steps carry {:.1f} of the baselines' {:.2f} points, "
         "the two with 20 steps alone {:.1f}."
     )
     assert said.format(gains[20] + gains[40], sum(gains.values()), gains[20]) in " ".join(ANSWER.split())
+
+
+def test_the_runs_that_were_repeated_in_the_other_precision_are_those_of_their_study():
+    for run in ("3-seed0", "3-k4-seed0"):
+        copy, original = (TOP / "results" / study / run for study in ("precision", "cifar100"))
+        assert (copy / "history.json").read_bytes() == (original / "history.json").read_bytes()
 
 
 def test_every_accuracy_of_the_answer_in_full_is_in_a_report():
@@ -122,6 +134,35 @@ def test_every_accuracy_of_the_answer_in_full_is_in_a_report():
     assert said
     shown = set(re.findall(r"\b\d+\.\d\d\b", reported))
     assert {f"{100 * float(accuracy):.2f}" for accuracy in said} <= shown
+
+
+def test_the_tuned_runs_have_the_rates_that_scored_highest_on_held_out_images():
+    held_out: dict[tuple[str, str, float], list[tuple[float, float]]] = {}
+    tested: dict[tuple[str, str], set[float]] = {}
+    for row in rows_of("tuned"):
+        way, rate = (row["setting"], row["tasks_per_step"]), float(row["lr"])
+        if row["scored_on"] == "validation":
+            scores = float(row["accuracy"]), float(row["as_trained_accuracy"])
+            held_out.setdefault((*way, rate), []).append(scores)
+        else:
+            tested.setdefault(way, set()).add(rate)
+    means = {key: tuple(map(fmean, zip(*scores, strict=True))) for key, scores in held_out.items()}
+    heading = re.search(r"^\| on held-out images.*", ANSWER, flags=re.MULTILINE).group()
+    rates = [float(rate) for rate in re.findall(r"[\d.]+", heading)]
+    for words, *way in (
+        ("plain classifier", "1", ""),
+        ("single-task baselines", "2", ""),
+        ("one task a step", "3", "1"),
+        ("four tasks a step", "3", "4"),
+    ):
+        tried = {rate: means[key] for rate in rates if (key := (*way, rate)) in means}
+        best = {max(tried, key=lambda rate: tried[rate][test]) for test in (0, 1)}
+        assert tested[tuple(way)] == best
+        assert len(best) == 1
+        cells = [", ".join(f"{score:.4f}" for score in tried.get(rate, ())) for rate in rates]
+        written = [f"**{cell}**" if rate in best else cell for rate, cell in zip(rates, cells, strict=True)]
+        assert f"| {words} | {' | '.join(written)} |\n".replace("|  |", "| |") in ANSWER
+    assert {(*way, rate) for way in tested for rate in rates} >= {*means}
 
 
 def test_the_networks_have_as_many_parameters_as_the_answer_says():
