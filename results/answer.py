@@ -152,7 +152,7 @@ FIRST_SCREEN = (
     Row("one network, not one per task: one task a step", ONE, SINGLE),
     Row("plain classifier, not four tasks a step", PLAIN, FOUR),
     Row(AT_BEST_RATE, PLAIN, FOUR, TUNED),
-    Row("the same, with equally many parameters in both", PLAIN, FOUR, SHARING),
+    Row("the same, at one rate, with equally many parameters", PLAIN, FOUR, SHARING),
     Row("tested as trained, not as usual: one task a step", ONE, ONE),
 )
 """The rows of the README's table and of its figure; "the same" is the last row that does not say so."""
