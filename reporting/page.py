@@ -132,7 +132,7 @@ def comparisons(section: Section, names: Names) -> Iterator[str]:
             for way, result in each.results.items():
                 estimate = result.estimate
                 marks = ["steps differ"] * each.is_unlike + ["over seeds alone"] * (not estimate.images)
-                spreads = ", ".join(number(spread, 2) for spread in estimate.spreads)
+                spreads = [number(spread, 2) for spread in estimate.spreads]
                 rows.append(
                     (
                         names.change(each),
@@ -143,7 +143,7 @@ def comparisons(section: Section, names: Names) -> Iterator[str]:
                         str(estimate.freedom or ""),
                         number(estimate.p, 4),
                         number(result.q, 4),
-                        spreads,
+                        ", ".join(spread or "-" for spread in spreads) if any(spreads) else "",
                         ", ".join(marks),
                     )
                 )

@@ -402,6 +402,8 @@ def test_one_seed_gives_no_interval_and_a_line_names_what_has_one(report, tmp_pa
         assert row["verdict"] == "inconclusive"
     assert "by chance" not in printed.out
     assert printed.commands("draws")
+    assert [row["s"] for row in printed.tables("draws")] == ["-, 3.54"]
+    assert {row["s"] for row in printed.tables("single-task")} == {"3.54, -", ""}
 
 
 def test_sides_need_no_common_seeds(report, tmp_path):
