@@ -26,6 +26,19 @@ ANSWER, DIFFERENCES, CHANGES = re.split(
     (TOP / "docs/answer.md").read_text(),
 )
 
+AMOUNTS = {"k1": "one task a step", "k4": "four tasks a step", "kall": "all tasks a step"}
+REPEATED = {
+    "3-seed0": f"batches of 128, {AMOUNTS['k1']}, together",
+    "3-k4-seed0": f"batches of 128, {AMOUNTS['k4']}, together",
+}
+MIXED = {
+    f"{way}-{amount}-seed0": f"batches of 120, {words}, {'by group' if way == 'group' else way}"
+    for way in ("together", "apart", "group")
+    for amount, words in AMOUNTS.items()
+    if (way, amount) != ("apart", "k1")
+}
+"""The runs in both precisions, and what docs/answer.md calls them."""
+
 
 @pytest.mark.released
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: str(study.relative_to(TOP / "results")))
@@ -123,9 +136,23 @@ def test_the_baselines_of_few_steps_carry_what_the_answer_says():
 
 
 def test_the_runs_that_were_repeated_in_the_other_precision_are_those_of_their_study():
-    for run in ("3-seed0", "3-k4-seed0"):
-        copy, original = (TOP / "results" / study / run for study in ("precision", "cifar100"))
-        assert (copy / "history.json").read_bytes() == (original / "history.json").read_bytes()
+    copies = {f"{run}-bf16": f"mixing/{run}" for run in MIXED} | {run: f"cifar100/{run}" for run in REPEATED}
+    for copy, original in copies.items():
+        here, there = (TOP / "results" / run / "history.json" for run in (f"precision/{copy}", original))
+        assert here.read_bytes() == there.read_bytes()
+    repeated = {f"{run}{precision}" for run in {*MIXED, *REPEATED} for precision in ("", "-bf16")}
+    assert {path.parent.name for path in (TOP / "results/precision").rglob("history.json")} == repeated
+
+
+def test_the_runs_in_both_precisions_score_as_the_answer_says():
+    for run, words in (REPEATED | MIXED).items():
+        cells = ["", "", "", ""]
+        for place, precision in enumerate(("", "-bf16")):
+            rows = [row for row in rows_of("precision") if f"/{run}{precision}/" in row["history"]]
+            for test, accuracy in enumerate(("accuracy", "as_trained_accuracy")):
+                if all(row[accuracy] for row in rows):
+                    cells[2 * test + place] = f"{fmean(float(row[accuracy]) for row in rows):.4f}"
+        assert f"| {words} | {' | '.join(cells)} |\n".replace("  ", " ") in ANSWER
 
 
 def test_every_accuracy_of_the_answer_in_full_is_in_a_report():
